@@ -1,0 +1,1 @@
+//! The state machine: accounts, transfers, chains, expiry, queries. Knows no replication.

@@ -1,0 +1,1 @@
+//! What travels and is stored: headers, commands, checksum, multi-batch, record types.

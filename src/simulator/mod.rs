@@ -1,0 +1,1 @@
+//! The other world: reference model, and later the simulated cluster.

@@ -1,0 +1,1 @@
+//! Data file zones, grid, free set, log, index, manifest, block cache, jobs.

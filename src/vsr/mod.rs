@@ -1,0 +1,1 @@
+//! Replica, journal, superblock, sessions, checkpoint.

@@ -1,5 +1,36 @@
 //! Data file zones, grid, free set, log, index, manifest, block cache, jobs.
 
+pub mod block;
+pub mod config;
+pub mod disk;
+pub mod fetch;
 pub mod flush;
 pub mod job;
 pub mod merge;
+pub mod packing;
+pub mod queue;
+pub mod zones;
+
+pub use block::{BlockError, BlockHeader, BlockKind, BlockRef};
+pub use config::{Config, ConfigError};
+pub use disk::{DiskDone, DiskError, DiskKind, DiskOwner, DiskRequest, DiskToken, StorageOutbox};
+pub use fetch::Fetch;
+pub use job::Job;
+pub use packing::{Location, Packing};
+pub use queue::Queue;
+pub use zones::{Zone, Zones};
+
+static_assertions::const_assert_eq!(size_of::<usize>(), size_of::<u64>());
+
+/// A 64-bit count as an index: never loses, as the assertion above proves.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "usize is as wide as u64, asserted above")]
+pub const fn index_of(value: u64) -> usize {
+    value as usize
+}
+
+/// A length or index in memory as a 64-bit count: never loses.
+#[must_use]
+pub const fn count_of(value: usize) -> u64 {
+    value as u64
+}

@@ -1,1 +1,9 @@
 //! The other world: reference model, and later the simulated cluster.
+//!
+//! * [`model`]: the reference model of the accounting semantics, the judge of the ledger.
+//! * [`examples`]: the specification's worked examples and a runner for any state machine.
+//! * [`workload`]: seeded random requests that reach every status and every read.
+
+pub mod examples;
+pub mod model;
+pub mod workload;

@@ -24,7 +24,8 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Model, decode_batches, encode_batches, event_and_result_size};
+use super::batches::{decode_batches, encode_batches, event_and_result_size};
+use super::model::Model;
 use crate::protocol::operation::Operation;
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 
@@ -579,12 +580,11 @@ fn split_flags(text: &str) -> Result<(String, String), String> {
 fn parse_flags(text: &str, names: &[(&str, u128)]) -> Result<u128, String> {
     let mut flags = 0;
     for word in text.split(", ").filter(|word| !word.is_empty()) {
-        flags |= match word.strip_prefix("0x") {
-            Some(digits) => u128::from_str_radix(digits, 16).map_err(|_| "expected a number")?,
-            None => {
-                let found = names.iter().find(|(name, _)| *name == word);
-                found.ok_or_else(|| format!("unknown flag {word}"))?.1
-            }
+        flags |= if let Some(digits) = word.strip_prefix("0x") {
+            u128::from_str_radix(digits, 16).map_err(|_| "expected a number")?
+        } else {
+            let found = names.iter().find(|(name, _)| *name == word);
+            found.ok_or_else(|| format!("unknown flag {word}"))?.1
         };
     }
     Ok(flags)

@@ -2,8 +2,10 @@
 //!
 //! * [`model`]: the reference model of the accounting semantics, the judge of the ledger.
 //! * [`examples`]: the specification's worked examples and a runner for any state machine.
+//! * [`batches`]: multi-batch bodies, written apart from the server's code.
 //! * [`workload`]: seeded random requests that reach every status and every read.
 
+pub mod batches;
 pub mod examples;
 pub mod model;
 pub mod workload;

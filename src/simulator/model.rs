@@ -19,16 +19,21 @@
 //! be given exactly the timestamp of an earlier expiry event. The later change event then replaces
 //! the earlier one.
 
+mod invariants;
+mod reads;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::batches::{decode_batches, encode_batches, event_and_result_size};
 use crate::protocol::operation::Operation;
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 use crate::protocol::types::{
-    AMOUNT_MAX, Account, AccountBalance, AccountFilter, ChangeEvent, ChangeEventsFilter,
-    CreateResult, QueryFilter, TIMESTAMP_MAX, Transfer, account_filter_flags, account_flags,
-    query_filter_flags, transfer_flags,
+    AMOUNT_MAX, Account, ChangeEvent, CreateResult, TIMESTAMP_MAX, Transfer, account_flags,
+    transfer_flags,
 };
 
 use CreateAccountStatus as AccountStatus;
@@ -206,6 +211,10 @@ pub struct Model {
 
 impl Model {
     /// An empty database.
+    ///
+    /// # Panics
+    ///
+    /// If a limit is zero.
     #[must_use]
     pub fn new(options: ModelOptions) -> Model {
         assert!(options.pulse_expiries_max > 0);
@@ -294,10 +303,10 @@ impl Model {
     fn expire(&mut self, id: u128, event_timestamp: u64) {
         let pending = self.transfers[&id].transfer;
         self.release(&pending, Resolution::Expired);
-        let mut event = self.change_event(4, &pending, event_timestamp);
-        event.transfer_timestamp = pending.timestamp;
+        let event = self.change_event(4, &pending, event_timestamp);
+        assert_eq!(event.transfer_timestamp, pending.timestamp);
         assert_eq!(event.transfer_pending_id, 0, "a pending transfer has no pending id");
-        self.put_change_event(event);
+        self.put_change_event(&event);
     }
 }
 
@@ -579,7 +588,7 @@ impl Model {
         self.put_account(credit);
         self.put_created_transfer(t, if pending { Resolution::Open } else { Resolution::Final });
         let event = self.change_event(u8::from(pending), &t, t.timestamp);
-        self.put_change_event(event);
+        self.put_change_event(&event);
     }
 
     /// Rows 7 to 11 of the table for posts and voids.
@@ -675,7 +684,7 @@ impl Model {
         }
         self.put_created_transfer(t, Resolution::Final);
         let event = self.change_event(if post { 2 } else { 3 }, &t, t.timestamp);
-        self.put_change_event(event);
+        self.put_change_event(&event);
     }
 
     /// Takes a pending transfer's amount out of the pending balances, resolves it, and, unless it
@@ -699,7 +708,7 @@ impl Model {
         self.put_account(credit);
         let record = self.transfers[&pending.id];
         assert_eq!(record.resolution, Resolution::Open);
-        self.put_transfer(TransferRecord { resolution, ..record });
+        self.put_transfer(&TransferRecord { resolution, ..record });
     }
 
     fn transfer_timestamp_regresses(&self, timestamp: u64) -> bool {
@@ -803,7 +812,7 @@ impl Model {
         self.journal.push(Undo::Account { id: account.id, before });
     }
 
-    fn put_transfer(&mut self, record: TransferRecord) {
+    fn put_transfer(&mut self, record: &TransferRecord) {
         let id = record.transfer.id;
         let before = self.replace_transfer(id, Some(record));
         self.journal.push(Undo::Transfer { id, before });
@@ -814,12 +823,17 @@ impl Model {
         assert!(!self.transfers.contains_key(&transfer.id));
         let debit_balances = Balances::of(&self.accounts[&transfer.debit_account_id]);
         let credit_balances = Balances::of(&self.accounts[&transfer.credit_account_id]);
-        self.put_transfer(TransferRecord { transfer, resolution, debit_balances, credit_balances });
+        self.put_transfer(&TransferRecord {
+            transfer,
+            resolution,
+            debit_balances,
+            credit_balances,
+        });
     }
 
-    fn put_change_event(&mut self, event: ChangeEvent) {
+    fn put_change_event(&mut self, event: &ChangeEvent) {
         let timestamp = event.timestamp;
-        let before = self.change_events.insert(timestamp, event);
+        let before = self.change_events.insert(timestamp, *event);
         self.journal.push(Undo::ChangeEvent { timestamp, before });
     }
 
@@ -830,7 +844,7 @@ impl Model {
                     self.replace_account(id, before);
                 }
                 Undo::Transfer { id, before } => {
-                    self.replace_transfer(id, before);
+                    self.replace_transfer(id, before.as_ref());
                 }
                 Undo::ChangeEvent { timestamp, before } => {
                     if let Some(event) = before {
@@ -861,7 +875,7 @@ impl Model {
     fn replace_transfer(
         &mut self,
         id: u128,
-        record: Option<TransferRecord>,
+        record: Option<&TransferRecord>,
     ) -> Option<TransferRecord> {
         let before = self.transfers.remove(&id);
         if let Some(before) = &before {
@@ -878,7 +892,7 @@ impl Model {
             if let Some(expiry) = record.expiry() {
                 assert_eq!(self.expiries.insert((expiry, timestamp), id), None);
             }
-            self.transfers.insert(id, record);
+            self.transfers.insert(id, *record);
         }
         before
     }
@@ -928,136 +942,6 @@ impl Model {
     }
 }
 
-/// Reads.
-impl Model {
-    fn lookup_accounts(&self, batch: &[u8]) -> Vec<u8> {
-        let found = decode_ids(batch).into_iter().filter_map(|id| self.accounts.get(&id));
-        found.flat_map(|account| account.as_bytes().to_vec()).collect()
-    }
-
-    fn lookup_transfers(&self, batch: &[u8]) -> Vec<u8> {
-        let found = decode_ids(batch).into_iter().filter_map(|id| self.transfers.get(&id));
-        found.flat_map(|record| record.transfer.as_bytes().to_vec()).collect()
-    }
-
-    fn get_account_transfers(&self, batch: &[u8]) -> Vec<u8> {
-        let records = self.account_transfers(&decode(batch));
-        records.iter().flat_map(|record| record.transfer.as_bytes().to_vec()).collect()
-    }
-
-    fn get_account_balances(&self, batch: &[u8]) -> Vec<u8> {
-        let filter: AccountFilter = decode(batch);
-        let history = self
-            .accounts
-            .get(&filter.account_id)
-            .is_some_and(|account| account.flags & account_flags::HISTORY != 0);
-        if !history {
-            return Vec::new();
-        }
-        let mut reply = Vec::new();
-        for record in self.account_transfers(&filter) {
-            let balances = if record.transfer.debit_account_id == filter.account_id {
-                &record.debit_balances
-            } else {
-                assert_eq!(record.transfer.credit_account_id, filter.account_id);
-                &record.credit_balances
-            };
-            let row = AccountBalance {
-                debits_pending: balances.debits_pending,
-                debits_posted: balances.debits_posted,
-                credits_pending: balances.credits_pending,
-                credits_posted: balances.credits_posted,
-                timestamp: record.transfer.timestamp,
-                reserved: [0; 56],
-            };
-            reply.extend_from_slice(row.as_bytes());
-        }
-        reply
-    }
-
-    /// The transfers an account filter asks for; none if the filter is not valid.
-    fn account_transfers(&self, f: &AccountFilter) -> Vec<&TransferRecord> {
-        let sides = account_filter_flags::DEBITS | account_filter_flags::CREDITS;
-        let valid = f.account_id != 0
-            && f.account_id != u128::MAX
-            && f.flags & sides != 0
-            && f.flags & !(sides | account_filter_flags::REVERSED) == 0
-            && f.reserved.iter().all(|&byte| byte == 0)
-            && range_and_limit_are_valid(f.timestamp_min, f.timestamp_max, f.limit);
-        if !valid {
-            return Vec::new();
-        }
-        let matches = |t: &Transfer| {
-            let debits = f.flags & account_filter_flags::DEBITS != 0;
-            let credits = f.flags & account_filter_flags::CREDITS != 0;
-            (debits && t.debit_account_id == f.account_id
-                || credits && t.credit_account_id == f.account_id)
-                && (f.user_data_128 == 0 || f.user_data_128 == t.user_data_128)
-                && (f.user_data_64 == 0 || f.user_data_64 == t.user_data_64)
-                && (f.user_data_32 == 0 || f.user_data_32 == t.user_data_32)
-                && (f.code == 0 || f.code == t.code)
-        };
-        let range = self.transfer_ids.range(range(f.timestamp_min, f.timestamp_max));
-        let records = range.map(|(_, id)| &self.transfers[id]);
-        let found = records.filter(|record| matches(&record.transfer)).collect();
-        let reversed = f.flags & account_filter_flags::REVERSED != 0;
-        first(found, reversed, f.limit, self.options.query_results_max)
-    }
-
-    fn query_accounts(&self, batch: &[u8]) -> Vec<u8> {
-        let f: QueryFilter = decode(batch);
-        if !query_filter_is_valid(&f) {
-            return Vec::new();
-        }
-        let matches = |a: &Account| {
-            (f.user_data_128 == 0 || f.user_data_128 == a.user_data_128)
-                && (f.user_data_64 == 0 || f.user_data_64 == a.user_data_64)
-                && (f.user_data_32 == 0 || f.user_data_32 == a.user_data_32)
-                && (f.ledger == 0 || f.ledger == a.ledger)
-                && (f.code == 0 || f.code == a.code)
-        };
-        let range = self.account_ids.range(range(f.timestamp_min, f.timestamp_max));
-        let accounts = range.map(|(_, id)| &self.accounts[id]);
-        let found: Vec<&Account> = accounts.filter(|account| matches(account)).collect();
-        let reversed = f.flags & query_filter_flags::REVERSED != 0;
-        let found = first(found, reversed, f.limit, self.options.query_results_max);
-        found.iter().flat_map(|account| account.as_bytes().to_vec()).collect()
-    }
-
-    fn query_transfers(&self, batch: &[u8]) -> Vec<u8> {
-        let f: QueryFilter = decode(batch);
-        if !query_filter_is_valid(&f) {
-            return Vec::new();
-        }
-        let matches = |t: &Transfer| {
-            (f.user_data_128 == 0 || f.user_data_128 == t.user_data_128)
-                && (f.user_data_64 == 0 || f.user_data_64 == t.user_data_64)
-                && (f.user_data_32 == 0 || f.user_data_32 == t.user_data_32)
-                && (f.ledger == 0 || f.ledger == t.ledger)
-                && (f.code == 0 || f.code == t.code)
-        };
-        let range = self.transfer_ids.range(range(f.timestamp_min, f.timestamp_max));
-        let transfers = range.map(|(_, id)| &self.transfers[id].transfer);
-        let found: Vec<&Transfer> = transfers.filter(|transfer| matches(transfer)).collect();
-        let reversed = f.flags & query_filter_flags::REVERSED != 0;
-        let found = first(found, reversed, f.limit, self.options.query_results_max);
-        found.iter().flat_map(|transfer| transfer.as_bytes().to_vec()).collect()
-    }
-
-    fn get_change_events(&self, body: &[u8]) -> Vec<u8> {
-        let f: ChangeEventsFilter = decode(body);
-        let valid = f.reserved.iter().all(|&byte| byte == 0)
-            && range_and_limit_are_valid(f.timestamp_min, f.timestamp_max, f.limit);
-        if !valid {
-            return Vec::new();
-        }
-        let range = self.change_events.range(range(f.timestamp_min, f.timestamp_max));
-        let found: Vec<&ChangeEvent> = range.map(|(_, event)| event).collect();
-        let found = first(found, false, f.limit, self.options.change_events_max);
-        found.iter().flat_map(|event| event.as_bytes().to_vec()).collect()
-    }
-}
-
 /// What tests and the simulator ask about the state.
 impl Model {
     /// The commit timestamp of the last operation, 0 before the first.
@@ -1086,93 +970,6 @@ impl Model {
     pub fn next_expiry(&self) -> Option<u64> {
         self.expiries.keys().next().map(|&(expiry, _)| expiry)
     }
-
-    /// Asserts what must hold between any two operations: sums per ledger agree, no account is
-    /// over its limit, and all balances follow from the stored transfers.
-    ///
-    /// # Panics
-    ///
-    /// If an invariant is broken.
-    pub fn check_invariants(&self) {
-        assert!(self.journal.is_empty());
-        assert_eq!(self.accounts.len(), self.account_ids.len());
-        assert_eq!(self.transfers.len(), self.transfer_ids.len());
-        let mut sums: BTreeMap<u32, [Sum; 4]> = BTreeMap::new();
-        for account in self.accounts.values() {
-            check_account(account);
-            let sums = sums.entry(account.ledger).or_default();
-            sums[0].add(account.debits_pending);
-            sums[1].add(account.credits_pending);
-            sums[2].add(account.debits_posted);
-            sums[3].add(account.credits_posted);
-        }
-        for (ledger, [debits_pending, credits_pending, debits_posted, credits_posted]) in &sums {
-            assert_eq!(debits_pending, credits_pending, "pending sums of ledger {ledger}");
-            assert_eq!(debits_posted, credits_posted, "posted sums of ledger {ledger}");
-        }
-        self.check_balances_follow_from_transfers();
-    }
-
-    fn check_balances_follow_from_transfers(&self) {
-        let mut expected: BTreeMap<u128, Balances> = BTreeMap::new();
-        let zero =
-            Balances { debits_pending: 0, debits_posted: 0, credits_pending: 0, credits_posted: 0 };
-        let mut open_timed_count = 0;
-        for record in self.transfers.values() {
-            let t = &record.transfer;
-            let pending = has(t, transfer_flags::PENDING);
-            let void = has(t, transfer_flags::VOID_PENDING_TRANSFER);
-            assert_eq!(pending, record.resolution != Resolution::Final);
-            open_timed_count += usize::from(record.expiry().is_some());
-            if record.resolution == Resolution::Open {
-                expected.entry(t.debit_account_id).or_insert(zero).debits_pending += t.amount;
-                expected.entry(t.credit_account_id).or_insert(zero).credits_pending += t.amount;
-                let debit = &self.accounts[&t.debit_account_id];
-                let credit = &self.accounts[&t.credit_account_id];
-                assert!(!has(t, transfer_flags::CLOSING_DEBIT) || is_closed(debit));
-                assert!(!has(t, transfer_flags::CLOSING_CREDIT) || is_closed(credit));
-            }
-            if !pending && !void {
-                expected.entry(t.debit_account_id).or_insert(zero).debits_posted += t.amount;
-                expected.entry(t.credit_account_id).or_insert(zero).credits_posted += t.amount;
-            }
-        }
-        assert_eq!(open_timed_count, self.expiries.len());
-        for account in self.accounts.values() {
-            let expected = expected.get(&account.id).unwrap_or(&zero);
-            assert_eq!(&Balances::of(account), expected, "balances of account {}", account.id);
-        }
-    }
-}
-
-/// A sum of any number of 128-bit amounts: how often it wrapped, and the rest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sum {
-    wraps: u64,
-    rest: u128,
-}
-
-impl Sum {
-    fn add(&mut self, amount: u128) {
-        let (rest, wrapped) = self.rest.overflowing_add(amount);
-        self.rest = rest;
-        self.wraps += u64::from(wrapped);
-    }
-}
-
-fn check_account(account: &Account) {
-    let debits = account.debits_pending.checked_add(account.debits_posted);
-    let debits = debits.expect("debits fit 128 bits");
-    let credits = account.credits_pending.checked_add(account.credits_posted);
-    let credits = credits.expect("credits fit 128 bits");
-    if account.flags & account_flags::DEBITS_MUST_NOT_EXCEED_CREDITS != 0 {
-        assert!(debits <= account.credits_posted, "debit limit of account {}", account.id);
-    }
-    if account.flags & account_flags::CREDITS_MUST_NOT_EXCEED_DEBITS != 0 {
-        assert!(credits <= account.debits_posted, "credit limit of account {}", account.id);
-    }
-    assert!(account.timestamp >= 1);
-    assert!(account.timestamp <= TIMESTAMP_MAX);
 }
 
 /// What rules 3 and 4 of the frame find wrong with an event, if anything.
@@ -1196,7 +993,7 @@ fn frame_fault(event: &Event, imported_batch: bool, timestamp: u64) -> Option<Fr
     }
 }
 
-/// Whether a create_transfers status burns the transfer's id.
+/// Whether a `create_transfers` status burns the transfer's id.
 fn is_transient(status: u32) -> bool {
     [
         TransferStatus::DebitAccountNotFound,
@@ -1253,45 +1050,12 @@ fn last_key(index: &BTreeMap<u64, u128>) -> u64 {
     index.keys().next_back().copied().unwrap_or(0)
 }
 
-fn range_and_limit_are_valid(timestamp_min: u64, timestamp_max: u64, limit: u32) -> bool {
-    timestamp_min <= TIMESTAMP_MAX
-        && timestamp_max <= TIMESTAMP_MAX
-        && (timestamp_max == 0 || timestamp_min <= timestamp_max)
-        && limit != 0
-}
-
-fn query_filter_is_valid(f: &QueryFilter) -> bool {
-    f.flags & !query_filter_flags::REVERSED == 0
-        && f.reserved.iter().all(|&byte| byte == 0)
-        && range_and_limit_are_valid(f.timestamp_min, f.timestamp_max, f.limit)
-}
-
-fn range(timestamp_min: u64, timestamp_max: u64) -> std::ops::RangeInclusive<u64> {
-    timestamp_min..=if timestamp_max == 0 { TIMESTAMP_MAX } else { timestamp_max }
-}
-
-/// The first `limit` items, but at most `limit_max`, from the front or from the back.
-fn first<Item>(mut items: Vec<Item>, reversed: bool, limit: u32, limit_max: usize) -> Vec<Item> {
-    if reversed {
-        items.reverse();
-    }
-    let limit = usize::try_from(limit).expect("a limit fits a length").min(limit_max);
-    items.truncate(limit);
-    items
-}
-
 fn count_u64(count: usize) -> u64 {
     u64::try_from(count).expect("a count fits 64 bits")
 }
 
 fn decode<Record: FromBytes>(bytes: &[u8]) -> Record {
     Record::read_from_bytes(bytes).expect("a batch holds exactly one filter")
-}
-
-fn decode_ids(batch: &[u8]) -> Vec<u128> {
-    let ids = batch.chunks_exact(16);
-    assert!(ids.remainder().is_empty());
-    ids.map(|id| u128::read_from_bytes(id).expect("a chunk is an id")).collect()
 }
 
 fn decode_events(operation: Operation, batch: &[u8]) -> Vec<Event> {
@@ -1304,73 +1068,4 @@ fn decode_events(operation: Operation, batch: &[u8]) -> Vec<Event> {
             _ => panic!("{operation:?} creates nothing"),
         })
         .collect()
-}
-
-/// Sizes in bytes of one event and one result of an operation.
-///
-/// # Panics
-///
-/// If the operation is none of the state machine's that a client can send.
-#[must_use]
-pub fn event_and_result_size(operation: Operation) -> (usize, usize) {
-    match operation {
-        Operation::CreateAccounts | Operation::CreateTransfers => (128, 16),
-        Operation::LookupAccounts | Operation::LookupTransfers => (16, 128),
-        Operation::GetAccountTransfers | Operation::GetAccountBalances => (128, 128),
-        Operation::QueryAccounts | Operation::QueryTransfers => (64, 128),
-        Operation::GetChangeEvents => (64, 384),
-        _ => panic!("a client cannot send {operation:?}"),
-    }
-}
-
-/// Puts batches of whole elements into one body: the elements, padding, the batches' element
-/// counts in reverse order, and the number of batches.
-///
-/// # Panics
-///
-/// If a batch is not of whole elements, or there are no batches or too many.
-#[must_use]
-pub fn encode_batches(element_size: usize, batches: &[Vec<u8>]) -> Vec<u8> {
-    assert!(!batches.is_empty());
-    assert!(batches.len() < usize::from(u16::MAX));
-    let mut body: Vec<u8> = batches.concat();
-    let trailer_size = (2 * batches.len() + 2).next_multiple_of(element_size);
-    body.resize(body.len() + trailer_size - 2 * batches.len() - 2, 0xff);
-    for batch in batches.iter().rev() {
-        assert!(batch.len().is_multiple_of(element_size));
-        let count = u16::try_from(batch.len() / element_size).expect("a count fits 16 bits");
-        body.extend_from_slice(&count.to_le_bytes());
-    }
-    let count = u16::try_from(batches.len()).expect("a count fits 16 bits");
-    body.extend_from_slice(&count.to_le_bytes());
-    body
-}
-
-/// Takes a body apart into its batches; the inverse of [`encode_batches`].
-///
-/// # Panics
-///
-/// If the body is not a valid multi-batch body.
-#[must_use]
-pub fn decode_batches(element_size: usize, body: &[u8]) -> Vec<Vec<u8>> {
-    let u16_from_end = |index: usize| {
-        let at = body.len() - 2 * (index + 1);
-        usize::from(u16::from_le_bytes([body[at], body[at + 1]]))
-    };
-    let batch_count = u16_from_end(0);
-    assert!(batch_count != 0);
-    assert!(batch_count != usize::from(u16::MAX));
-    let trailer_size = (2 * batch_count + 2).next_multiple_of(element_size);
-    let payload_size = body.len().checked_sub(trailer_size).expect("the trailer fits");
-    let padding_size = trailer_size - 2 * batch_count - 2;
-    assert!(body[payload_size..][..padding_size].iter().all(|&byte| byte == 0xff));
-    let mut batches = Vec::new();
-    let mut at = 0;
-    for index in 0..batch_count {
-        let size = u16_from_end(index + 1) * element_size;
-        batches.push(body[at..at + size].to_vec());
-        at += size;
-    }
-    assert_eq!(at, payload_size, "the counts cover the payload");
-    batches
 }

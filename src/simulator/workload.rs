@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::model::{decode_batches, encode_batches, event_and_result_size};
+use super::batches::{decode_batches, encode_batches, event_and_result_size};
 use crate::protocol::operation::Operation;
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 use crate::protocol::types::{

@@ -11,16 +11,13 @@ pub mod command;
 pub mod eviction;
 pub mod header;
 pub mod message;
-//MB
+pub mod multi_batch;
 pub mod operation;
 pub mod packed;
 pub mod prepare;
 pub mod release;
 pub mod status;
 pub mod types;
-
-//GT;
-//HT;
 
 pub use buffer::{AlignedMemory, Buffer, Pool};
 pub use checksum::checksum;
@@ -31,7 +28,9 @@ pub use header::{
     ReplyHeader, RequestHeader,
 };
 pub use message::Message;
-pub use operation::{OPERATION_PACKED, Operation};
+pub use multi_batch::{MultiBatch, MultiBatchError, MultiBatchWriter};
+pub use operation::{BodyError, OPERATION_PACKED, Operation, body_valid};
+pub use packed::{PackedError, PackedRequest, PackedWriter, RequestView, Requests};
 pub use prepare::{PrepareFacts, PrepareHeader};
 pub use release::Release;
 

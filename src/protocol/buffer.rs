@@ -111,7 +111,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// The free list. It stays consistent even if a holder panicked: each change is one push or pop.
+    /// The free list. It stays consistent even if a holder panicked: each change is one push or
+    /// pop.
     fn free(&self) -> MutexGuard<'_, Vec<u32>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,6 +19,11 @@ pub mod release;
 pub mod status;
 pub mod types;
 
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod header_tests;
+
 pub use buffer::{AlignedMemory, Buffer, Pool};
 pub use checksum::checksum;
 pub use command::Command;

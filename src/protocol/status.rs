@@ -121,11 +121,14 @@ statuses! {
         DebitAccountNotFound = 21, "debit_account_not_found";
         CreditAccountNotFound = 22, "credit_account_not_found";
         AccountsMustHaveTheSameLedger = 23, "accounts_must_have_the_same_ledger";
-        TransferMustHaveTheSameLedgerAsAccounts = 24, "transfer_must_have_the_same_ledger_as_accounts";
+        TransferMustHaveTheSameLedgerAsAccounts =
+            24, "transfer_must_have_the_same_ledger_as_accounts";
         PendingTransferNotFound = 25, "pending_transfer_not_found";
         PendingTransferNotPending = 26, "pending_transfer_not_pending";
-        PendingTransferHasDifferentDebitAccountId = 27, "pending_transfer_has_different_debit_account_id";
-        PendingTransferHasDifferentCreditAccountId = 28, "pending_transfer_has_different_credit_account_id";
+        PendingTransferHasDifferentDebitAccountId =
+            27, "pending_transfer_has_different_debit_account_id";
+        PendingTransferHasDifferentCreditAccountId =
+            28, "pending_transfer_has_different_credit_account_id";
         PendingTransferHasDifferentLedger = 29, "pending_transfer_has_different_ledger";
         PendingTransferHasDifferentCode = 30, "pending_transfer_has_different_code";
         ExceedsPendingTransferAmount = 31, "exceeds_pending_transfer_amount";
@@ -158,8 +161,10 @@ statuses! {
         ImportedEventTimestampOutOfRange = 58, "imported_event_timestamp_out_of_range";
         ImportedEventTimestampMustNotAdvance = 59, "imported_event_timestamp_must_not_advance";
         ImportedEventTimestampMustNotRegress = 60, "imported_event_timestamp_must_not_regress";
-        ImportedEventTimestampMustPostdateDebitAccount = 61, "imported_event_timestamp_must_postdate_debit_account";
-        ImportedEventTimestampMustPostdateCreditAccount = 62, "imported_event_timestamp_must_postdate_credit_account";
+        ImportedEventTimestampMustPostdateDebitAccount =
+            61, "imported_event_timestamp_must_postdate_debit_account";
+        ImportedEventTimestampMustPostdateCreditAccount =
+            62, "imported_event_timestamp_must_postdate_credit_account";
         ImportedEventTimeoutMustBeZero = 63, "imported_event_timeout_must_be_zero";
         ClosingTransferMustBePending = 64, "closing_transfer_must_be_pending";
         DebitAccountAlreadyClosed = 65, "debit_account_already_closed";

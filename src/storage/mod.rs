@@ -2,19 +2,26 @@
 
 pub mod block;
 pub mod config;
+pub mod decode;
 pub mod disk;
 pub mod fetch;
 pub mod flush;
+pub mod free_set;
+pub mod grid;
 pub mod job;
 pub mod merge;
 pub mod packing;
+pub mod page_cache;
 pub mod queue;
 pub mod zones;
 
 pub use block::{BlockError, BlockHeader, BlockKind, BlockRef};
 pub use config::{Config, ConfigError};
+pub use decode::DecodeError;
 pub use disk::{DiskDone, DiskError, DiskKind, DiskOwner, DiskRequest, DiskToken, StorageOutbox};
 pub use fetch::Fetch;
+pub use free_set::FreeSet;
+pub use grid::{BlockReadId, Grid, GridCounters, GridFault, GridFaultKind, GridOptions};
 pub use job::Job;
 pub use packing::{Location, Packing};
 pub use queue::Queue;

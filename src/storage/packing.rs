@@ -183,7 +183,7 @@ mod tests {
             for block_size in [8192, 65_536] {
                 let packing = Packing::new(item_size, block_size);
                 let mut expected = Location { block: 0, sector: 0, offset: BLOCK_HEADER_SIZE };
-                for item in 0..2 * packing.per_block() + 1 {
+                for item in 0..=2 * packing.per_block() {
                     if expected.offset + item_size > SECTOR_ITEMS_END {
                         expected.offset = 0;
                         expected.sector += 1;

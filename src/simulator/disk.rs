@@ -1,0 +1,367 @@
+//! A disk in memory that completes requests in any order and loses what it may at a crash.
+//!
+//! Reads and writes take effect when they complete. A `Write` is lost or kept by a crash, sector by
+//! sector, unless a `Sync` submitted after its completion has completed; a `WriteDurable` is kept
+//! once it has completed. In-flight writes may reach the disk in part. Not covered: time.
+
+use std::collections::BTreeMap;
+
+use rand_chacha::rand_core::Rng;
+
+use crate::protocol::{SECTOR_SIZE, to_index};
+use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest, StorageOutbox, count_of};
+
+const SECTOR: u64 = SECTOR_SIZE as u64;
+const SECTOR_LENGTH: usize = to_index(SECTOR_SIZE);
+/// Error number that an injected failure reports: input/output error.
+const ERRNO_IO: i32 = 5;
+
+type Sector = [u8; SECTOR_LENGTH];
+/// Writes that changed a sector, in order, each with the contents before it.
+type History = Vec<(u64, Option<Box<Sector>>)>;
+
+/// What a disk has done, in operations and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounters {
+    /// Reads completed.
+    pub reads: u64,
+    /// Writes completed, durable or not.
+    pub writes: u64,
+    /// Syncs completed.
+    pub syncs: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    request: DiskRequest,
+    /// Completed writes at the time of submission: what a sync makes durable.
+    writes_before: u64,
+}
+
+/// Sparse contents of a data file plus the requests in flight.
+#[derive(Debug)]
+pub struct MemoryDisk {
+    size: u64,
+    /// What a reader sees; sectors never written are zero and absent.
+    sectors: BTreeMap<u64, Box<Sector>>,
+    /// What a crash may undo in every sector: the writes since the last sync that covers them.
+    volatile: BTreeMap<u64, History>,
+    in_flight: Vec<InFlight>,
+    writes_completed: u64,
+    failures: BTreeMap<u64, u32>,
+    counters: DiskCounters,
+}
+
+impl MemoryDisk {
+    /// A disk of `size` bytes, all zero.
+    ///
+    /// # Panics
+    ///
+    /// If the size is no multiple of 4096.
+    #[must_use]
+    pub fn new(size: u64) -> MemoryDisk {
+        assert!(size.is_multiple_of(SECTOR));
+        MemoryDisk {
+            size,
+            sectors: BTreeMap::new(),
+            volatile: BTreeMap::new(),
+            in_flight: Vec::new(),
+            writes_completed: 0,
+            failures: BTreeMap::new(),
+            counters: DiskCounters::default(),
+        }
+    }
+
+    /// Operations done so far.
+    #[must_use]
+    pub fn counters(&self) -> DiskCounters {
+        self.counters
+    }
+
+    /// Requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Takes a request.
+    ///
+    /// # Panics
+    ///
+    /// If the request breaks a rule or reaches beyond the disk.
+    pub fn submit(&mut self, request: DiskRequest) {
+        request.check();
+        assert!(request.offset + u64::from(request.length) <= self.size, "beyond the disk");
+        let writes_before = self.writes_completed;
+        self.in_flight.push(InFlight { request, writes_before });
+    }
+
+    /// Takes all disk requests of an outbox.
+    pub fn submit_all(&mut self, outbox: &mut StorageOutbox) {
+        while let Some(request) = outbox.disk.pop() {
+            self.submit(request);
+        }
+    }
+
+    /// Completes one request in flight, chosen at random; `None` if there is none.
+    pub fn complete_one(&mut self, random: &mut impl Rng) -> Option<DiskDone> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let chosen = random.next_u64() % count_of(self.in_flight.len());
+        let flight = self.in_flight.swap_remove(crate::storage::index_of(chosen));
+        Some(self.complete(flight))
+    }
+
+    /// Completes the oldest request in flight; `None` if there is none.
+    pub fn complete_first(&mut self) -> Option<DiskDone> {
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        let flight = self.in_flight.remove(0);
+        Some(self.complete(flight))
+    }
+
+    /// The next `count` operations that touch the sector at `offset` fail.
+    pub fn fail(&mut self, offset: u64, count: u32) {
+        self.failures.insert(offset / SECTOR, count);
+    }
+
+    /// Flips a bit of the byte at `offset`.
+    pub fn corrupt(&mut self, offset: u64) {
+        let sector = self.sectors.entry(offset / SECTOR).or_insert_with(zero_sector);
+        sector[crate::storage::index_of(offset % SECTOR)] ^= 0x40;
+    }
+
+    /// Copies the sector at one offset to another, as a misdirected write would.
+    pub fn misdirect(&mut self, from: u64, to: u64) {
+        let copy = self.sectors.get(&(from / SECTOR)).cloned().unwrap_or_else(zero_sector);
+        self.sectors.insert(to / SECTOR, copy);
+    }
+
+    /// Power loss: requests in flight vanish, each of their sectors having been written or not;
+    /// each sector not made durable keeps any of the contents it had since.
+    pub fn crash(&mut self, random: &mut impl Rng) {
+        for (sector, mut history) in std::mem::take(&mut self.volatile) {
+            let survived = random.next_u64() % (count_of(history.len()) + 1);
+            let survived = crate::storage::index_of(survived);
+            if survived < history.len() {
+                self.restore(sector, history.swap_remove(survived).1);
+            }
+        }
+        for flight in std::mem::take(&mut self.in_flight) {
+            let request = &flight.request;
+            if !matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable) {
+                continue;
+            }
+            for index in 0..u64::from(request.length) / SECTOR {
+                if random.next_u64().is_multiple_of(2) {
+                    self.write_sector(request, index);
+                }
+            }
+        }
+    }
+
+    /// Contents at `offset`, as a reader would see them now.
+    #[must_use]
+    pub fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        let mut position = offset;
+        while bytes.len() < length {
+            let within = crate::storage::index_of(position % SECTOR);
+            let take = (SECTOR_LENGTH - within).min(length - bytes.len());
+            match self.sectors.get(&(position / SECTOR)) {
+                Some(sector) => bytes.extend_from_slice(&sector[within..within + take]),
+                None => bytes.resize(bytes.len() + take, 0),
+            }
+            position += count_of(take);
+        }
+        bytes
+    }
+
+    /// Offset of the first sector from `start` on in which two disks differ.
+    #[must_use]
+    pub fn first_difference(&self, other: &MemoryDisk, start: u64) -> Option<u64> {
+        let first = start / SECTOR;
+        let keys = self.sectors.range(first..).chain(other.sectors.range(first..));
+        let differs = |key: &u64| {
+            let offset = key * SECTOR;
+            self.read(offset, SECTOR_LENGTH) != other.read(offset, SECTOR_LENGTH)
+        };
+        keys.map(|(key, _)| *key).filter(differs).min().map(|key| key * SECTOR)
+    }
+
+    /// A disk with the same contents, all of them durable, and nothing in flight.
+    #[must_use]
+    pub fn copy(&self) -> MemoryDisk {
+        let mut copy = MemoryDisk::new(self.size);
+        copy.sectors = self.sectors.clone();
+        copy
+    }
+
+    fn complete(&mut self, mut flight: InFlight) -> DiskDone {
+        let result = self.fails(&flight.request);
+        if result.is_ok() {
+            match flight.request.kind {
+                DiskKind::Read => self.complete_read(&mut flight.request),
+                DiskKind::Write | DiskKind::WriteDurable => self.complete_write(&flight.request),
+                DiskKind::Sync => {
+                    self.counters.syncs += 1;
+                    let before = flight.writes_before;
+                    for history in self.volatile.values_mut() {
+                        history.retain(|(write, _)| *write >= before);
+                    }
+                    self.volatile.retain(|_, history| !history.is_empty());
+                }
+            }
+        }
+        DiskDone { request: flight.request, result }
+    }
+
+    fn fails(&mut self, request: &DiskRequest) -> Result<(), DiskError> {
+        let first = request.offset / SECTOR;
+        let end = first + u64::from(request.length) / SECTOR;
+        for (_, left) in self.failures.range_mut(first..end) {
+            if *left > 0 {
+                *left -= 1;
+                return Err(DiskError { errno: ERRNO_IO, bytes_done: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    fn complete_read(&mut self, request: &mut DiskRequest) {
+        let bytes = self.read(request.offset, to_index(request.length));
+        let start = to_index(request.buffer_offset);
+        let buffer = request.buffer.as_mut().expect("a read has a buffer");
+        buffer.bytes_mut()[start..start + bytes.len()].copy_from_slice(&bytes);
+        self.counters.reads += 1;
+        self.counters.bytes_read += count_of(bytes.len());
+    }
+
+    fn complete_write(&mut self, request: &DiskRequest) {
+        for index in 0..u64::from(request.length) / SECTOR {
+            let sector = request.offset / SECTOR + index;
+            if request.kind == DiskKind::Write {
+                let before = self.sectors.get(&sector).cloned();
+                let history = self.volatile.entry(sector).or_default();
+                history.push((self.writes_completed, before));
+            } else {
+                self.volatile.remove(&sector);
+            }
+            self.write_sector(request, index);
+        }
+        self.writes_completed += 1;
+        self.counters.writes += 1;
+        self.counters.bytes_written += u64::from(request.length);
+    }
+
+    fn write_sector(&mut self, request: &DiskRequest, index: u64) {
+        let buffer = request.buffer.as_ref().expect("a write has a buffer");
+        let start =
+            to_index(request.buffer_offset) + crate::storage::index_of(index) * SECTOR_LENGTH;
+        let target =
+            self.sectors.entry(request.offset / SECTOR + index).or_insert_with(zero_sector);
+        target.copy_from_slice(&buffer.bytes()[start..start + SECTOR_LENGTH]);
+    }
+
+    fn restore(&mut self, sector: u64, contents: Option<Box<Sector>>) {
+        match contents {
+            Some(contents) => self.sectors.insert(sector, contents),
+            None => self.sectors.remove(&sector),
+        };
+    }
+}
+
+fn zero_sector() -> Box<Sector> {
+    Box::new([0; SECTOR_LENGTH])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Pool;
+    use crate::storage::{DiskOwner, DiskToken};
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    fn request(pool: &Pool, kind: DiskKind, offset: u64, mark: u8) -> DiskRequest {
+        let token = DiskToken { owner: DiskOwner::GridWrite, index: mark.into() };
+        if kind == DiskKind::Sync {
+            return DiskRequest { token, kind, offset, length: 0, buffer: None, buffer_offset: 0 };
+        }
+        let mut buffer = pool.acquire();
+        buffer.bytes_mut().fill(mark);
+        let buffer = Some(buffer);
+        DiskRequest { token, kind, offset, length: 8192, buffer, buffer_offset: 0 }
+    }
+
+    /// Goal: a read gets what was written, and nothing takes effect before it completes.
+    #[test]
+    fn writes_and_reads() {
+        let pool = Pool::new("test", 4, 8192);
+        let mut disk = MemoryDisk::new(1 << 20);
+        disk.submit(request(&pool, DiskKind::Write, 4096, 7));
+        assert_eq!(disk.read(4096, 2), [0, 0]);
+        assert!(disk.complete_first().unwrap().result.is_ok());
+        disk.submit(request(&pool, DiskKind::Read, 8192, 9));
+        let done = disk.complete_first().unwrap();
+        let bytes = done.request.buffer.as_ref().unwrap().bytes();
+        assert_eq!((bytes[0], bytes[4095], bytes[4096]), (7, 7, 0));
+        assert_eq!(disk.counters().bytes_written, 8192);
+        assert!(disk.complete_first().is_none());
+    }
+
+    /// Goal: durable and synced writes survive every crash; the others are lost in some and torn
+    /// in some.
+    #[test]
+    fn crash_keeps_what_is_durable() {
+        let pool = Pool::new("test", 8, 8192);
+        let (mut lost, mut torn) = (0, 0);
+        for seed in 0..64 {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let mut disk = MemoryDisk::new(1 << 20);
+            disk.submit(request(&pool, DiskKind::WriteDurable, 0, 1));
+            disk.submit(request(&pool, DiskKind::Write, 8192, 2));
+            while disk.complete_one(&mut random).is_some() {}
+            disk.submit(request(&pool, DiskKind::Sync, 0, 0));
+            while disk.complete_one(&mut random).is_some() {}
+            disk.submit(request(&pool, DiskKind::Write, 16_384, 3));
+            while disk.complete_one(&mut random).is_some() {}
+            disk.submit(request(&pool, DiskKind::WriteDurable, 24_576, 4));
+            disk.crash(&mut random);
+            assert_eq!(disk.in_flight(), 0);
+            assert_eq!(disk.read(0, 8192), [1; 8192]);
+            assert_eq!(disk.read(8192, 8192), [2; 8192]);
+            let (first, second) = (disk.read(16_384, 1)[0], disk.read(20_480, 1)[0]);
+            lost += u32::from(first == 0 && second == 0);
+            torn += u32::from(first != second);
+            assert_eq!(pool.available(), 8);
+        }
+        assert!(lost > 0);
+        assert!(torn > 0);
+    }
+
+    /// Goal: injected failures and corruption are seen, and differences are located.
+    #[test]
+    fn faults_and_differences() {
+        let pool = Pool::new("test", 4, 8192);
+        let mut disk = MemoryDisk::new(1 << 20);
+        disk.fail(4096, 1);
+        disk.submit(request(&pool, DiskKind::Write, 0, 1));
+        assert!(disk.complete_first().unwrap().result.is_err());
+        disk.submit(request(&pool, DiskKind::Write, 0, 1));
+        assert!(disk.complete_first().unwrap().result.is_ok());
+        let mut other = disk.copy();
+        assert_eq!(disk.first_difference(&other, 0), None);
+        other.corrupt(4097);
+        assert_eq!(disk.first_difference(&other, 0), Some(4096));
+        assert_eq!(disk.first_difference(&other, 8192), None);
+        other.misdirect(0, 4096);
+        assert_eq!(disk.first_difference(&other, 0), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! Kernel objects the loop waits on that the standard library lacks: event counter, signals, and
+//! the options of sockets.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Bytes the kernel may hold of what a peer sent and we have not read.
+pub const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
+/// Bytes the kernel may hold of what we sent and a peer has not taken.
+pub const SEND_BUFFER_BYTES: i32 = 2 << 20;
+/// A connection without traffic is probed after this time.
+const KEEPALIVE_IDLE_S: i32 = 5;
+const KEEPALIVE_INTERVAL_S: i32 = 4;
+const KEEPALIVE_PROBES: i32 = 3;
+/// Sent bytes that stay unacknowledged for this long end the connection.
+const USER_TIMEOUT_MS: i32 = 17_000;
+
+/// The result of a system call that returns −1 for an error.
+fn checked(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A descriptor that the kernel has just made for us.
+fn owned(descriptor: RawFd) -> OwnedFd {
+    assert!(descriptor >= 0);
+    // SAFETY: the caller got this descriptor from a successful system call that makes a new one, and
+    // nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// A counter in the kernel that one thread raises and another waits for.
+#[derive(Debug)]
+pub struct EventCounter(File);
+
+impl EventCounter {
+    /// A counter at zero.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn new() -> io::Result<EventCounter> {
+        // SAFETY: the call takes no pointers.
+        let descriptor = checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        Ok(EventCounter(File::from(owned(descriptor))))
+    }
+
+    /// Makes the counter readable.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel breaks the counter's contract.
+    pub fn notify(&self) {
+        match (&self.0).write(&1_u64.to_ne_bytes()) {
+            Ok(count) => assert!(count == 8),
+            // Full: it is readable, which is all that is wanted.
+            Err(error) => assert!(error.kind() == io::ErrorKind::WouldBlock),
+        }
+    }
+
+    /// Makes the counter unreadable; whether it was readable.
+    pub fn reset(&self) -> bool {
+        (&self.0).read(&mut [0; 8]).is_ok()
+    }
+}
+
+impl AsFd for EventCounter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The signals that ask the process to end, as something to wait for. They are blocked for the
+/// calling thread and all it starts from then on: make this before any other thread.
+#[derive(Debug)]
+pub struct EndSignals(File);
+
+impl EndSignals {
+    /// Blocks SIGINT and SIGTERM and makes them readable here.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn new() -> io::Result<EndSignals> {
+        // SAFETY: an all-zero signal set is a valid value, and is initialised by the next call.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is a live local, only written to.
+        checked(unsafe { libc::sigemptyset(&raw mut set) })?;
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: the set is a live, initialised local.
+            checked(unsafe { libc::sigaddset(&raw mut set, signal) })?;
+        }
+        // SAFETY: the set is a live, initialised local; no old set is asked for.
+        let result =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if result != 0 {
+            return Err(io::Error::from_raw_os_error(result));
+        }
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the set is a live, initialised local, only read.
+        let descriptor = checked(unsafe { libc::signalfd(-1, &raw const set, flags) })?;
+        Ok(EndSignals(File::from(owned(descriptor))))
+    }
+
+    /// The number of a signal that has arrived; `None` if there is none.
+    #[must_use]
+    pub fn take(&self) -> Option<i32> {
+        let mut information = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        let count = (&self.0).read(&mut information).ok()?;
+        assert!(count == information.len(), "signals are read whole");
+        let (number, _) = information.split_first_chunk::<4>()?;
+        Some(i32::from_ne_bytes(*number))
+    }
+}
+
+impl AsFd for EndSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<i32>()).expect("the size of an int is small");
+    // SAFETY: the pointer and size are those of a live local integer, which the call only reads.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size)
+    };
+    checked(result).map(drop)
+}
+
+#[cfg(test)]
+pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> i32 {
+    let mut value = 0_i32;
+    let mut size = libc::socklen_t::try_from(size_of::<i32>()).unwrap();
+    let pointer = (&raw mut value).cast();
+    // SAFETY: the pointers are those of live locals, and the size is that of the value.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, pointer, &raw mut size) };
+    assert_eq!(result, 0);
+    value
+}
+
+/// Sets a buffer size beyond the system's limit if we may, up to it if that is enough. Otherwise
+/// nothing: a size set below what is wanted would be worse than the system's own adaption.
+fn set_buffer_size(socket: BorrowedFd<'_>, force: i32, name: i32, limit: &str, size: i32) {
+    if set_option(socket, libc::SOL_SOCKET, force, size).is_ok() {
+        return;
+    }
+    let limit = std::fs::read_to_string(limit).ok();
+    let limit = limit.and_then(|text| text.trim().parse::<i32>().ok()).unwrap_or(0);
+    if limit >= size {
+        // Only speed hangs on this.
+        let _ = set_option(socket, libc::SOL_SOCKET, name, size);
+    }
+}
+
+/// Sets the options of a listening socket that its connections inherit: no delay, keepalive, buffer
+/// sizes.
+///
+/// # Errors
+///
+/// If the system refuses one that matters for more than speed.
+pub fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
+    set_buffer_size(
+        listener,
+        libc::SO_RCVBUFFORCE,
+        libc::SO_RCVBUF,
+        "/proc/sys/net/core/rmem_max",
+        RECEIVE_BUFFER_BYTES,
+    );
+    set_buffer_size(
+        listener,
+        libc::SO_SNDBUFFORCE,
+        libc::SO_SNDBUF,
+        "/proc/sys/net/core/wmem_max",
+        SEND_BUFFER_BYTES,
+    );
+    set_option(listener, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    for (name, value) in [
+        (libc::TCP_NODELAY, 1),
+        (libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+        (libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S),
+        (libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
+    ] {
+        set_option(listener, libc::IPPROTO_TCP, name, value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Goal: a connection has the options set on its listener.
+    #[test]
+    fn options_are_inherited() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        set_listener_options(listener.as_fd()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(option(accepted.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        for (name, value) in [
+            (libc::TCP_NODELAY, 1),
+            (libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+            (libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S),
+            (libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
+            (libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
+        ] {
+            assert_eq!(option(accepted.as_fd(), libc::IPPROTO_TCP, name), value, "option {name}");
+        }
+    }
+
+    /// Goal: the counter is readable after one or several notifications, until reset.
+    #[test]
+    fn event_counter() {
+        let counter = EventCounter::new().unwrap();
+        assert!(!counter.reset());
+        counter.notify();
+        counter.notify();
+        assert!(counter.reset());
+        assert!(!counter.reset());
+    }
+
+    /// Goal: a signal sent to the thread that blocked it is read and does not end the process.
+    #[test]
+    fn end_signals() {
+        let signals = EndSignals::new().unwrap();
+        assert_eq!(signals.take(), None);
+        // SAFETY: raising a signal in the calling thread, which blocks it, has no other effect.
+        let result = unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
+        assert_eq!(result, 0);
+        assert_eq!(signals.take(), Some(libc::SIGTERM));
+        assert_eq!(signals.take(), None);
+    }
+}

@@ -10,7 +10,6 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -156,16 +155,26 @@ pub struct DataFile {
     direct: bool,
 }
 
-/// How a fresh data file looks.
-#[derive(Debug)]
-pub struct Layout<'a> {
-    /// Bytes of the file, a multiple of 4096.
-    pub size: u64,
-    /// Filled with zeros for real and not only reserved, so that a later write there needs no
-    /// change of the file system's own records to be durable. Multiples of 4096.
-    pub zeroed: Range<u64>,
-    /// Content by offset; offsets and lengths are multiples of 4096. The rest of the file is zero.
-    pub content: &'a [(u64, &'a [u8])],
+/// One step of making a data file. Offsets and lengths are multiples of 4096.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// Write zeros, for real and not only reserved, so that a later write there needs no change of
+    /// the file system's own records to be durable.
+    Zero {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Write these bytes.
+    Write {
+        /// First byte.
+        offset: u64,
+        /// What to write.
+        bytes: &'a [u8],
+    },
+    /// Make all steps before this one durable.
+    Sync,
 }
 
 impl DataFile {
@@ -194,8 +203,9 @@ impl DataFile {
         Ok(data_file)
     }
 
-    /// Creates a data file with the given content, durable when this returns. Never overwrites.
-    /// What it created it removes again if it fails.
+    /// Creates a data file of `size` bytes, a multiple of 4096, by the given steps; durable when
+    /// this returns. What no step writes reads as zero. Never overwrites. What it created it removes
+    /// again if it fails.
     ///
     /// # Errors
     ///
@@ -203,19 +213,21 @@ impl DataFile {
     ///
     /// # Panics
     ///
-    /// If the layout is not aligned or exceeds its own size.
-    pub fn format(path: &Path, layout: &Layout<'_>, development: bool) -> Result<(), FileError> {
-        assert!(layout.size.is_multiple_of(SECTOR_SIZE_U64));
-        assert!(layout.zeroed.start.is_multiple_of(SECTOR_SIZE_U64));
-        assert!(layout.zeroed.end.is_multiple_of(SECTOR_SIZE_U64));
-        assert!(layout.zeroed.end <= layout.size);
+    /// If a step is not aligned or exceeds the size.
+    pub fn format(
+        path: &Path,
+        size: u64,
+        steps: &[Step<'_>],
+        development: bool,
+    ) -> Result<(), FileError> {
+        assert!(size.is_multiple_of(SECTOR_SIZE_U64));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o640);
         let file = options.open(path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => failure(path, FileErrorKind::Exists),
             _ => system(path, "create the file", error),
         })?;
-        let result = DataFile::fill(file, path, layout, development);
+        let result = DataFile::fill(file, path, size, steps, development);
         if result.is_err() {
             // Best effort: the first error is the one to report.
             let _ = fs::remove_file(path);
@@ -226,37 +238,52 @@ impl DataFile {
     fn fill(
         file: File,
         path: &Path,
-        layout: &Layout<'_>,
+        size: u64,
+        steps: &[Step<'_>],
         development: bool,
     ) -> Result<(), FileError> {
-        let data_file = DataFile::prepare(file, path, development)?;
-        data_file.reserve(layout.size, development)?;
+        let mut data_file = DataFile::prepare(file, path, development)?;
+        data_file.reserve(size, development)?;
+        data_file.size = size;
         let mut memory = AlignedMemory::new(CHUNK_SIZE);
-        let mut offset = layout.zeroed.start;
-        while offset < layout.zeroed.end {
-            let length = CHUNK_SIZE.min(
-                usize::try_from(layout.zeroed.end - offset).unwrap_or(CHUNK_SIZE),
-            );
-            data_file.write_at(offset, &memory[..length])?;
-            offset += to_u64(length);
+        for step in steps {
+            data_file.step(*step, &mut memory)?;
         }
-        for (offset, bytes) in layout.content {
-            let end = offset.checked_add(to_u64(bytes.len()));
-            assert!(end.is_some_and(|end| end <= layout.size));
-            let mut offset = *offset;
-            for chunk in bytes.chunks(CHUNK_SIZE) {
-                memory[..chunk.len()].copy_from_slice(chunk);
-                data_file.write_at(offset, &memory[..chunk.len()])?;
-                offset += to_u64(chunk.len());
-            }
-        }
-        data_file.file.sync_all().map_err(|error| system(path, "sync the file", error))?;
+        data_file.step(Step::Sync, &mut memory)?;
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         let directory = File::open(parent).and_then(|directory| directory.sync_all());
         directory.map_err(|error| system(parent, "sync the directory", error))
+    }
+
+    /// Does one step; `memory` is for bytes on their way.
+    fn step(&self, step: Step<'_>, memory: &mut AlignedMemory) -> Result<(), FileError> {
+        match step {
+            Step::Zero { offset, length } => {
+                memory.fill(0);
+                let mut done = 0;
+                while done < length {
+                    let rest = usize::try_from(length - done).unwrap_or(CHUNK_SIZE);
+                    let chunk = &memory[..rest.min(CHUNK_SIZE)];
+                    self.write_at(offset + done, chunk)?;
+                    done += to_u64(chunk.len());
+                }
+                Ok(())
+            }
+            Step::Write { mut offset, bytes } => {
+                for chunk in bytes.chunks(CHUNK_SIZE) {
+                    memory[..chunk.len()].copy_from_slice(chunk);
+                    self.write_at(offset, &memory[..chunk.len()])?;
+                    offset += to_u64(chunk.len());
+                }
+                Ok(())
+            }
+            Step::Sync => {
+                self.file.sync_all().map_err(|error| system(&self.path, "sync the file", error))
+            }
+        }
     }
 
     /// Locks the open file and switches it to direct I/O.
@@ -266,7 +293,8 @@ impl DataFile {
             return Err(failure(path, FileErrorKind::NotRegular));
         }
         // SAFETY: the call takes no pointers and the descriptor is open.
-        let locked = checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) });
+        let locked =
+            checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) });
         locked.map_err(|error| match error.raw_os_error() {
             Some(libc::EWOULDBLOCK) => failure(path, FileErrorKind::Locked),
             _ => system(path, "lock the file", error),
@@ -308,8 +336,7 @@ impl DataFile {
         let Ok(length) = libc::off_t::try_from(size) else { return Err(no_space()) };
         let result = loop {
             // SAFETY: the call takes no pointers and the descriptor is open.
-            let result =
-                checked(unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, length) });
+            let result = checked(unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, length) });
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
@@ -349,6 +376,8 @@ impl DataFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
         assert!(offset.is_multiple_of(SECTOR_SIZE_U64));
         assert!(to_u64(bytes.len()).is_multiple_of(SECTOR_SIZE_U64));
+        let end = offset.checked_add(to_u64(bytes.len()));
+        assert!(end.is_some_and(|end| end <= self.size));
         self.file.write_all_at(bytes, offset).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => {
                 let needed = offset + to_u64(bytes.len());
@@ -409,8 +438,10 @@ pub(crate) mod tests {
         }
     }
 
-    fn layout<'a>(content: &'a [(u64, &'a [u8])]) -> Layout<'a> {
-        Layout { size: 3 << 20, zeroed: 8192..(2 << 20) + 4096, content }
+    const SIZE: u64 = 3 << 20;
+
+    fn format_zero(path: &Path) -> Result<(), FileError> {
+        DataFile::format(path, SIZE, &[], true)
     }
 
     /// Goal: what format wrote is read back, everything else is zero, and the size is right.
@@ -419,8 +450,13 @@ pub(crate) mod tests {
         let path = TemporaryPath::new("format");
         let first = vec![7_u8; 8192];
         let second = vec![9_u8; (1 << 20) + 4096];
-        let content: [(u64, &[u8]); 2] = [(0, &first), (1 << 20, &second)];
-        DataFile::format(&path.0, &layout(&content), true).unwrap();
+        let steps = [
+            Step::Zero { offset: 8192, length: (2 << 20) - 4096 },
+            Step::Write { offset: 0, bytes: &first },
+            Step::Sync,
+            Step::Write { offset: 1 << 20, bytes: &second },
+        ];
+        DataFile::format(&path.0, SIZE, &steps, true).unwrap();
         let file = DataFile::open(&path.0, 3 << 20, true).unwrap();
         assert_eq!(file.size(), 3 << 20);
         assert_eq!(file.path(), path.0);
@@ -437,7 +473,7 @@ pub(crate) mod tests {
     fn format_refuses_to_overwrite() {
         let path = TemporaryPath::new("overwrite");
         fs::write(&path.0, b"precious").unwrap();
-        let error = DataFile::format(&path.0, &layout(&[]), true).unwrap_err();
+        let error = format_zero(&path.0).unwrap_err();
         assert!(matches!(error.kind, FileErrorKind::Exists));
         assert!(error.to_string().contains("exists already and is not overwritten"));
         assert_eq!(fs::read(&path.0).unwrap(), b"precious");
@@ -447,7 +483,7 @@ pub(crate) mod tests {
     #[test]
     fn lock_conflict() {
         let path = TemporaryPath::new("lock");
-        DataFile::format(&path.0, &layout(&[]), true).unwrap();
+        format_zero(&path.0).unwrap();
         let first = DataFile::open(&path.0, 0, true).unwrap();
         let error = DataFile::open(&path.0, 0, true).unwrap_err();
         assert!(matches!(error.kind, FileErrorKind::Locked));
@@ -463,10 +499,7 @@ pub(crate) mod tests {
         let kind = |size_min| DataFile::open(&path.0, size_min, true).unwrap_err().kind;
         assert!(matches!(kind(0), FileErrorKind::Missing));
         fs::write(&path.0, vec![0; 4096]).unwrap();
-        assert!(matches!(
-            kind(8192),
-            FileErrorKind::TooShort { actual: 4096, expected: 8192 }
-        ));
+        assert!(matches!(kind(8192), FileErrorKind::TooShort { actual: 4096, expected: 8192 }));
         fs::write(&path.0, vec![0; 5000]).unwrap();
         assert!(matches!(kind(0), FileErrorKind::Unaligned { actual: 5000 }));
         let directory = std::env::temp_dir();
@@ -478,7 +511,7 @@ pub(crate) mod tests {
     #[test]
     fn format_in_missing_directory() {
         let path = TemporaryPath::new("no-such-directory");
-        let error = DataFile::format(&path.0.join("x"), &layout(&[]), true).unwrap_err();
+        let error = format_zero(&path.0.join("x")).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("cannot create the file"), "{text}");
         assert!(text.contains("check that the directory exists"), "{text}");
@@ -494,12 +527,12 @@ pub(crate) mod tests {
         }
         let path = directory.join(format!("florin-file-{}", std::process::id()));
         let path = TemporaryPath(path);
-        match DataFile::format(&path.0, &layout(&[]), false) {
+        match DataFile::format(&path.0, SIZE, &[], false) {
             Ok(()) => assert!(DataFile::open(&path.0, 0, false).unwrap().is_direct()),
             Err(error) => {
                 assert!(matches!(error.kind, FileErrorKind::NoDirectIo), "{error}");
                 assert!(!path.0.exists());
-                DataFile::format(&path.0, &layout(&[]), true).unwrap();
+                format_zero(&path.0).unwrap();
                 assert!(!DataFile::open(&path.0, 0, true).unwrap().is_direct());
             }
         }

@@ -43,7 +43,8 @@ impl EventCounter {
     /// If the system refuses.
     pub fn new() -> io::Result<EventCounter> {
         // SAFETY: the call takes no pointers.
-        let descriptor = checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        let descriptor =
+            checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         Ok(EventCounter(File::from(owned(descriptor))))
     }
 
@@ -61,6 +62,7 @@ impl EventCounter {
     }
 
     /// Makes the counter unreadable; whether it was readable.
+    #[must_use]
     pub fn reset(&self) -> bool {
         (&self.0).read(&mut [0; 8]).is_ok()
     }
@@ -105,6 +107,10 @@ impl EndSignals {
     }
 
     /// The number of a signal that has arrived; `None` if there is none.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel gives half a signal.
     #[must_use]
     pub fn take(&self) -> Option<i32> {
         let mut information = [0_u8; size_of::<libc::signalfd_siginfo>()];

@@ -92,6 +92,10 @@ impl<J: Send + 'static> Worker<J> {
     }
 
     /// Takes back a job that is done; `None` if there is none now.
+    ///
+    /// # Panics
+    ///
+    /// If more jobs are done than were submitted.
     pub fn take_done(&mut self) -> Option<J> {
         let job = self.shared.state().done.pop_front()?;
         assert!(self.jobs_in_flight > 0);
@@ -210,7 +214,7 @@ mod tests {
         for value in 0..50 {
             worker.submit(Double { value, allocations: 0 });
             of_thread.push(wait_done(&mut worker).allocations);
-            worker.done_event().reset();
+            let _ = worker.done_event().reset();
         }
         assert_eq!(allocations_of_thread(), before + 1, "the vector of this test");
         assert_eq!(of_thread.first(), of_thread.last());

@@ -1,0 +1,389 @@
+//! Tests of the bus with real sockets on loopback.
+
+use super::*;
+use crate::io::allocator::tests::allocations_of_thread;
+use crate::io::framing::tests::{CLUSTER, frame};
+use crate::io::ring::Completion;
+use crate::protocol::MESSAGE_SIZE_MAX;
+use std::io::Read;
+
+/// A bus with its ring, and what it received.
+struct World {
+    bus: Bus,
+    ring: Ring,
+    pool: Pool,
+    inbox: Vec<(ConnectionId, Message)>,
+    /// Sends every message back where it came from.
+    echo: bool,
+}
+
+impl World {
+    fn new(connections_max: u32, messages: u32, pool_reserve: u32) -> World {
+        let pool = Pool::new("messages", messages, MESSAGE_SIZE_MAX);
+        let options = BusOptions {
+            listen: resolve("127.0.0.1:0").unwrap(),
+            connections_max,
+            cluster: CLUSTER,
+            pool_reserve,
+            sends_total_max: 32,
+        };
+        let mut bus = Bus::new(&options, pool.clone()).unwrap();
+        let mut ring = Ring::new(Bus::operations_max(connections_max)).unwrap();
+        bus.start(&mut ring);
+        World { bus, ring, pool, inbox: Vec::with_capacity(256), echo: false }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.bus.address()).unwrap()
+    }
+
+    fn step(&mut self) {
+        self.ring.wait(1_000_000).unwrap();
+        while let Some(completion) = self.ring.next_completion() {
+            match completion {
+                Completion::Accepted(result) => self.bus.on_accepted(&mut self.ring, result),
+                Completion::Received { connection, buffer, result } => {
+                    self.bus.on_received(connection, buffer, result);
+                }
+                Completion::Sent { connection, message, result } => {
+                    self.bus.on_sent(&mut self.ring, connection, message, result);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        while let Some((id, message)) = self.bus.next_message(&mut self.ring) {
+            if self.echo {
+                self.bus.send(&mut self.ring, id, message);
+            } else {
+                self.inbox.push((id, message));
+            }
+        }
+    }
+
+    fn run_until(&mut self, what: &str, condition: impl Fn(&World) -> bool) {
+        for _ in 0..20_000 {
+            if condition(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("never happened: {what}; {:?} {:?}", self.bus, self.bus.counters());
+    }
+
+    fn ticks(&mut self, count: u64) {
+        for _ in 0..count {
+            self.bus.tick(&mut self.ring);
+        }
+    }
+}
+
+/// Whether the stream is at its end, by close or reset.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    match stream.read(&mut [0; 1]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
+/// Goal: several frames in one write, small and of full size, come out in order and go back.
+#[test]
+fn pipelined_echo() {
+    let mut world = World::new(4, 8, 1);
+    world.echo = true;
+    let mut peer = world.connect();
+    let parts = [
+        frame(5, CLUSTER, 300, 1),
+        frame(5, CLUSTER, MESSAGE_SIZE_MAX, 2),
+        frame(3, CLUSTER, 256, 0),
+        frame(5, CLUSTER, 70_000, 3),
+    ];
+    let bytes = parts.concat();
+    let expected = bytes.clone();
+    let writer = std::thread::spawn(move || {
+        peer.write_all(&bytes).unwrap();
+        let mut back = vec![0; bytes.len()];
+        peer.read_exact(&mut back).unwrap();
+        back
+    });
+    world.run_until("the echo", |world| world.bus.counters().sent == 4);
+    assert!(writer.join().unwrap() == expected);
+    world.run_until("the close", |world| world.bus.connections_open() == 0);
+    assert_eq!(world.pool.available(), 8);
+    assert_eq!(world.bus.sends_pending(), 0);
+}
+
+/// Goal: a frame that drips byte by byte arrives, while another peer is served.
+#[test]
+fn dripping_peer_blocks_nobody() {
+    let mut world = World::new(4, 2, 0);
+    let mut slow = world.connect();
+    let mut fast = world.connect();
+    slow.set_nodelay(true).unwrap();
+    let bytes = frame(5, CLUSTER, 280, 1);
+    for (index, byte) in bytes.iter().enumerate() {
+        slow.write_all(&[*byte]).unwrap();
+        if index % 40 == 0 {
+            fast.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+            world.run_until("the fast one", |world| !world.inbox.is_empty());
+            let (_, message) = world.inbox.pop().unwrap();
+            assert_eq!(message.size(), 256);
+        }
+    }
+    world.run_until("the slow one", |world| !world.inbox.is_empty());
+    assert_eq!(world.inbox[0].1.bytes(), bytes);
+}
+
+/// Goal: garbage, damaged frames and foreign clusters are disconnected; others stay.
+#[test]
+fn bad_peers_are_closed() {
+    let mut world = World::new(8, 2, 0);
+    let mut good = world.connect();
+    let mut damaged = frame(5, CLUSTER, 9_000, 1);
+    damaged[8_000] ^= 1;
+    let bad = [vec![0xab; 256], frame(99, CLUSTER, 256, 0), frame(5, CLUSTER + 1, 256, 0), damaged];
+    for (bytes, count) in bad.iter().zip(1..) {
+        let mut peer = world.connect();
+        peer.write_all(bytes).unwrap();
+        world.run_until("the close", |world| world.bus.counters().broken == count);
+        assert!(is_closed(&mut peer));
+    }
+    good.write_all(&frame(5, CLUSTER, 300, 1)).unwrap();
+    world.run_until("the good one", |world| world.inbox.len() == 1);
+    world.inbox.clear();
+    assert_eq!(world.pool.available(), 2);
+}
+
+/// Goal: one connection above the limit is closed at once, and its place is free again later.
+#[test]
+fn too_many_connections() {
+    let mut world = World::new(80, 2, 0);
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for count in 1..=80 {
+        peers.push(world.connect());
+        world.run_until("accepted", |world| world.bus.connections_open() == count);
+    }
+    let mut extra = world.connect();
+    world.run_until("refused", |world| world.bus.counters().refused == 1);
+    assert!(is_closed(&mut extra));
+    for (index, peer) in peers.iter_mut().enumerate() {
+        peer.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+        world.run_until("served", |world| world.inbox.len() == 1);
+        let (id, _) = world.inbox.pop().unwrap();
+        assert_eq!(usize::try_from(id.index).unwrap(), index);
+    }
+    drop(peers.pop());
+    world.run_until("left", |world| world.bus.connections_open() == 79);
+    let mut late = world.connect();
+    late.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+    world.run_until("let in", |world| world.inbox.len() == 1);
+    assert_eq!(world.inbox[0].0, ConnectionId { index: 79, generation: 1 });
+}
+
+/// Goal: a message for a connection that is gone, or for its successor's place, goes nowhere.
+#[test]
+fn stale_identity() {
+    let mut world = World::new(1, 4, 0);
+    let mut first = world.connect();
+    first.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+    world.run_until("first", |world| world.inbox.len() == 1);
+    drop(first);
+    world.run_until("closed", |world| world.bus.connections_open() == 0);
+    let mut second = world.connect();
+    second.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+    world.run_until("second", |world| world.inbox.len() == 2);
+    let (new, _) = world.inbox.pop().unwrap();
+    let (old, message) = world.inbox.pop().unwrap();
+    assert_eq!(old.index, new.index);
+    assert!(!world.bus.is_open(old));
+    world.bus.close(old);
+    world.bus.send(&mut world.ring, old, message.clone());
+    assert_eq!(world.bus.sends_pending(), 0);
+    world.bus.send(&mut world.ring, new, message);
+    world.run_until("sent", |world| world.bus.counters().sent == 1);
+    let mut bytes = [0; 256];
+    second.read_exact(&mut bytes).unwrap();
+    world.bus.close(new);
+    world.run_until("closed", |world| world.bus.connections_open() == 0);
+    assert!(is_closed(&mut second));
+}
+
+/// Goal: a peer that takes no replies is read from no more, then disconnected, while another is
+/// served all the time; no message is lost to the pool.
+#[test]
+fn slow_reader() {
+    let mut world = World::new(2, 32, 1);
+    world.echo = true;
+    let slow = world.connect();
+    let mut writing = slow.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        let large = frame(5, CLUSTER, MESSAGE_SIZE_MAX, 2);
+        while writing.write_all(&large).is_ok() {}
+    });
+    let paused = |world: &World| world.bus.connections[0].place == Place::WaitsForSends;
+    world.run_until("the pause", paused);
+    let mut fast = world.connect();
+    for count in 0..5 {
+        fast.write_all(&frame(5, CLUSTER, 300, count)).unwrap();
+        let mut back = [0; 300];
+        let sent = world.bus.counters().sent;
+        world.run_until("served", |world| world.bus.counters().sent > sent);
+        fast.read_exact(&mut back).unwrap();
+        assert_eq!(back[299], count);
+    }
+    world.ticks(STALL_TICKS + SCAN_TICKS + 1);
+    assert_eq!(world.bus.counters().stalled, 1);
+    world.run_until("disconnected", |world| world.bus.connections_open() == 1);
+    writer.join().unwrap();
+    drop(slow);
+    assert_eq!(world.pool.available(), 32);
+}
+
+/// Goal: replies beyond the queue of a peer, or beyond the total, disconnect who does not take them.
+#[test]
+fn send_overflow() {
+    let mut world = World::new(2, 64, 0);
+    let mut peer = world.connect();
+    peer.write_all(&frame(5, CLUSTER, MESSAGE_SIZE_MAX, 1)).unwrap();
+    world.run_until("received", |world| world.inbox.len() == 1);
+    let (id, message) = world.inbox.pop().unwrap();
+    // One is in flight, the others wait.
+    for _ in 0..=SENDS_MAX {
+        world.bus.send(&mut world.ring, id, message.clone());
+        assert!(world.bus.is_open(id));
+    }
+    world.bus.send(&mut world.ring, id, message.clone());
+    assert!(!world.bus.is_open(id));
+    assert_eq!(world.bus.counters().stalled, 1);
+    world.run_until("closed", |world| world.bus.connections_open() == 0);
+    assert_eq!(world.bus.sends_pending(), 0);
+    world.bus.sends_total_max = 3;
+    let mut peers = [world.connect(), world.connect()];
+    for peer in &mut peers {
+        peer.write_all(&frame(5, CLUSTER, 256, 1)).unwrap();
+    }
+    world.run_until("received", |world| world.inbox.len() == 2);
+    let (second, _) = world.inbox.pop().unwrap();
+    let (first, _) = world.inbox.pop().unwrap();
+    for _ in 0..3 {
+        world.bus.send(&mut world.ring, first, message.clone());
+    }
+    world.ticks(1);
+    world.bus.send(&mut world.ring, second, message.clone());
+    assert!(!world.bus.is_open(first));
+    assert!(world.bus.is_open(second));
+}
+
+/// Goal: peers that stop inside a header, a small frame or a large one are disconnected after the
+/// stall time, an idle peer is not, and a large one goes sooner when others wait for memory.
+#[test]
+fn stalled_senders() {
+    let mut world = World::new(8, 2, 1);
+    let idle = world.connect();
+    let small = frame(5, CLUSTER, 4_000, 1);
+    let large = frame(5, CLUSTER, 500_000, 1);
+    let mut peers = Vec::new();
+    for bytes in [&small[..100], &small[..3_000], &large[..400_000]] {
+        let mut peer = world.connect();
+        peer.write_all(bytes).unwrap();
+        peers.push(peer);
+    }
+    world.run_until("arrived", |world| {
+        world.bus.connections.iter().filter(|place| place.receiver.is_partial()).count() == 3
+            && world.pool.available() == 1
+    });
+    for _ in 0..20 {
+        world.step();
+    }
+    let mut waiting = world.connect();
+    waiting.write_all(&small).unwrap();
+    world.run_until("waiting", |world| world.bus.waiting_count == 1);
+    world.ticks(STALL_TICKS_PRESSED + SCAN_TICKS + 1);
+    assert_eq!(world.bus.counters().stalled, 1);
+    world.run_until("the waiting one", |world| world.inbox.len() == 1);
+    assert!(is_closed(&mut peers[2]));
+    world.ticks(STALL_TICKS);
+    assert_eq!(world.bus.counters().stalled, 3);
+    world.run_until("two are left", |world| world.bus.connections_open() == 2);
+    drop(idle);
+}
+
+/// Goal: once warm, receiving and sending allocate nothing.
+#[test]
+fn no_allocation() {
+    let mut world = World::new(2, 8, 1);
+    world.echo = true;
+    let mut peer = world.connect();
+    let bytes = [frame(5, CLUSTER, 300, 1), frame(5, CLUSTER, 200_000, 2)].concat();
+    let mut back = vec![0; bytes.len()];
+    let mut before = 0;
+    for round in 0..5 {
+        if round == 1 {
+            before = allocations_of_thread();
+        }
+        peer.write_all(&bytes).unwrap();
+        let sent = world.bus.counters().sent;
+        world.run_until("the echo", |world| world.bus.counters().sent == sent + 2);
+        peer.read_exact(&mut back).unwrap();
+        assert!(back == bytes);
+    }
+    let mut foreign = world.connect();
+    foreign.write_all(&vec_free_frame()).unwrap();
+    world.run_until("the complaint", |world| world.bus.counters().broken == 1);
+    assert_eq!(allocations_of_thread(), before);
+}
+
+/// A damaged header without a vector.
+fn vec_free_frame() -> [u8; 256] {
+    [7; 256]
+}
+
+/// Goal: a stopped bus accepts and reads nothing more.
+#[test]
+fn stop() {
+    let mut world = World::new(4, 4, 0);
+    let mut peer = world.connect();
+    world.run_until("accepted", |world| world.bus.connections_open() == 1);
+    world.bus.stop();
+    let mut late = world.connect();
+    peer.write_all(&frame(5, CLUSTER, 256, 1)).unwrap();
+    for _ in 0..20 {
+        world.step();
+    }
+    assert!(is_closed(&mut late));
+    assert!(world.inbox.is_empty());
+    assert_eq!(world.bus.connections_open(), 1);
+}
+
+/// Goal: every form of address is understood, and nonsense is refused with a hint.
+#[test]
+fn addresses() {
+    let text = |input: &str| resolve(input).unwrap().to_string();
+    assert_eq!(text("3005"), "127.0.0.1:3005");
+    assert_eq!(text("0"), "127.0.0.1:0");
+    assert_eq!(text("10.1.2.3"), "10.1.2.3:3001");
+    assert_eq!(text("10.1.2.3:99"), "10.1.2.3:99");
+    assert_eq!(text("[::1]:99"), "[::1]:99");
+    assert_eq!(text("::1"), "[::1]:3001");
+    assert_eq!(text("[::1]"), "[::1]:3001");
+    assert_eq!(resolve("localhost:7").unwrap().port(), 7);
+    for input in ["", ":", "99999999", "no.such.name.invalid:1", "1.2.3.4:99999"] {
+        let error = resolve(input).unwrap_err().to_string();
+        assert!(error.contains("is no usable address"), "{error}");
+    }
+}
+
+/// Goal: a port in use is refused with a hint.
+#[test]
+fn port_in_use() {
+    let world = World::new(1, 1, 0);
+    let options = BusOptions {
+        listen: world.bus.address(),
+        connections_max: 1,
+        cluster: 0,
+        pool_reserve: 0,
+        sends_total_max: 1,
+    };
+    let error = Bus::new(&options, world.pool.clone()).unwrap_err().to_string();
+    assert!(error.contains("another process uses that port"), "{error}");
+}

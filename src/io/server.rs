@@ -1,0 +1,563 @@
+//! The event loop: one thread, one ring, the replica in the middle.
+//!
+//! Each turn makes one system call: it submits what the last turn produced and waits for
+//! completions, at most until the next tick. Then everything that has ended is given to the core,
+//! what the core wants is taken from its outboxes, and messages that have arrived are delivered.
+//! Ends cleanly on SIGINT, SIGTERM or the end of an input: nothing more is accepted, what is in
+//! flight ends. All memory is reserved by [`Server::new`], which then freezes the allocator.
+//! Not covered: making the replica (the caller does), what it decides.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::allocator;
+use super::bus::{Bus, BusError, BusOptions};
+use super::clock::Clock;
+use super::file::DataFile;
+use super::memory::MemoryTable;
+use super::ring::{Completion, Ring, RingError, Watch};
+use super::socket::EndSignals;
+use super::worker::Worker;
+use crate::protocol::{Message, Pool};
+use crate::storage::{DiskDone, Job, StorageOutbox};
+use crate::vsr::{ConnectionId, Now};
+
+/// Client connections at a time: a session for each and some to spare.
+pub const CONNECTIONS_MAX: u32 = 80;
+/// Time between ticks.
+const TICK_NS: u64 = 10_000_000;
+/// When asked to end, so many ticks are waited for what is in flight.
+const STOP_TICKS_MAX: u32 = 200;
+/// Watched descriptors: worker, signals, input.
+const WATCHES_MAX: u32 = 3;
+
+/// What the loop drives: a replica, or a stand-in in tests.
+pub trait Core {
+    /// A message has arrived; its frame is valid.
+    fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now);
+    /// A disk request has ended.
+    fn on_disk_done(&mut self, done: DiskDone, now: Now);
+    /// A job has been run.
+    fn on_job_done(&mut self, job: Job, now: Now);
+    /// 10 ms have passed.
+    fn tick(&mut self, now: Now);
+    /// Disk requests and jobs to start.
+    fn storage_outbox(&mut self) -> &mut StorageOutbox;
+    /// The next message to send.
+    fn next_send(&mut self) -> Option<(ConnectionId, Message)>;
+    /// The next connection to close.
+    fn next_close(&mut self) -> Option<ConnectionId>;
+    /// Whether clients can be served: before, connections wait.
+    fn is_ready(&self) -> bool;
+    /// Whether it cannot go on.
+    fn is_fatal(&self) -> bool;
+}
+
+/// What the server needs to know.
+#[derive(Debug)]
+pub struct ServerOptions {
+    /// See there.
+    pub bus: BusOptions,
+    /// Disk requests in flight at a time.
+    pub disk_requests_max: u32,
+    /// Jobs in flight at a time.
+    pub jobs_max: usize,
+    /// The port is printed, alone on the first line, to standard output.
+    pub print_port: bool,
+    /// The server ends when this does: standard input, if it is started by a program that may die.
+    pub input: Option<OwnedFd>,
+    /// SIGINT and SIGTERM end the server.
+    pub signals: bool,
+    /// Allocations after the start abort the process.
+    pub freeze: bool,
+}
+
+/// Why the server does not start or cannot go on.
+#[derive(Debug)]
+pub enum ServerError {
+    /// See there.
+    Ring(RingError),
+    /// See there.
+    Bus(BusError),
+    /// The system refuses the named thing.
+    System {
+        /// What was tried.
+        step: &'static str,
+        /// What the system answered.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::Ring(error) => write!(formatter, "{error}"),
+            ServerError::Bus(error) => write!(formatter, "{error}"),
+            ServerError::System { step, error } => write!(formatter, "cannot {step}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+impl From<RingError> for ServerError {
+    fn from(error: RingError) -> ServerError {
+        ServerError::Ring(error)
+    }
+}
+
+impl From<BusError> for ServerError {
+    fn from(error: BusError) -> ServerError {
+        ServerError::Bus(error)
+    }
+}
+
+/// Why the server ended in good order, or the core did not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitReason {
+    /// This signal asked for it.
+    Signal(i32),
+    /// The input ended.
+    InputEnd,
+    /// The core cannot go on: ask it why.
+    Fatal,
+}
+
+/// The loop and everything it uses.
+pub struct Server<C: Core> {
+    core: C,
+    // Before file and bus: it waits for what is in flight on their descriptors.
+    ring: Ring,
+    bus: Bus,
+    file: DataFile,
+    worker: Worker<Job>,
+    signals: Option<EndSignals>,
+    input: Option<File>,
+    clock: Clock,
+    disk_requests_max: u32,
+    disk_in_flight: u32,
+    next_tick_ns: u64,
+    accepting: bool,
+    stop: Option<ExitReason>,
+    stop_ticks: u32,
+}
+
+impl<C: Core> Server<C> {
+    /// Makes everything: listens, starts the helper thread, prints `table` to `report`, and
+    /// freezes the allocator. Messages are received into buffers of `pool`.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses something.
+    pub fn new(
+        options: ServerOptions,
+        core: C,
+        file: DataFile,
+        pool: Pool,
+        mut table: MemoryTable,
+        report: &mut dyn Write,
+    ) -> Result<Server<C>, ServerError> {
+        let system = |step| move |error| ServerError::System { step, error };
+        // Before any thread, which inherits the blocked signals.
+        let signals = if options.signals {
+            Some(EndSignals::new().map_err(system("wait for signals"))?)
+        } else {
+            None
+        };
+        let connections_max = options.bus.connections_max;
+        let bus = Bus::new(&options.bus, pool)?;
+        let operations_max =
+            Bus::operations_max(connections_max) + options.disk_requests_max + WATCHES_MAX;
+        let ring = Ring::new(operations_max)?;
+        let worker =
+            Worker::new(options.jobs_max, Job::run).map_err(system("start the helper thread"))?;
+        table.add("receive buffers", Bus::memory_bytes(connections_max));
+        table.add("other (heap)", u64::try_from(allocator::bytes_now()).unwrap_or(u64::MAX));
+        writeln!(report, "memory reserved:\n{table}").map_err(system("print the memory table"))?;
+        if options.print_port {
+            let mut output = io::stdout().lock();
+            let printed = writeln!(output, "{}", bus.address().port());
+            printed.and_then(|()| output.flush()).map_err(system("print the port"))?;
+        }
+        let server = Server {
+            core,
+            ring,
+            bus,
+            file,
+            worker,
+            signals,
+            input: options.input.map(File::from),
+            clock: Clock::new(),
+            disk_requests_max: options.disk_requests_max,
+            disk_in_flight: 0,
+            next_tick_ns: TICK_NS,
+            accepting: false,
+            stop: None,
+            stop_ticks: 0,
+        };
+        if options.freeze {
+            allocator::freeze();
+        }
+        Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.bus.address()
+    }
+
+    /// The core, to ask why it did not go on.
+    #[must_use]
+    pub fn core(&self) -> &C {
+        &self.core
+    }
+
+    /// Serves until asked to end or unable to go on. Afterwards memory may be allocated again.
+    ///
+    /// # Errors
+    ///
+    /// If the ring fails.
+    pub fn run(&mut self) -> Result<ExitReason, ServerError> {
+        let result = self.serve();
+        allocator::unfreeze();
+        result
+    }
+
+    fn serve(&mut self) -> Result<ExitReason, ServerError> {
+        self.ring.watch(self.worker.done_event().as_fd(), Watch::WorkerDone);
+        if let Some(signals) = &self.signals {
+            self.ring.watch(signals.as_fd(), Watch::EndSignals);
+        }
+        if let Some(input) = &self.input {
+            self.ring.watch(input.as_fd(), Watch::Input);
+        }
+        self.drain();
+        loop {
+            let elapsed_ns = self.clock.monotonic_ns();
+            self.ring.wait(self.next_tick_ns.saturating_sub(elapsed_ns))?;
+            if let Some(reason) = self.turn() {
+                return Ok(reason);
+            }
+        }
+    }
+
+    /// Everything that is to be done now; the reason if that was the last time.
+    fn turn(&mut self) -> Option<ExitReason> {
+        let now = self.clock.now();
+        while let Some(completion) = self.ring.next_completion() {
+            self.on_completion(completion, now);
+            self.drain();
+        }
+        if now.monotonic_ns >= self.next_tick_ns {
+            self.tick(now);
+        }
+        if !self.accepting && self.core.is_ready() {
+            self.accepting = true;
+            self.bus.start(&mut self.ring);
+        }
+        while let Some((connection, message)) = self.bus.next_message(&mut self.ring) {
+            self.core.on_message(connection, message, now);
+            self.drain();
+        }
+        if self.core.is_fatal() {
+            return Some(ExitReason::Fatal);
+        }
+        let reason = self.stop?;
+        (self.is_idle() || self.stop_ticks > STOP_TICKS_MAX).then_some(reason)
+    }
+
+    fn tick(&mut self, now: Now) {
+        // Ticks that were missed are not made up for.
+        self.next_tick_ns = (self.next_tick_ns + TICK_NS).max(now.monotonic_ns);
+        if self.accepting {
+            self.bus.tick(&mut self.ring);
+        }
+        self.core.tick(now);
+        self.drain();
+        self.stop_ticks += u32::from(self.stop.is_some());
+    }
+
+    fn on_completion(&mut self, completion: Completion, now: Now) {
+        match completion {
+            Completion::Disk(done) => {
+                assert!(self.disk_in_flight > 0);
+                self.disk_in_flight -= 1;
+                self.core.on_disk_done(done, now);
+            }
+            Completion::Accepted(result) => self.bus.on_accepted(&mut self.ring, result),
+            Completion::Received { connection, buffer, result } => {
+                self.bus.on_received(connection, buffer, result);
+            }
+            Completion::Sent { connection, message, result } => {
+                self.bus.on_sent(&mut self.ring, connection, message, result);
+            }
+            Completion::Readable(Watch::WorkerDone) => {
+                // Whether it was readable does not matter: what counts is what is done.
+                let _ = self.worker.done_event().reset();
+                while let Some(job) = self.worker.take_done() {
+                    self.core.on_job_done(job, now);
+                    self.drain();
+                }
+                self.ring.watch(self.worker.done_event().as_fd(), Watch::WorkerDone);
+            }
+            Completion::Readable(Watch::EndSignals) => self.on_signal(),
+            Completion::Readable(Watch::Input) => self.on_input(),
+        }
+    }
+
+    fn on_signal(&mut self) {
+        let signals = self.signals.as_ref().expect("only an existing one is watched");
+        if let Some(signal) = signals.take() {
+            if self.stop.is_some() {
+                // Asked twice: no more waiting.
+                self.stop_ticks = STOP_TICKS_MAX;
+            }
+            self.request_stop(ExitReason::Signal(signal));
+        }
+        let signals = self.signals.as_ref().expect("only an existing one is watched");
+        self.ring.watch(signals.as_fd(), Watch::EndSignals);
+    }
+
+    fn on_input(&mut self) {
+        let input = self.input.as_mut().expect("only an existing one is watched");
+        let ended = match input.read(&mut [0; 512]) {
+            Ok(count) => count == 0,
+            Err(error) => {
+                !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+            }
+        };
+        if ended {
+            self.request_stop(ExitReason::InputEnd);
+        } else {
+            self.ring.watch(input.as_fd(), Watch::Input);
+        }
+    }
+
+    fn request_stop(&mut self, reason: ExitReason) {
+        if self.stop.is_none() {
+            self.stop = Some(reason);
+            self.bus.stop();
+        }
+    }
+
+    /// Starts what the core wants.
+    fn drain(&mut self) {
+        while let Some((connection, message)) = self.core.next_send() {
+            self.bus.send(&mut self.ring, connection, message);
+        }
+        while let Some(connection) = self.core.next_close() {
+            self.bus.close(connection);
+        }
+        let outbox = self.core.storage_outbox();
+        while self.disk_in_flight < self.disk_requests_max {
+            let Some(request) = outbox.disk.pop() else { break };
+            self.disk_in_flight += 1;
+            self.ring.disk(self.file.as_fd(), request);
+        }
+        while self.worker.has_room() {
+            let Some(job) = outbox.jobs.pop() else { break };
+            self.worker.submit(job);
+        }
+    }
+
+    /// Nothing is in flight but waiting.
+    fn is_idle(&mut self) -> bool {
+        let outbox = self.core.storage_outbox();
+        let quiet = outbox.disk.is_empty() && outbox.jobs.is_empty();
+        quiet
+            && self.disk_in_flight == 0
+            && self.worker.jobs_in_flight() == 0
+            && self.bus.sends_pending() == 0
+    }
+}
+
+impl<C: Core> fmt::Debug for Server<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Server({:?}, {:?})", self.bus, self.ring)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::allocator::tests::allocations_of_thread;
+    use crate::io::bus::resolve;
+    use crate::io::file::tests::TemporaryPath;
+    use crate::io::framing::tests::{CLUSTER, frame};
+    use crate::protocol::{Buffer, MESSAGE_SIZE_MAX, to_index};
+    use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken, Queue};
+    use std::net::TcpStream;
+
+    /// Writes each message durably, reads it back, and answers with what it read.
+    struct EchoFromDisk {
+        outbox: StorageOutbox,
+        sends: Queue<(ConnectionId, Message)>,
+        closes: Queue<ConnectionId>,
+        /// Whom the file's slots are for.
+        slots: Vec<Option<ConnectionId>>,
+        blocks: Pool,
+        ticks_until_ready: u32,
+        fatal: bool,
+        allocations: u64,
+    }
+
+    const SLOT_SIZE: u32 = 65_536;
+
+    impl EchoFromDisk {
+        fn new() -> EchoFromDisk {
+            EchoFromDisk {
+                outbox: StorageOutbox::new(8, 1),
+                sends: Queue::new(4),
+                closes: Queue::new(4),
+                slots: vec![None; 4],
+                blocks: Pool::new("blocks", 8, SLOT_SIZE),
+                ticks_until_ready: 2,
+                fatal: false,
+                allocations: 0,
+            }
+        }
+
+        fn request(&mut self, kind: DiskKind, slot: u32, buffer: Buffer) {
+            let token = DiskToken { owner: DiskOwner::GridPage, index: slot };
+            self.outbox.disk.push(DiskRequest {
+                token,
+                kind,
+                offset: u64::from(slot) * u64::from(SLOT_SIZE),
+                length: SLOT_SIZE,
+                buffer: Some(buffer),
+                buffer_offset: 0,
+            });
+        }
+    }
+
+    impl Core for EchoFromDisk {
+        fn on_message(&mut self, connection: ConnectionId, message: Message, _now: Now) {
+            match message.size() {
+                256 => return self.closes.push(connection),
+                257 => {
+                    self.fatal = true;
+                    return;
+                }
+                _ => {}
+            }
+            let slot = self.slots.iter().position(Option::is_none).unwrap();
+            self.slots[slot] = Some(connection);
+            let mut buffer = self.blocks.acquire();
+            let bytes = message.bytes();
+            buffer.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+            self.request(DiskKind::WriteDurable, u32::try_from(slot).unwrap(), buffer);
+        }
+
+        fn on_disk_done(&mut self, done: DiskDone, _now: Now) {
+            assert_eq!(done.result, Ok(()));
+            let slot = done.request.token.index;
+            if done.request.kind == DiskKind::WriteDurable {
+                let buffer = self.blocks.acquire();
+                self.request(DiskKind::Read, slot, buffer);
+                return;
+            }
+            let connection = self.slots[to_index(slot)].take().unwrap();
+            self.sends.push((connection, Message(done.request.buffer.unwrap())));
+            self.allocations = allocations_of_thread();
+        }
+
+        fn on_job_done(&mut self, _job: Job, _now: Now) {
+            panic!("there are no jobs");
+        }
+
+        fn tick(&mut self, _now: Now) {
+            self.ticks_until_ready = self.ticks_until_ready.saturating_sub(1);
+        }
+
+        fn storage_outbox(&mut self) -> &mut StorageOutbox {
+            &mut self.outbox
+        }
+
+        fn next_send(&mut self) -> Option<(ConnectionId, Message)> {
+            self.sends.pop()
+        }
+
+        fn next_close(&mut self) -> Option<ConnectionId> {
+            self.closes.pop()
+        }
+
+        fn is_ready(&self) -> bool {
+            self.ticks_until_ready == 0
+        }
+
+        fn is_fatal(&self) -> bool {
+            self.fatal
+        }
+    }
+
+    fn server(path: &TemporaryPath, input: Option<OwnedFd>) -> (Server<EchoFromDisk>, String) {
+        DataFile::format(&path.0, 4 * u64::from(SLOT_SIZE), &[], true).unwrap();
+        let options = ServerOptions {
+            bus: BusOptions {
+                listen: resolve("127.0.0.1:0").unwrap(),
+                connections_max: CONNECTIONS_MAX,
+                cluster: CLUSTER,
+                pool_reserve: 0,
+                sends_total_max: 8,
+            },
+            disk_requests_max: 2,
+            jobs_max: 1,
+            print_port: false,
+            input,
+            signals: false,
+            freeze: false,
+        };
+        let mut report = Vec::new();
+        let file = DataFile::open(&path.0, 0, true).unwrap();
+        let pool = Pool::new("messages", 4, MESSAGE_SIZE_MAX);
+        let mut table = MemoryTable::new();
+        table.add("messages", 4 << 20);
+        let core = EchoFromDisk::new();
+        let server = Server::new(options, core, file, pool, table, &mut report).unwrap();
+        (server, String::from_utf8(report).unwrap())
+    }
+
+    /// Goal: messages go to the disk and back to their peer, the core's closes are obeyed, the loop
+    /// allocates nothing once it runs, and the end of the input ends it.
+    #[test]
+    fn echo_from_disk() {
+        let path = TemporaryPath::new("server-echo");
+        let (reader, mut writer) = io::pipe().unwrap();
+        let (mut server, report) = server(&path, Some(reader.into()));
+        assert!(report.contains("messages") && report.contains("receive buffers"), "{report}");
+        let address = server.address();
+        let peer = std::thread::spawn(move || {
+            let mut peer = TcpStream::connect(address).unwrap();
+            for round in 0..10_u8 {
+                let bytes = frame(5, CLUSTER, 300 + u32::from(round), round);
+                peer.write_all(&bytes).unwrap();
+                let mut back = vec![0; bytes.len()];
+                peer.read_exact(&mut back).unwrap();
+                assert_eq!(back, bytes);
+                writer.write_all(&[round]).unwrap();
+            }
+            peer.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+            assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+            drop(writer);
+        });
+        let before = allocations_of_thread();
+        assert_eq!(server.run().unwrap(), ExitReason::InputEnd);
+        assert_eq!(server.core().allocations, before);
+        peer.join().unwrap();
+    }
+
+    /// Goal: a core that cannot go on ends the loop.
+    #[test]
+    fn fatal_ends() {
+        let path = TemporaryPath::new("server-fatal");
+        let (mut server, _) = server(&path, None);
+        let mut peer = TcpStream::connect(server.address()).unwrap();
+        peer.write_all(&frame(5, CLUSTER, 257, 0)).unwrap();
+        assert_eq!(server.run().unwrap(), ExitReason::Fatal);
+        assert!(server.core().fatal);
+    }
+}

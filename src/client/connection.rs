@@ -1,0 +1,254 @@
+//! One TCP connection to one replica: bytes in, bytes out, frames found and checked.
+//!
+//! Never blocks. Knows the checksums and sizes of frames, but not what they say. A connection that
+//! fails is made again after a while; the request that is to be sent on it is then sent from its
+//! beginning.
+
+use super::random::Random;
+use super::system::{POLLIN, POLLOUT, connect_start, pollfd};
+use crate::protocol::{AlignedMemory, HEADER_SIZE, Header, MESSAGE_SIZE_MAX, to_index};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use zerocopy::IntoBytes;
+
+/// Shortest pause before connecting again, in nanoseconds; doubles with each failure.
+const RECONNECT_MIN_NS: u64 = 50_000_000;
+/// Longest pause before connecting again, in nanoseconds.
+const RECONNECT_MAX_NS: u64 = 1_000_000_000;
+
+/// A connection. See the module.
+#[derive(Debug)]
+pub(super) struct Connection {
+    address: SocketAddr,
+    stream: Option<TcpStream>,
+    is_established: bool,
+    incoming: AlignedMemory,
+    filled: usize,
+    /// Bytes already sent of the request in flight, if it is to be sent here.
+    request_offset: Option<usize>,
+    ping: Option<Header>,
+    ping_offset: usize,
+    failures: u32,
+    connect_at_ns: u64,
+    error_last: Option<ErrorKind>,
+}
+
+impl Connection {
+    pub(super) fn new(address: SocketAddr) -> Connection {
+        Connection {
+            address,
+            stream: None,
+            is_established: false,
+            incoming: AlignedMemory::new(to_index(MESSAGE_SIZE_MAX)),
+            filled: 0,
+            request_offset: None,
+            ping: None,
+            ping_offset: 0,
+            failures: 0,
+            connect_at_ns: 0,
+            error_last: None,
+        }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the last attempt failed with, unless there was success since.
+    pub(super) fn error_last(&self) -> Option<ErrorKind> {
+        self.error_last
+    }
+
+    /// When to call [`Connection::start`], if there is no connection.
+    pub(super) fn connect_at_ns(&self) -> Option<u64> {
+        if self.stream.is_none() { Some(self.connect_at_ns) } else { None }
+    }
+
+    /// Begins to connect if it is time to.
+    pub(super) fn start(&mut self, now_ns: u64, random: &mut Random) {
+        if self.stream.is_some() || now_ns < self.connect_at_ns {
+            return;
+        }
+        match connect_start(self.address) {
+            Ok(stream) => self.stream = Some(stream),
+            Err(error) => self.fail(error.kind(), now_ns, random),
+        }
+    }
+
+    /// Closes the connection; it will be tried again later.
+    pub(super) fn fail(&mut self, error: ErrorKind, now_ns: u64, random: &mut Random) {
+        let pause_ns = (RECONNECT_MIN_NS << self.failures.min(5)).min(RECONNECT_MAX_NS);
+        self.connect_at_ns = now_ns + pause_ns / 2 + random.below(pause_ns / 2);
+        self.failures += 1;
+        self.error_last = Some(error);
+        self.reset();
+    }
+
+    /// Closes the connection and connects again at the next opportunity.
+    fn reset(&mut self) {
+        self.stream = None;
+        self.is_established = false;
+        self.filled = 0;
+        self.ping = None;
+        self.ping_offset = 0;
+        self.request_offset = self.request_offset.map(|_| 0);
+    }
+
+    /// Wants the request in flight to be sent here, unless it is being sent already.
+    pub(super) fn request_start(&mut self) {
+        self.request_offset.get_or_insert(0);
+    }
+
+    /// Whether the request is still to be sent here, entirely or in part.
+    pub(super) fn request_is_pending(&self) -> bool {
+        self.request_offset.is_some()
+    }
+
+    /// The request needs not be sent any more. Half a request cannot be taken back: then the
+    /// connection ends.
+    pub(super) fn request_cancel(&mut self) {
+        if self.request_offset.is_some_and(|offset| offset > 0) {
+            self.reset();
+        }
+        self.request_offset = None;
+    }
+
+    /// Sends a ping when there is a connection and none is waiting already.
+    pub(super) fn ping_start(&mut self, ping: &Header) {
+        if self.is_established && self.ping.is_none() {
+            self.ping = Some(*ping);
+            self.ping_offset = 0;
+        }
+    }
+
+    /// What to wait for.
+    pub(super) fn interest(&self) -> pollfd {
+        let Some(stream) = &self.stream else {
+            return pollfd { fd: -1, events: 0, revents: 0 };
+        };
+        let mut events = 0;
+        if !self.is_established || self.request_offset.is_some() || self.ping.is_some() {
+            events |= POLLOUT;
+        }
+        if self.is_established && self.filled < self.incoming.len() {
+            events |= POLLIN;
+        }
+        pollfd { fd: stream.as_raw_fd(), events, revents: 0 }
+    }
+
+    /// Finds out how the attempt to connect ended, after the socket was reported ready.
+    pub(super) fn establish(&mut self) -> io::Result<()> {
+        if self.is_established {
+            return Ok(());
+        }
+        let Some(stream) = &self.stream else {
+            return Ok(());
+        };
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        stream.peer_addr()?;
+        self.is_established = true;
+        Ok(())
+    }
+
+    /// Sends what is to be sent, as far as the system takes it.
+    pub(super) fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        if !self.is_established {
+            return Ok(());
+        }
+        let stream = self.stream.as_mut().expect("an established connection has a stream");
+        // One iteration per frame: a frame that was begun goes first.
+        for _ in 0..3 {
+            let request_begun = self.request_offset.is_some_and(|offset| offset > 0);
+            if let (Some(ping), false) = (&self.ping, request_begun) {
+                if !write_some(stream, ping.as_bytes(), &mut self.ping_offset)? {
+                    return Ok(());
+                }
+                self.ping = None;
+                self.ping_offset = 0;
+            }
+            if let Some(offset) = &mut self.request_offset {
+                if !write_some(stream, request, offset)? {
+                    return Ok(());
+                }
+                self.request_offset = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has arrived, as far as there is room.
+    pub(super) fn receive(&mut self) -> io::Result<()> {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.is_established) else {
+            return Ok(());
+        };
+        while self.filled < self.incoming.len() {
+            let space = self.incoming.len() - self.filled;
+            match stream.read(&mut self.incoming[self.filled..]) {
+                Ok(0) => return Err(ErrorKind::ConnectionReset.into()),
+                Ok(count) => {
+                    self.filled += count;
+                    self.failures = 0;
+                    self.error_last = None;
+                    if count < space {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Size of the complete and undamaged frame at the front, if there is one.
+    pub(super) fn frame_size(&self, cluster: u128) -> io::Result<Option<usize>> {
+        if self.filled < to_index(HEADER_SIZE) {
+            return Ok(None);
+        }
+        let header = Header::from_bytes(&self.incoming);
+        let size = header.frame.size;
+        let size_holds = (HEADER_SIZE..=MESSAGE_SIZE_MAX).contains(&size);
+        if !header.valid_checksum() || !size_holds || header.frame.cluster != cluster {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        if self.filled < to_index(size) {
+            return Ok(None);
+        }
+        if !header.valid_checksum_body(&self.incoming[to_index(HEADER_SIZE)..to_index(size)]) {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        Ok(Some(to_index(size)))
+    }
+
+    /// The first bytes that arrived and were not consumed.
+    pub(super) fn front(&self, size: usize) -> &[u8] {
+        assert!(size <= self.filled);
+        &self.incoming[..size]
+    }
+
+    /// Drops the frame at the front.
+    pub(super) fn consume(&mut self, size: usize) {
+        assert!(size <= self.filled);
+        let filled = self.filled;
+        self.incoming.copy_within(size..filled, 0);
+        self.filled -= size;
+    }
+}
+
+/// Writes from `offset` on; whether all of it is written now.
+fn write_some(stream: &mut TcpStream, bytes: &[u8], offset: &mut usize) -> io::Result<bool> {
+    while *offset < bytes.len() {
+        match stream.write(&bytes[*offset..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => *offset += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,155 @@
+//! Everything that can go wrong for a client, as values: the process is never aborted.
+
+use crate::protocol::{EvictionReason, HeaderError, Release};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Why a call of the client failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientError {
+    /// The cluster ended the session; this client is of no further use.
+    Evicted(EvictionReason),
+    /// No answer in time. The request may have been executed, or may be later: see
+    /// [`Client::resume`](super::Client::resume).
+    Deadline {
+        /// How long the answer was waited for.
+        waited: Duration,
+        /// What the last attempt to connect or to talk to a replica ended with, if it failed.
+        connection: Option<(SocketAddr, io::ErrorKind)>,
+    },
+    /// More events than fit one request.
+    TooMuchData {
+        /// Events given.
+        events: u64,
+        /// Events that fit.
+        limit: u32,
+    },
+    /// A request is still in flight after its deadline: its outcome must be awaited first.
+    Unresolved,
+    /// There is no request in flight to wait for.
+    NothingToResume,
+    /// The server broke the protocol; this client is of no further use.
+    Server(ServerError),
+    /// The operating system refused something that the client cannot do without.
+    System(io::ErrorKind),
+}
+
+/// How a server broke the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerError {
+    /// A header breaks a rule of its command.
+    Header(HeaderError),
+    /// A reply's release is not that of the request.
+    Release(Release),
+    /// A reply's number was not requested yet.
+    Request(u32),
+    /// A reply to the request's number, but to other bytes.
+    RequestChecksum,
+    /// A reply to another operation.
+    Operation(u8),
+    /// The limit of request bodies in the answer to a register is unusable.
+    BatchSizeLimit(u32),
+    /// The body of a reply is not what the operation prescribes.
+    Body {
+        /// Size of the body in bytes.
+        body_size: u32,
+    },
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::Header(error) => write!(formatter, "invalid header: {error:?}"),
+            ServerError::Release(release) => {
+                write!(formatter, "a reply of release {release}, which is not the request's")
+            }
+            ServerError::Request(request) => {
+                write!(formatter, "a reply to request {request}, which was not sent yet")
+            }
+            ServerError::RequestChecksum => {
+                formatter.write_str("a reply to a request with this number but other contents")
+            }
+            ServerError::Operation(operation) => {
+                write!(formatter, "a reply to operation {operation}, which was not requested")
+            }
+            ServerError::BatchSizeLimit(limit) => {
+                write!(formatter, "a limit of {limit} bytes for request bodies")
+            }
+            ServerError::Body { body_size } => {
+                write!(formatter, "a reply body of {body_size} bytes that does not decode")
+            }
+        }
+    }
+}
+
+/// What an eviction means to the one who runs the client.
+fn explain(reason: EvictionReason) -> &'static str {
+    match reason {
+        EvictionReason::NoSession => "the session is unknown, more than 64 clients are active",
+        EvictionReason::ClientReleaseTooLow => "the client's release is too old for the cluster",
+        EvictionReason::ClientReleaseTooHigh => "the client's release is too new for the cluster",
+        EvictionReason::InvalidRequestOperation => "the operation is unknown to the cluster",
+        EvictionReason::InvalidRequestBody => "a request's body was malformed",
+        EvictionReason::InvalidRequestBodySize => "a request was larger than the cluster admits",
+        EvictionReason::SessionTooLow => "the client's id was registered again by somebody else",
+        EvictionReason::SessionReleaseMismatch => "the release changed within the session",
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Evicted(reason) => {
+                let (number, text) = (u8::from(*reason), explain(*reason));
+                write!(formatter, "evicted by the cluster: {text} ({reason:?}, reason {number})")
+            }
+            ClientError::Deadline { waited, connection } => {
+                write!(formatter, "no answer within {:.1} s", waited.as_secs_f64())?;
+                match connection {
+                    Some((address, kind)) => write!(formatter, "; {address}: {kind}"),
+                    None => Ok(()),
+                }
+            }
+            ClientError::TooMuchData { events, limit } => {
+                write!(formatter, "{events} events, at most {limit} fit one request")
+            }
+            ClientError::Unresolved => {
+                formatter.write_str("the previous request has not been answered yet")
+            }
+            ClientError::NothingToResume => formatter.write_str("no request is in flight"),
+            ClientError::Server(error) => write!(formatter, "the server sent {error}"),
+            ClientError::System(kind) => write!(formatter, "the operating system refused: {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> ClientError {
+        ClientError::System(error.kind())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the texts name the facts: the reason, the address, the limit.
+    #[test]
+    fn texts() {
+        let text = ClientError::Evicted(EvictionReason::SessionTooLow).to_string();
+        assert!(text.contains("SessionTooLow") && text.contains("reason 7"), "{text}");
+        let address = "127.0.0.1:3000".parse().unwrap();
+        let text = ClientError::Deadline {
+            waited: Duration::from_millis(1500),
+            connection: Some((address, io::ErrorKind::ConnectionRefused)),
+        }
+        .to_string();
+        assert_eq!(text, "no answer within 1.5 s; 127.0.0.1:3000: connection refused");
+        let text = ClientError::TooMuchData { events: 8190, limit: 8189 }.to_string();
+        assert_eq!(text, "8190 events, at most 8189 fit one request");
+    }
+}

@@ -1,1 +1,5 @@
-//! One file per subcommand.
+//! The command line: one file per subcommand.
+
+pub mod benchmark;
+pub mod exit;
+pub mod size;

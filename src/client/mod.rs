@@ -74,11 +74,8 @@ impl Client {
         options: &Options,
     ) -> Result<Client, ClientError> {
         let poller = Poller::new();
-        let wire_options = WireOptions {
-            cluster,
-            addresses: addresses.to_vec(),
-            release: options.release,
-        };
+        let wire_options =
+            WireOptions { cluster, addresses: addresses.to_vec(), release: options.release };
         let wire = Wire::new(&wire_options, poller.now_ns())?;
         let mut client = Client { wire, poller, deadline: options.deadline };
         client.wait()?;
@@ -102,11 +99,7 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`]. A body larger than the cluster accepts is counted in bytes.
-    pub fn request(
-        &mut self,
-        operation: Operation,
-        body: &[u8],
-    ) -> Result<Reply<'_>, ClientError> {
+    pub fn request(&mut self, operation: Operation, body: &[u8]) -> Result<Reply<'_>, ClientError> {
         self.prepare()?;
         let room = self.wire.body_mut();
         let Some(target) = room.get_mut(..body.len()) else {

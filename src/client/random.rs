@@ -101,10 +101,7 @@ mod tests {
     fn reference_vector() {
         let mut random = Random { state: [1, 2, 3, 4] };
         let values: Vec<u64> = (0..4).map(|_| random.next_u64()).collect();
-        assert_eq!(
-            values,
-            [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386]
-        );
+        assert_eq!(values, [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386]);
     }
 
     /// Goal: equal seeds repeat, different seeds and streams do not.

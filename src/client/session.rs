@@ -240,11 +240,7 @@ impl Session {
         }
     }
 
-    fn receive_reply(
-        &mut self,
-        reply: &ReplyHeader,
-        body: &[u8],
-    ) -> Result<Received, ServerError> {
+    fn receive_reply(&mut self, reply: &ReplyHeader, body: &[u8]) -> Result<Received, ServerError> {
         if reply.client != self.options.client {
             return Ok(Received::Ignored);
         }
@@ -286,8 +282,8 @@ impl Session {
     fn register(&mut self, reply: &ReplyHeader, body: &[u8]) -> Result<(), ServerError> {
         assert!(!self.is_registered());
         let body_size = reply.frame.size - HEADER_SIZE;
-        let result = RegisterResult::read_from_bytes(body)
-            .map_err(|_| ServerError::Body { body_size })?;
+        let result =
+            RegisterResult::read_from_bytes(body).map_err(|_| ServerError::Body { body_size })?;
         if result.batch_size_limit == 0 || result.batch_size_limit > BODY_SIZE_MAX {
             return Err(ServerError::BatchSizeLimit(result.batch_size_limit));
         }

@@ -127,8 +127,7 @@ pub fn wait_ready(descriptors: &mut [pollfd], timeout: Duration) -> io::Result<u
     }
     // SAFETY: the pointer and the count describe a live slice that the call may write to; the
     // timeout is alive during the call; a null mask leaves signals alone.
-    let result =
-        unsafe { libc::ppoll(descriptors.as_mut_ptr(), count, &raw const timeout, mask) };
+    let result = unsafe { libc::ppoll(descriptors.as_mut_ptr(), count, &raw const timeout, mask) };
     if let Ok(ready) = u32::try_from(result) {
         return Ok(ready);
     }

@@ -400,7 +400,9 @@ impl Wire {
             let attempts = usize::try_from(self.attempts).expect("few attempts");
             let other = (primary + 1 + attempts % count.max(2)) % count;
             self.transmit(primary, now_ns);
-            self.transmit(other, now_ns);
+            if other != primary {
+                self.transmit(other, now_ns);
+            }
             self.ping_at_ns = now_ns;
         }
         if now_ns >= self.ping_at_ns {

@@ -1,0 +1,296 @@
+//! A throw-away server for a benchmark: a child process of the same executable, and what `/proc`
+//! tells about it.
+
+use crate::cli::exit::{ExitClass, Failure};
+use crate::client::parse_address;
+use crate::client::system::clock_ticks_per_second;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
+
+/// How to start the server.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Where the data file shall be; must not exist. Otherwise in a directory that is removed.
+    pub file: Option<PathBuf>,
+    /// Small geometry, and no demands on the file system.
+    pub is_development: bool,
+    /// More arguments of `start`.
+    pub arguments: Vec<String>,
+}
+
+/// What a server has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time of all its threads, in nanoseconds.
+    pub processor_ns: u64,
+    /// Bytes that it caused to be written to the storage layer.
+    pub written_bytes: u64,
+    /// Most memory that was resident at a time, in bytes.
+    pub memory_peak_bytes: u64,
+    /// Size of the data file in bytes.
+    pub file_bytes: u64,
+}
+
+/// A running server. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// The server ends when this closes.
+    stdin: Option<ChildStdin>,
+    /// Kept open, so that the server can write.
+    _stdout: BufReader<ChildStdout>,
+    file: PathBuf,
+    /// To be removed at the end.
+    directory: Option<PathBuf>,
+    address: SocketAddr,
+    file_bytes_at_birth: u64,
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(ExitClass::Error, format!("{what}: {error}"))
+}
+
+/// A directory that nobody else uses.
+fn directory_make() -> Result<PathBuf, Failure> {
+    let name = format!("florin-benchmark-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir(&directory)
+        .map_err(|error| failed(&format!("making {}", directory.display()), &error))?;
+    Ok(directory)
+}
+
+/// Removes the directory when something fails before the server owns it.
+struct DirectoryGuard(Option<PathBuf>);
+
+impl Drop for DirectoryGuard {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0.take() {
+            directory_remove(&directory);
+        }
+    }
+}
+
+fn directory_remove(directory: &Path) {
+    if let Err(error) = fs::remove_dir_all(directory) {
+        eprintln!("removing {}: {error}", directory.display());
+    }
+}
+
+fn file_size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+impl Server {
+    /// Formats a data file and starts a server on it, on a free port.
+    ///
+    /// # Errors
+    ///
+    /// If the file exists, or either of the two commands fails.
+    pub fn start(options: &ServerOptions) -> Result<Server, Failure> {
+        let executable =
+            std::env::current_exe().map_err(|error| failed("finding the executable", &error))?;
+        let mut guard = DirectoryGuard(None);
+        let file = if let Some(file) = &options.file {
+            file.clone()
+        } else {
+            let directory = directory_make()?;
+            guard.0 = Some(directory.clone());
+            directory.join("benchmark.florin")
+        };
+        if file.exists() {
+            let message = format!("{} exists already", file.display());
+            return Err(Failure::new(ExitClass::DataFile, message));
+        }
+        format(&executable, &file, options)?;
+        let file_bytes_at_birth = file_size(&file);
+        let mut child = spawn(&executable, &file, options)?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        let mut stdout = BufReader::new(stdout);
+        let address = match read_address(&mut stdout) {
+            Ok(address) => address,
+            Err(failure) => {
+                // What it has to say it wrote to its standard error, which is ours.
+                drop(stdin);
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failure);
+            }
+        };
+        let directory = guard.0.take();
+        Ok(Server { child, stdin, _stdout: stdout, file, directory, address, file_bytes_at_birth })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Size of the data file after it was formatted, in bytes.
+    #[must_use]
+    pub fn file_bytes_at_birth(&self) -> u64 {
+        self.file_bytes_at_birth
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn check(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                Err(Failure::new(ExitClass::Error, format!("the server has ended: {status}")))
+            }
+            Err(error) => Err(failed("looking after the server", &error)),
+        }
+    }
+
+    /// What it has used so far; zero where the system does not tell.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let read = |name: &str| {
+            fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap_or_default()
+        };
+        Usage {
+            processor_ns: processor_ns(&read("stat"), clock_ticks_per_second()).unwrap_or(0),
+            written_bytes: field(&read("io"), "write_bytes:").unwrap_or(0),
+            memory_peak_bytes: field(&read("status"), "VmHWM:").unwrap_or(0) * 1024,
+            file_bytes: file_size(&self.file),
+        }
+    }
+
+    /// Ends it and waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end cleanly.
+    pub fn stop(mut self) -> Result<(), Failure> {
+        drop(self.stdin.take());
+        let status = self.child.wait().map_err(|error| failed("waiting for the server", &error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(ExitClass::Error, format!("the server ended badly: {status}")))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if let Some(directory) = self.directory.take() {
+            directory_remove(&directory);
+        }
+    }
+}
+
+fn format(executable: &Path, file: &Path, options: &ServerOptions) -> Result<(), Failure> {
+    let mut command = Command::new(executable);
+    command.args(["format", "--cluster=0", "--replica=0", "--replica-count=1"]);
+    if options.is_development {
+        command.arg("--development");
+    }
+    let status = command
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| failed("starting `florin format`", &error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(ExitClass::Error, format!("`florin format` failed: {status}")))
+}
+
+fn spawn(executable: &Path, file: &Path, options: &ServerOptions) -> Result<Child, Failure> {
+    let mut command = Command::new(executable);
+    command.args(["start", "--addresses=0"]);
+    if options.is_development {
+        command.arg("--development");
+    }
+    command
+        .args(&options.arguments)
+        .arg(file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed("starting `florin start`", &error))
+}
+
+fn read_address(stdout: &mut impl BufRead) -> Result<SocketAddr, Failure> {
+    let mut line = String::new();
+    stdout.read_line(&mut line).map_err(|error| failed("reading the server's port", &error))?;
+    if line.is_empty() {
+        let message = "the server ended before it listened; see its message above";
+        return Err(Failure::new(ExitClass::Error, message));
+    }
+    parse_address(line.trim())
+        .map_err(|error| Failure::new(ExitClass::Error, format!("the server's port: {error}")))
+}
+
+/// Processor time in the text of `/proc/PID/stat`: fields 14 and 15, after a name in parentheses
+/// that may contain anything.
+fn processor_ns(stat: &str, ticks_per_second: u64) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((user + system) * (NANOSECONDS_PER_SECOND / ticks_per_second))
+}
+
+/// The number after a name at the start of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the times are found behind a name that looks like fields.
+    #[test]
+    fn stat() {
+        let stat = "42 (a) b) 1 2) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 1";
+        assert_eq!(processor_ns(stat, 100), Some(3 * NANOSECONDS_PER_SECOND));
+        assert_eq!(processor_ns("42 (a) S 1", 100), None);
+        assert_eq!(processor_ns("", 100), None);
+    }
+
+    /// Goal: named numbers are found, and only whole names.
+    #[test]
+    fn fields() {
+        let text = "cancelled_write_bytes: 9\nwrite_bytes: 4096\n";
+        assert_eq!(field(text, "write_bytes:"), Some(4096));
+        assert_eq!(field("VmPeak:\t 9 kB\nVmHWM:\t  12 kB\n", "VmHWM:"), Some(12));
+        assert_eq!(field(text, "VmHWM:"), None);
+    }
+
+    /// Goal: the system tells of this very process what is read of a server.
+    #[test]
+    fn own_process() {
+        let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap();
+        assert!(processor_ns(&read("stat"), clock_ticks_per_second()).is_some());
+        assert!(field(&read("status"), "VmHWM:").unwrap() > 0);
+    }
+
+    /// Goal: the first line is a port; anything else, or nothing, is a failure.
+    #[test]
+    fn address_line() {
+        let address = read_address(&mut "3000\nmore\n".as_bytes()).unwrap();
+        assert_eq!(address.to_string(), "127.0.0.1:3000");
+        assert!(read_address(&mut "".as_bytes()).is_err());
+        assert!(read_address(&mut "listening\n".as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! How the process ends: exit codes by class of cause, and failures with their text.
+
+use crate::client::ClientError;
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a command failed, as far as whoever started it can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitClass {
+    /// Anything that no other class names.
+    Error = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The data file is missing, exists already, is in use, or is not what it should be.
+    DataFile = 3,
+    /// The machine has too little memory, or the kernel lacks what is needed.
+    Machine = 4,
+    /// An address cannot be listened on.
+    Network = 5,
+    /// Stored bytes were found damaged.
+    Corruption = 6,
+    /// The cluster could not be reached, or refused the client.
+    Cluster = 7,
+}
+
+/// The table of exit codes, for the help text.
+pub const EXIT_CODES_HELP: &str = "\
+Exit codes:
+  0    success
+  1    an error that is none of the following
+  2    the command line is wrong
+  3    the data file is missing, exists already, is in use, or is of another kind
+  4    too little memory, or the kernel lacks something that is needed
+  5    an address cannot be listened on
+  6    stored bytes were found damaged; the message says where
+  7    the cluster could not be reached, or refused the client
+  134  a broken invariant: please report it with the message";
+
+/// A failed command: what to print and how to exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The class, which is the exit code.
+    pub class: ExitClass,
+    /// For people: what failed, with the facts.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of a class with its message.
+    #[must_use]
+    pub fn new(class: ExitClass, message: impl Into<String>) -> Failure {
+        Failure { class, message: message.into() }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        ExitCode::from(self.class as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        let class = match error {
+            ClientError::System(_) => ExitClass::Error,
+            _ => ExitClass::Cluster,
+        };
+        Failure::new(class, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the help lists the code of every class.
+    #[test]
+    fn help_is_complete() {
+        let classes = [
+            ExitClass::Error,
+            ExitClass::Usage,
+            ExitClass::DataFile,
+            ExitClass::Machine,
+            ExitClass::Network,
+            ExitClass::Corruption,
+            ExitClass::Cluster,
+        ];
+        for (index, class) in classes.iter().enumerate() {
+            assert_eq!(usize::from(*class as u8), index + 1);
+            assert!(EXIT_CODES_HELP.contains(&format!("\n  {}    ", *class as u8)));
+        }
+    }
+}

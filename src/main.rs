@@ -1,2 +1,7 @@
 //! The `florin` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    florin::cli::run()
+}

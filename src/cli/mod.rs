@@ -1,5 +1,176 @@
-//! The command line: one file per subcommand.
+//! The command line: what can be typed, and which of the subcommands it means.
+//!
+//! One file per subcommand. A command that fails returns a [`Failure`]: its message goes to
+//! standard error and its class is the exit code.
 
 pub mod benchmark;
 pub mod exit;
+pub mod output;
 pub mod size;
+pub mod version;
+
+use clap::{Parser, Subcommand};
+use exit::{EXIT_CODES_HELP, Failure};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  florin dev
+      a ledger to develop against, on port 3000, in dev.florin
+  florin format --cluster=7 --replica=0 --replica-count=1 0_0.florin
+  florin start --addresses=3000 0_0.florin
+      a ledger for production
+  florin benchmark
+      how fast this machine is
+
+SIZE is a whole number with a unit: 512MiB, 1GiB, 64M. LIST is IP:PORT, IP (port 3001) or PORT \
+(IP 127.0.0.1), separated by commas.
+";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}\n{EXIT_CODES_HELP}")
+}
+
+/// A double-entry ledger as a database.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "florin", version, after_long_help = after_help(), max_term_width = 100)]
+#[command(disable_help_subcommand = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print the version
+    Version(version::VersionArguments),
+    /// Measure how fast a server or a cluster is
+    Benchmark(benchmark::BenchmarkArguments),
+}
+
+/// Runs the command that was typed; returns the exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        Command::Version(arguments) => version::run(arguments),
+        Command::Benchmark(arguments) => benchmark::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    output::print_error(&format!("florin: {failure}"));
+    failure.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(text: &str) -> Result<Command, ErrorKind> {
+        let words = std::iter::once("florin").chain(text.split_ascii_whitespace());
+        match Arguments::try_parse_from(words) {
+            Ok(arguments) => Ok(arguments.command),
+            Err(error) => Err(error.kind()),
+        }
+    }
+
+    fn benchmark(text: &str) -> benchmark::BenchmarkArguments {
+        match parse(&format!("benchmark {text}")) {
+            Ok(Command::Benchmark(arguments)) => arguments,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    /// Goal: the catalogue of options is consistent, and the long help has examples and exit codes.
+    #[test]
+    fn catalogue() {
+        Arguments::command().debug_assert();
+        let help = Arguments::command().render_long_help().to_string();
+        for part in ["florin benchmark", "Exit codes:", "SIZE is"] {
+            assert!(help.contains(part), "{help}");
+        }
+    }
+
+    /// Goal: a benchmark without options has the documented defaults.
+    #[test]
+    fn benchmark_defaults() {
+        let arguments = benchmark("");
+        assert_eq!((arguments.account_count, arguments.account_count_hot), (10_000, 0));
+        assert_eq!(arguments.account_distribution.name(), "uniform");
+        assert_eq!((arguments.transfer_count, arguments.transfer_hot_percent), (10_000_000, 100));
+        assert_eq!((arguments.transfer_batch_count, arguments.transfer_batch_delay), (8189, 0));
+        assert_eq!((arguments.query_count, arguments.clients), (100, 1));
+        assert_eq!(arguments.id_order.name(), "tbid");
+        let switches = [
+            arguments.transfer_pending,
+            arguments.validate,
+            arguments.no_history,
+            arguments.imported,
+            arguments.json,
+        ];
+        assert_eq!(switches, [false; 5]);
+        assert!(arguments.check().is_ok());
+    }
+
+    /// Goal: options are understood with and without `=`, and sizes with their units.
+    #[test]
+    fn benchmark_options() {
+        let arguments = benchmark(
+            "--clients 32 --transfer-batch-count=1 --id-order=reversed --cache-grid=1GiB \
+             --account-distribution zipfian --file x.florin --json",
+        );
+        assert_eq!((arguments.clients, arguments.transfer_batch_count), (32, 1));
+        assert_eq!(arguments.id_order.name(), "reversed");
+        assert_eq!(arguments.account_distribution.name(), "zipfian");
+        assert_eq!(arguments.cache_grid, Some(size::ByteSize(1 << 30)));
+        assert!(arguments.json && arguments.file.is_some());
+    }
+
+    /// Goal: what is out of range, unknown or contradictory is refused.
+    #[test]
+    fn benchmark_refusals() {
+        let kind = |text: &str| parse(&format!("benchmark {text}")).unwrap_err();
+        for text in [
+            "--account-count=1",
+            "--transfer-hot-percent=101",
+            "--transfer-batch-count=0",
+            "--transfer-batch-count=8190",
+            "--clients=0",
+            "--clients=65",
+            "--cache-grid=1XB",
+        ] {
+            assert_eq!(kind(text), ErrorKind::ValueValidation, "{text}");
+        }
+        assert_eq!(kind("--id-order=best"), ErrorKind::InvalidValue);
+        assert_eq!(kind("--speed=11"), ErrorKind::UnknownArgument);
+        assert_eq!(kind("--file=x --addresses=3000"), ErrorKind::ArgumentConflict);
+        for text in [
+            "--account-count-hot=10001",
+            "--imported --clients=2",
+            "--imported --addresses=3000",
+        ] {
+            let failure = benchmark(text).check().unwrap_err();
+            assert_eq!(failure.class, exit::ExitClass::Usage, "{text}");
+        }
+    }
+
+    /// Goal: no command, and an unknown one, are usage errors.
+    #[test]
+    fn commands() {
+        assert_eq!(
+            parse("").unwrap_err(),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        );
+        assert_eq!(parse("run").unwrap_err(), ErrorKind::InvalidSubcommand);
+        assert!(matches!(parse("version --verbose"), Ok(Command::Version(_))));
+    }
+}

@@ -71,6 +71,10 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, AddressError> {
 /// # Errors
 ///
 /// If the list is empty or too long, or an entry is invalid or there twice. Port zero may repeat.
+///
+/// # Panics
+///
+/// Never: there is an entry before the first comma.
 pub fn parse_addresses(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(ADDRESSES_MAX);
     let count = text.split(',').count();

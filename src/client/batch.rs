@@ -12,6 +12,10 @@ const FILLER: u8 = 0xff;
 const COUNTS_SIZE: u32 = 4;
 
 /// Size of the trailer of a request's or reply's body with one batch of elements of this size.
+///
+/// # Panics
+///
+/// If the elements are smaller than the counts: there are no such.
 #[must_use]
 pub fn trailer_size(element_size: u32) -> u32 {
     assert!(element_size >= COUNTS_SIZE);
@@ -60,8 +64,8 @@ pub fn decode(operation: Operation, body: &[u8]) -> Result<&[u8], ServerError> {
     let (filler, counts) = trailer.split_at(to_index(result_size - COUNTS_SIZE));
     let count = u16::from_le_bytes([counts[0], counts[1]]);
     let batches = u16::from_le_bytes([counts[2], counts[3]]);
-    let filled = filler.iter().all(|byte| *byte == FILLER);
-    if batches != 1 || !filled || u32::from(count) * result_size != payload_size {
+    let is_filler = filler.iter().all(|byte| *byte == FILLER);
+    if batches != 1 || !is_filler || u32::from(count) * result_size != payload_size {
         return Err(error);
     }
     Ok(payload)

@@ -99,6 +99,10 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`]. A body larger than the cluster accepts is counted in bytes.
+    ///
+    /// # Panics
+    ///
+    /// Never: lengths fit 64 bits.
     pub fn request(&mut self, operation: Operation, body: &[u8]) -> Result<Reply<'_>, ClientError> {
         self.prepare()?;
         let room = self.wire.body_mut();
@@ -152,6 +156,10 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`].
+    ///
+    /// # Panics
+    ///
+    /// Never: after waiting there is an answer or an error.
     pub fn resume(&mut self) -> Result<Reply<'_>, ClientError> {
         if self.wire.is_idle() {
             return Err(ClientError::NothingToResume);

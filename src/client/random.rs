@@ -21,6 +21,10 @@ pub const fn mix(value: u64) -> u64 {
 
 impl Random {
     /// The sequence of `seed` and `stream`: streams of one seed are independent of each other.
+    ///
+    /// # Panics
+    ///
+    /// Never: the state is not zero, whatever the seed.
     #[must_use]
     pub const fn new(seed: u64, stream: u64) -> Random {
         let mut counter = mix(seed ^ 0x6a09_e667_f3bc_c909) ^ mix(stream.wrapping_add(1));
@@ -68,6 +72,10 @@ impl Random {
     }
 
     /// A number in `0..bound`, each as likely as the others (within 2^-32 for 32-bit bounds).
+    ///
+    /// # Panics
+    ///
+    /// If the bound is zero.
     #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0);
@@ -80,8 +88,12 @@ impl Random {
 #[inline]
 #[must_use]
 pub const fn low_half(value: u128) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = value.to_le_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let bytes = value.to_le_bytes();
+    let (low, _) = bytes.split_at(8);
+    match low.first_chunk() {
+        Some(low) => u64::from_le_bytes(*low),
+        None => unreachable!(),
+    }
 }
 
 /// The low 32 bits of a number of 64.

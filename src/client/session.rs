@@ -80,7 +80,7 @@ pub struct Session {
     options: SessionOptions,
     view: u32,
     /// Zero until registered.
-    session: u64,
+    number: u64,
     request_next: u32,
     parent: u128,
     batch_size_limit: u32,
@@ -102,7 +102,7 @@ impl Session {
         Session {
             options,
             view: 0,
-            session: 0,
+            number: 0,
             request_next: 0,
             parent: 0,
             batch_size_limit: 0,
@@ -114,7 +114,7 @@ impl Session {
     /// Whether the session is open.
     #[must_use]
     pub fn is_registered(&self) -> bool {
-        self.session != 0
+        self.number != 0
     }
 
     /// Whether a request awaits its reply.
@@ -136,6 +136,10 @@ impl Session {
     }
 
     /// Index of the replica that leads the newest view heard of.
+    ///
+    /// # Panics
+    ///
+    /// Never: there are few replicas.
     #[must_use]
     pub fn primary(&self) -> u8 {
         let primary = self.view % u32::from(self.options.replica_count);
@@ -177,7 +181,7 @@ impl Session {
         header.frame.checksum_body = staged.checksum_body;
         header.parent = self.parent;
         header.client = self.options.client;
-        header.session = self.session;
+        header.session = self.number;
         header.request = self.request_next;
         header.operation = staged.operation.into();
         header.previous_request_latency = self.latency_previous_us;
@@ -193,13 +197,17 @@ impl Session {
     }
 
     /// A ping at this time of the client's clock.
+    ///
+    /// # Panics
+    ///
+    /// Never: what it makes is valid.
     #[must_use]
     pub fn ping(&self, now_ns: u64) -> Header {
         let mut header = PingClientHeader::new();
         header.frame.cluster = self.options.cluster;
         header.frame.release = self.options.release;
         header.client = self.options.client;
-        header.session = self.session;
+        header.session = self.number;
         header.ping_timestamp_monotonic = now_ns;
         header.header_mut().set_checksums(&[]);
         assert_eq!(header.invalid(), None);
@@ -211,6 +219,10 @@ impl Session {
     /// # Errors
     ///
     /// If the server broke the protocol; the session cannot be used any more.
+    ///
+    /// # Panics
+    ///
+    /// If it is not one whole frame.
     pub fn receive(&mut self, frame: &[u8]) -> Result<Received, ServerError> {
         let header = Header::from_bytes(frame);
         assert_eq!(frame.len(), to_index(header.frame.size));
@@ -288,7 +300,7 @@ impl Session {
             return Err(ServerError::BatchSizeLimit(result.batch_size_limit));
         }
         assert_ne!(reply.commit, 0, "a valid reply has a position");
-        self.session = reply.commit;
+        self.number = reply.commit;
         self.batch_size_limit = result.batch_size_limit;
         Ok(())
     }

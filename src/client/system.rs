@@ -113,6 +113,10 @@ fn set_option(
 /// # Errors
 ///
 /// If the system cannot wait (out of memory, bad argument).
+///
+/// # Panics
+///
+/// Never: the arguments fit.
 pub fn wait_ready(descriptors: &mut [pollfd], timeout: Duration) -> io::Result<u32> {
     let count = libc::nfds_t::try_from(descriptors.len()).expect("few descriptors");
     let timeout = libc::timespec {

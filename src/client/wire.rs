@@ -263,6 +263,7 @@ impl Wire {
     /// # Errors
     ///
     /// If the session is over or the server broke the protocol; this is final.
+    #[must_use]
     pub fn outcome(&self) -> Option<Result<Reply<'_>, ClientError>> {
         match &self.state {
             State::Idle | State::Waiting => None,
@@ -388,6 +389,10 @@ impl Wire {
     }
 
     /// Does what is due: connects, sends again, pings.
+    ///
+    /// # Panics
+    ///
+    /// Never: attempts are few.
     pub fn tick(&mut self, now_ns: u64) {
         for connection in &mut self.connections {
             connection.start(now_ns, &mut self.random);
@@ -458,6 +463,10 @@ impl Poller {
     /// # Errors
     ///
     /// If the system cannot wait.
+    ///
+    /// # Panics
+    ///
+    /// Never: there is one descriptor per connection.
     pub fn turn(&mut self, wires: &mut [Wire], wait_max: Duration) -> Result<(), ClientError> {
         let now_ns = self.now_ns();
         self.descriptors.clear();

@@ -135,6 +135,10 @@ impl Generator {
     }
 
     /// Writes a batch of accounts.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such batch.
     pub fn accounts(&self, batch: u64, accounts: &mut [Account]) {
         let mut random = Random::new(self.plan.seed, STREAM_ACCOUNTS | batch);
         let first = batch * u64::from(self.plan.account_batch_count);
@@ -163,6 +167,10 @@ impl Generator {
     }
 
     /// Writes a batch of transfers for the first time: draws its time-ordered ids.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such batch.
     pub fn transfers_new(&mut self, batch: u64, transfers: &mut [Transfer]) {
         if self.plan.id_order == IdOrder::Tbid {
             let count = u64::from(self.transfer_batch_size(batch));

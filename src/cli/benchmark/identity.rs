@@ -41,6 +41,10 @@ pub enum IdRange {
 
 impl IdRange {
     /// Ids of records that are numbered from `index`; `tbid` is the first id of a reserved range.
+    ///
+    /// # Panics
+    ///
+    /// If ids are time-ordered and no range was reserved.
     #[must_use]
     pub fn new(order: IdOrder, index: u64, tbid: u128, seed: u64) -> IdRange {
         match order {

@@ -90,6 +90,10 @@ pub struct Load<'world> {
 
 impl<'world> Load<'world> {
     /// A load of these wires, with a pause of every client between a reply and its next request.
+    ///
+    /// # Panics
+    ///
+    /// If there are no wires.
     #[must_use]
     pub fn new(
         wires: Vec<Wire>,

@@ -14,6 +14,7 @@ pub mod server;
 pub mod work;
 
 use super::exit::{ExitClass, Failure};
+use super::output::print;
 use crate::client::{IdGenerator, Poller, Random, Wire, WireOptions, parse_addresses};
 use crate::protocol::{Operation, Release, to_index};
 use distribution::Distribution;
@@ -210,17 +211,14 @@ fn run_phase(
 /// If the server cannot be started or reached, or any result is not what it should be.
 pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
     arguments.check()?;
-    let (server, addresses) = match &arguments.addresses {
-        Some(list) => {
-            let addresses = parse_addresses(list)
-                .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
-            (None, addresses)
-        }
-        None => {
-            let server = Server::start(&arguments.server_options())?;
-            let addresses = vec![server.address()];
-            (Some(server), addresses)
-        }
+    let (server, addresses) = if let Some(list) = &arguments.addresses {
+        let addresses = parse_addresses(list)
+            .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+        (None, addresses)
+    } else {
+        let server = Server::start(&arguments.server_options())?;
+        let addresses = vec![server.address()];
+        (Some(server), addresses)
     };
     let options = WireOptions { cluster: arguments.cluster, addresses, release: Release::SERVER };
     let server = RefCell::new(server);
@@ -229,9 +227,9 @@ pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
         server.stop()?;
     }
     if arguments.json {
-        println!("{}", report.json());
+        print(&report.json().to_string());
     } else {
-        println!("{}", report.text());
+        print(&report.text());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! tells about it.
 
 use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::output::print_error;
 use crate::client::parse_address;
 use crate::client::system::clock_ticks_per_second;
 use std::fs;
@@ -77,7 +78,7 @@ impl Drop for DirectoryGuard {
 
 fn directory_remove(directory: &Path) {
     if let Err(error) = fs::remove_dir_all(directory) {
-        eprintln!("removing {}: {error}", directory.display());
+        print_error(&format!("removing {}: {error}", directory.display()));
     }
 }
 
@@ -91,6 +92,10 @@ impl Server {
     /// # Errors
     ///
     /// If the file exists, or either of the two commands fails.
+    ///
+    /// # Panics
+    ///
+    /// Never: the child's standard streams are pipes.
     pub fn start(options: &ServerOptions) -> Result<Server, Failure> {
         let executable =
             std::env::current_exe().map_err(|error| failed("finding the executable", &error))?;

@@ -119,11 +119,17 @@ pub struct Genesis {
 }
 
 impl Superblock {
+    /// Memory for a superblock, all zero: on the heap, for it is large.
+    #[must_use]
+    pub fn blank() -> Box<Superblock> {
+        Box::new(Superblock::new_zeroed())
+    }
+
     /// The first superblock of a file: an empty history.
     #[must_use]
     pub fn genesis(genesis: &Genesis) -> Box<Superblock> {
         assert!(genesis.replica < genesis.replica_count);
-        let mut superblock = Superblock::new_box_zeroed().expect("16 KiB can be had");
+        let mut superblock = Superblock::blank();
         superblock.magic = MAGIC;
         superblock.version = VERSION;
         superblock.checkpoint_release = Release::SERVER;
@@ -351,14 +357,15 @@ pub fn quorum(copies: &[CopyState; COPIES]) -> Result<Quorum, SuperblockError> {
     })
 }
 
-/// Reads all copies as they lie in the file and chooses one; the contents are checked too.
+/// Reads all copies as they lie in the file and copies the believed one to `chosen`; its contents are checked too.
 ///
 /// # Errors
 ///
 /// As [`quorum`], and if the contents break a rule.
 pub fn choose(
     copies: &[Result<&[u8], CopyFault>; COPIES],
-) -> Result<(Box<Superblock>, Quorum), SuperblockError> {
+    chosen: &mut Superblock,
+) -> Result<Quorum, SuperblockError> {
     let mut states: [CopyState; COPIES] = [Err(CopyFault::Blank); COPIES];
     for (index, copy) in (0_u32..).zip(copies) {
         let parsed = copy.and_then(|bytes| Superblock::parse(bytes, index));
@@ -366,10 +373,9 @@ pub fn choose(
     }
     let quorum = quorum(&states)?;
     let bytes = copies[quorum.copy as usize].expect("the chosen copy was read");
-    let mut chosen = Superblock::new_box_zeroed().expect("16 KiB can be had");
     chosen.as_mut_bytes().copy_from_slice(bytes);
     chosen.validate()?;
-    Ok((chosen, quorum))
+    Ok(quorum)
 }
 
 #[cfg(test)]
@@ -474,7 +480,8 @@ mod tests {
                 memory[start..start + COPY_SIZE].copy_from_slice(superblock.as_bytes());
             }
             let copy = |index: usize| Ok(&memory[index * COPY_SIZE..(index + 1) * COPY_SIZE]);
-            let result = choose(&[copy(0), copy(1), copy(2), copy(3)]);
+            let mut chosen = genesis();
+            let result = choose(&[copy(0), copy(1), copy(2), copy(3)], &mut chosen);
             assert_eq!(result.err(), expected);
         };
         check(|_| {}, None);

@@ -36,8 +36,8 @@ pub struct SuperblockZone {
     read: [Result<Option<Buffer>, CopyFault>; COPIES],
     repair: [bool; COPIES],
     sequence_max: u64,
-    durable: Option<Box<Superblock>>,
-    staged: Option<Box<Superblock>>,
+    durable: Box<Superblock>,
+    staged: Box<Superblock>,
     repaired: u32,
 }
 
@@ -51,8 +51,8 @@ impl SuperblockZone {
             read: [Ok(None), Ok(None), Ok(None), Ok(None)],
             repair: [false; COPIES],
             sequence_max: 0,
-            durable: None,
-            staged: None,
+            durable: Superblock::blank(),
+            staged: Superblock::blank(),
             repaired: 0,
         }
     }
@@ -84,7 +84,8 @@ impl SuperblockZone {
     /// Before the copies have been read.
     #[must_use]
     pub fn durable(&self) -> &Superblock {
-        self.durable.as_ref().expect("the superblock was read")
+        assert!(self.durable.sequence > 0, "the superblock was read");
+        &self.durable
     }
 
     /// Copies that were damaged or stale when the file was opened, and have been repaired.
@@ -100,9 +101,9 @@ impl SuperblockZone {
     /// If another change is still being written.
     pub fn update(&mut self, outbox: &mut StorageOutbox, change: impl FnOnce(&mut Superblock)) {
         assert!(self.is_idle(), "one update at a time");
-        let durable = self.durable.as_ref().expect("an idle zone has a superblock");
-        let staged = self.staged.as_mut().expect("an idle zone has a spare");
-        **staged = **durable;
+        let durable = &*self.durable;
+        let staged = &mut *self.staged;
+        staged.clone_from(durable);
         change(staged);
         assert!(staged.view >= durable.view, "views do not go back");
         assert!(staged.log_view <= staged.view);
@@ -178,11 +179,9 @@ impl SuperblockZone {
             Ok(buffer) => Ok(buffer.bytes()),
             Err(fault) => Err(*fault),
         });
-        let (chosen, quorum) = choose(&copies).map_err(Fatal::Superblock)?;
+        let quorum = choose(&copies, &mut self.durable).map_err(Fatal::Superblock)?;
         self.repair = quorum.repair;
         self.sequence_max = quorum.sequence_max;
-        self.staged = Some(chosen.clone());
-        self.durable = Some(chosen);
         self.read = [Ok(None), Ok(None), Ok(None), Ok(None)];
         drop(held);
         self.repair_next(outbox);
@@ -196,15 +195,13 @@ impl SuperblockZone {
         };
         let copy = to_size(index);
         self.stage = Stage::Repairing { copy };
-        let durable = self.durable.as_ref().expect("the superblock was chosen");
-        let buffer = encode(&self.pool, durable, copy);
+        let buffer = encode(&self.pool, &self.durable, copy);
         outbox.disk.push(request(DiskKind::WriteDurable, copy, buffer));
     }
 
     fn write_update(&mut self, copy: u32, outbox: &mut StorageOutbox) {
         self.stage = Stage::Updating { copy };
-        let staged = self.staged.as_ref().expect("an update is staged");
-        let buffer = encode(&self.pool, staged, copy);
+        let buffer = encode(&self.pool, &self.staged, copy);
         outbox.disk.push(request(DiskKind::WriteDurable, copy, buffer));
     }
 }

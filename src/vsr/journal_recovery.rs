@@ -1,0 +1,484 @@
+//! Reading the write-ahead log when a file is opened.
+//!
+//! Reads both rings, verifies what history needs from the checkpoint on, decides slot by slot
+//! where the log ends (see [`journal_decision`](super::journal_decision)), removes what lies
+//! beyond the end and repairs redundant headers, all durably, before anybody may append. It can
+//! be interrupted anywhere and started again. For a cluster of one: what cannot be decided is an
+//! error, as there is nobody to ask.
+
+use zerocopy::IntoBytes;
+
+use super::fatal::Fatal;
+use super::journal::{
+    HEADERS_PER_SECTOR, Journal, JournalGeometry, encode_sector, reserved_header,
+};
+use super::journal_decision::{Decision, HeaderCase, PrepareCase, decide};
+use crate::protocol::{
+    Buffer, Command, HEADER_SIZE, Header, Message, Pool, PrepareHeader, SECTOR_SIZE, round_up,
+    to_index,
+};
+use crate::storage::{DiskDone, DiskKind, DiskOwner, StorageOutbox};
+
+/// Reads and writes of sectors on their way at most.
+const SECTORS_MAX: u32 = 8;
+/// Reads of whole prepares on their way at most.
+const PREPARES_MAX: u32 = 4;
+
+/// What was found of a header in the ring of redundant ones.
+#[derive(Clone, Copy, Debug)]
+enum HeaderSeen {
+    Invalid,
+    Reserved,
+    Op(PrepareHeader),
+}
+
+/// What was found in a slot of prepares.
+#[derive(Clone, Copy, Debug)]
+enum PrepareSeen {
+    Invalid,
+    Blank,
+    Op(PrepareHeader),
+}
+
+/// What recovery is doing; in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not started.
+    Idle,
+    /// Reading the headers ring.
+    Headers,
+    /// Reading the first sector of every prepare.
+    Starts,
+    /// Reading and verifying the prepares that are needed and longer than a sector.
+    Bodies,
+    /// Making slots beyond the end empty.
+    Cleaning,
+    /// Writing sectors of headers that differ from what they must be.
+    Repairing,
+    /// All is well.
+    Done,
+}
+
+/// Recovery of the log.
+#[derive(Debug)]
+pub struct JournalRecovery {
+    geometry: JournalGeometry,
+    checkpoint: PrepareHeader,
+    stage: Stage,
+    /// Next sector, slot or op to start, by stage.
+    cursor: u64,
+    in_flight: u32,
+    sectors: Pool,
+    messages: Pool,
+    headers_seen: Vec<HeaderSeen>,
+    prepares_seen: Vec<PrepareSeen>,
+    /// The headers ring as it is or must be on disk.
+    headers: Vec<Header>,
+    dirty: Vec<bool>,
+    head: PrepareHeader,
+    /// Slots that were emptied, and sectors of headers that were written.
+    repairs: u32,
+}
+
+impl JournalRecovery {
+    /// A recovery that has not started. `messages` has buffers for whole prepares.
+    ///
+    /// # Panics
+    ///
+    /// If those buffers are too small.
+    #[must_use]
+    pub fn new(geometry: JournalGeometry, messages: Pool) -> JournalRecovery {
+        assert!(messages.size() >= geometry.message_size_max);
+        let slots = to_index(geometry.slots);
+        let root = PrepareHeader::root(geometry.cluster);
+        JournalRecovery {
+            geometry,
+            checkpoint: root,
+            stage: Stage::Idle,
+            cursor: 0,
+            in_flight: 0,
+            sectors: Pool::new("journal recovery", SECTORS_MAX, SECTOR_SIZE),
+            messages,
+            headers_seen: vec![HeaderSeen::Invalid; slots],
+            prepares_seen: vec![PrepareSeen::Invalid; slots],
+            headers: vec![*root.header(); slots],
+            dirty: vec![false; to_index(geometry.sectors())],
+            head: root,
+            repairs: 0,
+        }
+    }
+
+    /// Starts to recover the log after `checkpoint`.
+    ///
+    /// # Errors
+    ///
+    /// None yet: the answers to the reads may bring some.
+    ///
+    /// # Panics
+    ///
+    /// If called twice.
+    pub fn start(
+        &mut self,
+        checkpoint: &PrepareHeader,
+        outbox: &mut StorageOutbox,
+    ) -> Result<(), Fatal> {
+        assert!(self.stage == Stage::Idle, "a log is recovered once");
+        self.checkpoint = *checkpoint;
+        self.stage = Stage::Headers;
+        self.pump(outbox)
+    }
+
+    /// Whether the log is ready for use.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Header of the newest op of the log; the checkpoint's if there is none after it.
+    ///
+    /// # Panics
+    ///
+    /// Before recovery is done.
+    #[must_use]
+    pub fn head(&self) -> &PrepareHeader {
+        assert!(self.is_done());
+        &self.head
+    }
+
+    /// Slots emptied and sectors of headers written.
+    #[must_use]
+    pub fn repairs(&self) -> u32 {
+        self.repairs
+    }
+
+    /// Hands the headers ring to the journal that goes on with it.
+    ///
+    /// # Panics
+    ///
+    /// Before recovery is done.
+    pub fn finish(&self, journal: &mut Journal) {
+        assert!(self.is_done());
+        journal.open(&self.headers, self.head.op);
+    }
+
+    /// Starts whatever can be started now.
+    ///
+    /// # Errors
+    ///
+    /// If the log is damaged where it is needed.
+    pub fn pump(&mut self, outbox: &mut StorageOutbox) -> Result<(), Fatal> {
+        loop {
+            let started_all = match self.stage {
+                Stage::Headers => self.pump_headers(outbox),
+                Stage::Starts => self.pump_starts(outbox),
+                Stage::Bodies => self.pump_bodies(outbox),
+                Stage::Cleaning => self.pump_cleaning(outbox),
+                Stage::Repairing => self.pump_repairing(outbox),
+                Stage::Idle | Stage::Done => return Ok(()),
+            };
+            if !started_all || self.in_flight > 0 {
+                return Ok(());
+            }
+            self.cursor = 0;
+            self.stage = match self.stage {
+                Stage::Headers => Stage::Starts,
+                Stage::Starts => {
+                    self.cursor = self.checkpoint.op + 1;
+                    Stage::Bodies
+                }
+                Stage::Bodies => {
+                    self.find_head()?;
+                    self.plan();
+                    Stage::Cleaning
+                }
+                Stage::Cleaning => Stage::Repairing,
+                Stage::Repairing | Stage::Idle | Stage::Done => Stage::Done,
+            };
+        }
+    }
+
+    fn pump_headers(&mut self, outbox: &mut StorageOutbox) -> bool {
+        while self.cursor < u64::from(self.geometry.sectors()) {
+            let Some(buffer) = self.sector() else { return false };
+            let sector = self.next();
+            outbox.disk.push(self.geometry.header_request(DiskKind::Read, sector, buffer));
+        }
+        true
+    }
+
+    fn pump_starts(&mut self, outbox: &mut StorageOutbox) -> bool {
+        while self.cursor < u64::from(self.geometry.slots) {
+            let Some(buffer) = self.sector() else { return false };
+            let slot = self.next();
+            let read = DiskKind::Read;
+            outbox.disk.push(self.geometry.prepare_request(read, slot, SECTOR_SIZE, buffer));
+        }
+        true
+    }
+
+    fn pump_bodies(&mut self, outbox: &mut StorageOutbox) -> bool {
+        let end = self.checkpoint.op + u64::from(self.geometry.slots);
+        while self.cursor <= end {
+            let slot = self.geometry.slot(self.cursor);
+            let size = match &self.prepares_seen[to_index(slot)] {
+                PrepareSeen::Op(header) if header.op == self.cursor => header.frame.size,
+                _ => 0,
+            };
+            if size > SECTOR_SIZE {
+                if self.in_flight == PREPARES_MAX {
+                    return false;
+                }
+                let Some(buffer) = self.messages.try_acquire() else { return false };
+                self.in_flight += 1;
+                let length = round_up(size, SECTOR_SIZE);
+                let read = DiskKind::Read;
+                outbox.disk.push(self.geometry.prepare_request(read, slot, length, buffer));
+            }
+            self.cursor += 1;
+        }
+        true
+    }
+
+    fn pump_cleaning(&mut self, outbox: &mut StorageOutbox) -> bool {
+        while self.cursor < u64::from(self.geometry.slots) {
+            let slot = u32::try_from(self.cursor).expect("slots fit 32 bits");
+            if self.is_beyond(slot) {
+                let Some(mut buffer) = self.sector() else { return false };
+                buffer.fill_zero();
+                let kind = DiskKind::WriteDurable;
+                outbox.disk.push(self.geometry.prepare_request(kind, slot, SECTOR_SIZE, buffer));
+                self.repairs += 1;
+            }
+            self.cursor += 1;
+        }
+        true
+    }
+
+    fn pump_repairing(&mut self, outbox: &mut StorageOutbox) -> bool {
+        while self.cursor < u64::from(self.geometry.sectors()) {
+            let sector = u32::try_from(self.cursor).expect("sectors fit 32 bits");
+            if self.dirty[to_index(sector)] {
+                let Some(mut buffer) = self.sector() else { return false };
+                encode_sector(&self.headers, sector, buffer.bytes_mut());
+                let kind = DiskKind::WriteDurable;
+                outbox.disk.push(self.geometry.header_request(kind, sector, buffer));
+                self.repairs += 1;
+            }
+            self.cursor += 1;
+        }
+        true
+    }
+
+    /// A sector's buffer for one more request.
+    fn sector(&mut self) -> Option<Buffer> {
+        let buffer = self.sectors.try_acquire()?;
+        self.in_flight += 1;
+        Some(buffer)
+    }
+
+    fn next(&mut self) -> u32 {
+        let next = u32::try_from(self.cursor).expect("slots and sectors fit 32 bits");
+        self.cursor += 1;
+        next
+    }
+
+    /// Takes the answer to one of recovery's requests.
+    ///
+    /// # Errors
+    ///
+    /// If a write failed, or the log is damaged where it is needed.
+    ///
+    /// # Panics
+    ///
+    /// If the answer is to nothing that was asked.
+    pub fn on_disk_done(
+        &mut self,
+        done: DiskDone,
+        outbox: &mut StorageOutbox,
+    ) -> Result<(), Fatal> {
+        assert!(self.in_flight > 0);
+        self.in_flight -= 1;
+        let index = done.request.token.index;
+        let read = done.request.kind == DiskKind::Read;
+        if !read && let Some(fatal) = self.geometry.disk_fault(&done) {
+            return Err(fatal);
+        }
+        // A sector that cannot be read is damaged, no more and no less.
+        let buffer = if done.result.is_ok() { done.request.buffer } else { None };
+        match (self.stage, done.request.token.owner) {
+            (Stage::Headers, DiskOwner::JournalHeader) => self.headers_read(index, buffer),
+            (Stage::Starts, DiskOwner::JournalPrepare) => self.start_read(index, buffer),
+            (Stage::Bodies, DiskOwner::JournalPrepare) => self.body_read(index, buffer),
+            (Stage::Cleaning, DiskOwner::JournalPrepare)
+            | (Stage::Repairing, DiskOwner::JournalHeader) => drop(buffer),
+            (stage, owner) => panic!("an answer for {owner:?} during {stage:?}"),
+        }
+        self.pump(outbox)
+    }
+
+    fn headers_read(&mut self, sector: u32, buffer: Option<Buffer>) {
+        let Some(buffer) = buffer else { return };
+        let first = sector * HEADERS_PER_SECTOR;
+        let end = self.geometry.slots.min(first + HEADERS_PER_SECTOR);
+        for slot in first..end {
+            let at = to_index((slot - first) * HEADER_SIZE);
+            let header = Header::from_bytes(&buffer.bytes()[at..]);
+            let reserved = reserved_header(self.geometry.cluster, slot);
+            self.headers_seen[to_index(slot)] = if *header == reserved {
+                HeaderSeen::Reserved
+            } else {
+                match self.verified(header, slot) {
+                    Some(header) => HeaderSeen::Op(header),
+                    None => HeaderSeen::Invalid,
+                }
+            };
+            self.headers[to_index(slot)] = *header;
+        }
+    }
+
+    fn start_read(&mut self, slot: u32, buffer: Option<Buffer>) {
+        let seen = match buffer {
+            None => PrepareSeen::Invalid,
+            Some(buffer) if buffer.bytes().iter().all(|byte| *byte == 0) => PrepareSeen::Blank,
+            Some(buffer) => match self.verified(Header::from_bytes(buffer.bytes()), slot) {
+                Some(header) => {
+                    let small = header.frame.size <= SECTOR_SIZE;
+                    if small && !Message(buffer).valid_checksum_body() {
+                        PrepareSeen::Invalid
+                    } else {
+                        PrepareSeen::Op(header)
+                    }
+                }
+                None => PrepareSeen::Invalid,
+            },
+        };
+        self.prepares_seen[to_index(slot)] = seen;
+    }
+
+    fn body_read(&mut self, slot: u32, buffer: Option<Buffer>) {
+        let PrepareSeen::Op(expected) = self.prepares_seen[to_index(slot)] else {
+            panic!("only prepares with a valid header are read whole")
+        };
+        let valid = buffer.is_some_and(|buffer| {
+            let message = Message(buffer);
+            let same = message.header().as_bytes() == expected.as_bytes();
+            same && message.valid_checksum_body()
+        });
+        if !valid {
+            self.prepares_seen[to_index(slot)] = PrepareSeen::Invalid;
+        }
+    }
+
+    /// The header if it is whole, a prepare's, ours and in its place.
+    fn verified(&self, header: &Header, slot: u32) -> Option<PrepareHeader> {
+        let prepare = header.frame.command == Command::Prepare as u8;
+        if !prepare || !header.valid_checksum() || header.invalid().is_some() {
+            return None;
+        }
+        let header = header.prepare();
+        let ours = header.frame.cluster == self.geometry.cluster;
+        let fits = header.frame.size <= self.geometry.message_size_max;
+        let placed = self.geometry.slot(header.op) == slot;
+        if ours && fits && placed { Some(*header) } else { None }
+    }
+
+    /// Follows the chain from the checkpoint to the end of the log.
+    fn find_head(&mut self) -> Result<(), Fatal> {
+        let mut head = self.checkpoint;
+        for _ in 0..self.geometry.slots {
+            let op = head.op + 1;
+            let slot = to_index(self.geometry.slot(op));
+            let header = &self.headers_seen[slot];
+            let prepare = &self.prepares_seen[slot];
+            let (header_case, prepare_case) = classify(op, head.frame.checksum, header, prepare);
+            match decide(header_case, prepare_case) {
+                Decision::Keep | Decision::RepairHeader => {
+                    let PrepareSeen::Op(header) = prepare else { panic!("a chained prepare") };
+                    head = *header;
+                }
+                Decision::End | Decision::Cut => break,
+                Decision::Faulty(what) => return Err(self.geometry.prepare_fault(op, what)),
+            }
+        }
+        self.head = head;
+        self.verify_end()
+    }
+
+    /// Nothing in the log may prove that the op after its end was committed.
+    fn verify_end(&self) -> Result<(), Fatal> {
+        let missing = self.head.op + 1;
+        let proof = |header: &PrepareHeader| {
+            header.commit >= missing || header.op >= missing + u64::from(self.geometry.pipeline_max)
+        };
+        let prepares = self.prepares_seen.iter().filter_map(|seen| match seen {
+            PrepareSeen::Op(header) => Some(header),
+            PrepareSeen::Invalid | PrepareSeen::Blank => None,
+        });
+        let headers = self.headers_seen.iter().filter_map(|seen| match seen {
+            HeaderSeen::Op(header) => Some(header),
+            HeaderSeen::Invalid | HeaderSeen::Reserved => None,
+        });
+        if prepares.chain(headers).any(proof) {
+            let what = "the prepare is missing, but newer ones prove that it was committed";
+            return Err(self.geometry.prepare_fault(missing, what));
+        }
+        Ok(())
+    }
+
+    /// Whether the slot holds nothing that may stay: damage, or ops beyond the end.
+    fn is_beyond(&self, slot: u32) -> bool {
+        match &self.prepares_seen[to_index(slot)] {
+            PrepareSeen::Invalid => true,
+            PrepareSeen::Blank => false,
+            PrepareSeen::Op(header) => header.op > self.head.op,
+        }
+    }
+
+    /// Computes the headers ring as it must be: it follows from the prepares alone.
+    fn plan(&mut self) {
+        for slot in 0..self.geometry.slots {
+            let wanted = match &self.prepares_seen[to_index(slot)] {
+                PrepareSeen::Op(header) if header.op <= self.head.op => *header.header(),
+                _ => reserved_header(self.geometry.cluster, slot),
+            };
+            if self.headers[to_index(slot)] != wanted {
+                self.headers[to_index(slot)] = wanted;
+                self.dirty[to_index(slot / HEADERS_PER_SECTOR)] = true;
+            }
+        }
+    }
+}
+
+/// The cases of a slot with regard to the op that is needed from it.
+fn classify(
+    op: u64,
+    parent: u128,
+    header: &HeaderSeen,
+    prepare: &PrepareSeen,
+) -> (HeaderCase, PrepareCase) {
+    let prepare_case = match prepare {
+        PrepareSeen::Invalid => PrepareCase::Invalid,
+        PrepareSeen::Blank => PrepareCase::Blank,
+        PrepareSeen::Op(found) if found.op < op => PrepareCase::Older,
+        PrepareSeen::Op(found) if found.op > op => PrepareCase::Newer,
+        PrepareSeen::Op(found) if found.parent == parent => PrepareCase::Chained,
+        PrepareSeen::Op(_) => PrepareCase::Unchained,
+    };
+    let header_case = match header {
+        HeaderSeen::Invalid => HeaderCase::Invalid,
+        HeaderSeen::Reserved => HeaderCase::Reserved,
+        HeaderSeen::Op(found) if found.op < op => HeaderCase::Older,
+        HeaderSeen::Op(found) if found.op > op => HeaderCase::Newer,
+        HeaderSeen::Op(found) => match prepare {
+            PrepareSeen::Op(other) if other.op == op && other != found => {
+                if found.frame.view < other.frame.view {
+                    HeaderCase::Superseded
+                } else {
+                    HeaderCase::Superseding
+                }
+            }
+            _ => HeaderCase::Match,
+        },
+    };
+    (header_case, prepare_case)
+}

@@ -1,11 +1,68 @@
 //! Consensus and the write-ahead log: replica, journal, superblock, sessions, views, repair.
+//!
+//! Written for a cluster, of one replica for now. [`Replica`] decides; each component is its own
+//! file with its own tests. Not covered: sockets, files and time, which the worlds bring.
 
+pub mod checkpoint;
+pub mod clock;
+pub mod commit;
 pub mod fatal;
 pub mod format;
 pub mod journal;
 pub mod journal_decision;
 pub mod journal_recovery;
+pub mod machine;
+pub mod opening;
+pub mod prepare;
+pub mod replica;
+pub mod requests;
+pub mod sessions;
 pub mod superblock;
 pub mod superblock_zone;
 
+pub use clock::Now;
 pub use fatal::Fatal;
+pub use format::{FormatStep, format};
+pub use machine::{CheckpointRoot, StateMachine};
+pub use opening::Opening;
+pub use replica::{Replica, ReplicaOptions, Status, messages_needed};
+pub use superblock::{Genesis, Superblock, SuperblockError};
+
+use crate::protocol::Message;
+use crate::storage::{Queue, StorageOutbox};
+
+/// A connection of the bus: an index that is used again, and how often it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionId {
+    /// Place in the bus's table of connections.
+    pub index: u32,
+    /// Distinguishes the connections that had this place; what is sent to an old one is dropped.
+    pub generation: u32,
+}
+
+/// What a replica wants from the world: to be drained after every input.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Disk requests and jobs.
+    pub storage: StorageOutbox,
+    /// Messages to clients.
+    pub sends: Queue<(ConnectionId, Message)>,
+    /// Connections to close.
+    pub closes: Queue<ConnectionId>,
+}
+
+impl Outbox {
+    /// An empty outbox for so many disk requests, jobs, and messages as well as connections.
+    ///
+    /// # Panics
+    ///
+    /// If a limit is zero.
+    #[must_use]
+    pub fn new(disk_max: usize, jobs_max: usize, sends_max: usize) -> Outbox {
+        Outbox {
+            storage: StorageOutbox::new(disk_max, jobs_max),
+            sends: Queue::new(sends_max),
+            closes: Queue::new(sends_max),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Executing the log: one op after the other, request after request.
+//!
+//! An op is executed once it is durable in the log. The same code runs when the replica serves and
+//! when it replays the log after a restart; the replies come out the same, byte for byte, because
+//! everything in them comes from the prepare and the state.
+
+use zerocopy::IntoBytes;
+
+use super::fatal::Fatal;
+use super::machine::StateMachine;
+use super::replica::{Replica, Status};
+use super::sessions::Session;
+use crate::protocol::packed::{RequestView, Requests};
+use crate::protocol::types::RegisterResult;
+use crate::protocol::{Command, HEADER_SIZE, Message, Operation, PrepareHeader, to_index, to_size};
+use crate::storage::Fetch;
+
+/// Where the execution of the next op is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Waiting for the next op to be durable.
+    Idle,
+    /// Reading the op from the log.
+    Load,
+    /// Waiting until the checkpoint whose blocks are to be freed now is durable.
+    Release,
+    /// Executing the request at this place.
+    Execute { place: u32, begun: bool },
+    /// Ending the op.
+    End,
+}
+
+/// The execution of the log.
+#[derive(Debug)]
+pub struct Commit {
+    /// Newest op executed.
+    pub op: u64,
+    stage: Stage,
+    /// The op being executed.
+    message: Option<Message>,
+    /// The reply being written.
+    reply: Option<Message>,
+}
+
+impl Commit {
+    /// Nothing executed.
+    #[must_use]
+    pub fn new() -> Commit {
+        Commit { op: 0, stage: Stage::Idle, message: None, reply: None }
+    }
+
+    /// Whether no op is being executed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Idle
+    }
+}
+
+impl Default for Commit {
+    fn default() -> Commit {
+        Commit::new()
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Executes what can be executed; whether there was any progress.
+    pub(super) fn pump_commit(&mut self) -> bool {
+        if !self.may_commit() {
+            return false;
+        }
+        let mut progress = false;
+        loop {
+            let before = self.commit.stage;
+            let went_on = match before {
+                Stage::Idle => self.commit_next(),
+                Stage::Load => self.commit_load(),
+                Stage::Release => self.commit_release(),
+                Stage::Execute { place, begun } => self.commit_execute(place, begun),
+                Stage::End => self.commit_end(),
+            };
+            progress |= went_on || self.commit.stage != before;
+            if !went_on || self.status == Status::Fatal {
+                return progress;
+            }
+        }
+    }
+
+    fn may_commit(&self) -> bool {
+        matches!(self.status, Status::Normal | Status::Opening(super::opening::Opening::Replay))
+    }
+
+    fn commit_next(&mut self) -> bool {
+        assert!(self.commit.message.is_none());
+        let next = self.commit.op + 1;
+        if !self.journal.is_durable(next) {
+            return false;
+        }
+        if let Some(prepared) = self.pipeline.front() {
+            assert!(prepared.message.prepare().op == next);
+            self.commit.message = Some(prepared.message.clone());
+            self.commit.stage = Stage::Release;
+            return true;
+        }
+        let Some(buffer) = self.pool.try_acquire() else { return false };
+        self.journal.load_start(next, buffer, &mut self.outbox.storage);
+        self.commit.stage = Stage::Load;
+        true
+    }
+
+    fn commit_load(&mut self) -> bool {
+        let Some(message) = self.journal.load_take() else { return false };
+        assert!(message.prepare().op == self.commit.op + 1);
+        self.commit.message = Some(message);
+        self.commit.stage = Stage::Release;
+        true
+    }
+
+    /// Blocks that only checkpoints before the durable one needed become free at a fixed op, so
+    /// that every replica hands out the same addresses.
+    fn commit_release(&mut self) -> bool {
+        let next = self.commit.op + 1;
+        let delay = u64::from(self.options.config.release_delay);
+        let checkpoint = next.saturating_sub(delay);
+        if self.is_checkpoint(checkpoint) {
+            if self.superblock.durable().checkpoint.op < checkpoint {
+                return false;
+            }
+            assert!(self.superblock.durable().checkpoint.op == checkpoint);
+            self.machine.release_staged();
+        }
+        self.commit.stage = Stage::Execute { place: 0, begun: false };
+        true
+    }
+
+    /// Executes requests from the one at `place` on; a pulse counts as one.
+    fn commit_execute(&mut self, place: u32, begun: bool) -> bool {
+        let message = self.commit.message.take().expect("an op is being executed");
+        let went_on = self.execute_message(&message, place, begun);
+        self.commit.message = Some(message);
+        went_on
+    }
+
+    fn execute_message(&mut self, message: &Message, mut place: u32, mut begun: bool) -> bool {
+        let header = message.prepare();
+        if header.operation == u8::from(Operation::Pulse) {
+            if !begun {
+                self.machine.begin(Operation::Pulse, header.timestamp, &[]);
+            }
+            self.commit.stage = match self.machine.step(&[], &mut []) {
+                Fetch::Ready(_) => Stage::End,
+                Fetch::Wait => Stage::Execute { place, begun: true },
+            };
+            return self.commit.stage == Stage::End;
+        }
+        let requests = match Requests::of(message) {
+            Ok(requests) => requests,
+            Err(_) => {
+                let what = "the requests in it do not decode";
+                self.stop(Fatal::Prepare { op: header.op, what });
+                return false;
+            }
+        };
+        for request in requests.skip(to_index(place)) {
+            self.commit.stage = Stage::Execute { place, begun };
+            if !self.execute_request(header, place, begun, &request) {
+                return false;
+            }
+            place += 1;
+            begun = false;
+        }
+        self.commit.stage = Stage::End;
+        true
+    }
+
+    /// Executes one request and answers it; false if it must be tried again.
+    fn execute_request(
+        &mut self,
+        header: &PrepareHeader,
+        place: u32,
+        begun: bool,
+        request: &RequestView<'_>,
+    ) -> bool {
+        if self.outbox.sends.is_full() {
+            return false;
+        }
+        if self.commit.reply.is_none() {
+            let Some(buffer) = self.pool.try_acquire() else { return false };
+            self.commit.reply = Some(Message::new(buffer, Command::Reply));
+        }
+        let body_max = self.reply_body_max();
+        let reply = self.commit.reply.as_mut().expect("a reply's buffer was acquired");
+        let body_size = if request.operation == Operation::Register {
+            let limit = self.options.config.message_size_max - HEADER_SIZE;
+            let result = RegisterResult { batch_size_limit: limit, reserved: [0; 60] };
+            let bytes = result.as_bytes();
+            reply.body_area_mut()[..bytes.len()].copy_from_slice(bytes);
+            to_size(bytes.len())
+        } else {
+            if !begun {
+                self.machine.begin(request.operation, request.timestamp, request.body);
+                self.commit.stage = Stage::Execute { place, begun: true };
+            }
+            let area = &mut reply.body_area_mut()[..body_max];
+            match self.machine.step(request.body, area) {
+                Fetch::Ready(size) => size,
+                Fetch::Wait => return false,
+            }
+        };
+        let mut reply = self.commit.reply.take().expect("a reply is being written");
+        reply.set_body_size(body_size);
+        fill_reply(&mut reply, header, request);
+        self.answer(reply, place, request);
+        true
+    }
+
+    /// Keeps a reply with its session and sends it.
+    fn answer(&mut self, reply: Message, place: u32, request: &RequestView<'_>) {
+        let client = request.client;
+        let heard = self.pipeline.finish(client, request.request_checksum);
+        if let Some(connection) = heard {
+            self.outbox.sends.push((connection, reply.clone()));
+        }
+        if let Some(session) = self.sessions.find_mut(client) {
+            session.connection = heard.or(session.connection);
+            session.place = place;
+            session.reply = reply;
+        } else if request.operation == Operation::Register {
+            let session = reply.reply().op;
+            self.sessions.register(Session { session, place, connection: heard, reply });
+        }
+        // Else the session went while its request was on its way: the client gets this reply, and
+        // an eviction when it asks again.
+    }
+
+    fn commit_end(&mut self) -> bool {
+        let op = self.commit.op + 1;
+        if self.machine.end_op(op).is_wait() {
+            return false;
+        }
+        let message = self.commit.message.take().expect("an op is being executed");
+        assert!(message.prepare().op == op);
+        self.commit.op = op;
+        self.commit.stage = Stage::Idle;
+        if self.pipeline.front().is_some() {
+            self.pipeline.pop(op);
+        }
+        if self.is_checkpoint(op) {
+            self.checkpoint_start(message.prepare());
+        }
+        drop(message);
+        if self.status == Status::Normal {
+            self.prepare_pulse();
+        }
+        true
+    }
+}
+
+/// The header of a reply: a function of the prepare, the request and the body alone.
+fn fill_reply(reply: &mut Message, prepare: &PrepareHeader, request: &RequestView<'_>) {
+    let header = reply.reply_mut();
+    header.frame.cluster = prepare.frame.cluster;
+    header.frame.view = prepare.frame.view;
+    header.frame.release = request.release;
+    header.frame.replica = prepare.frame.replica;
+    header.request_checksum = request.request_checksum;
+    header.client = request.client;
+    header.op = prepare.op;
+    header.commit = prepare.op;
+    header.timestamp = request.timestamp;
+    header.request = request.request;
+    header.operation = request.operation.into();
+    reply.seal_reply();
+    assert!(reply.header().invalid().is_none());
+}

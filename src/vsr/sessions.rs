@@ -1,0 +1,301 @@
+//! Who may speak: the clients' sessions with their newest replies.
+//!
+//! A session is known by its client and holds the newest reply, from which everything else about
+//! it follows. The table changes only by committed ops, so it is the same on every replica; where
+//! a client was last heard is beside it and is not. When a session too many registers, the one
+//! whose reply is oldest goes. Covered: the table and its form in a checkpoint. Not covered: the
+//! rules by which a request is judged.
+
+use super::ConnectionId;
+use super::requests::SessionFacts;
+use crate::protocol::{Command, HEADER_SIZE, Header, Message, Pool, ReplyHeader, to_index};
+
+/// Bytes in front of each reply in a checkpoint.
+const ENTRY_SIZE: usize = 16;
+/// Bytes in front of all sessions in a checkpoint.
+const TABLE_HEADER_SIZE: usize = 16;
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    /// Its number: the op in which it registered.
+    pub session: u64,
+    /// Place of the newest request among those of its op.
+    pub place: u32,
+    /// Where the client was last heard.
+    pub connection: Option<ConnectionId>,
+    /// The newest reply.
+    pub reply: Message,
+}
+
+impl Session {
+    /// Whose it is.
+    #[must_use]
+    pub fn client(&self) -> u128 {
+        self.reply.reply().client
+    }
+
+    /// When it was last active: the op of its newest reply, and the place in it.
+    #[must_use]
+    pub fn recency(&self) -> (u64, u32) {
+        (self.reply.reply().op, self.place)
+    }
+
+    /// What the rules for requests need.
+    #[must_use]
+    pub fn facts(&self) -> SessionFacts {
+        let reply = self.reply.reply();
+        SessionFacts {
+            session: self.session,
+            release: reply.frame.release,
+            request: reply.request,
+            request_checksum: reply.request_checksum,
+            context: reply.context,
+        }
+    }
+}
+
+/// The table of sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    sessions: Vec<Session>,
+    clients_max: usize,
+}
+
+impl Sessions {
+    /// An empty table for so many sessions.
+    ///
+    /// # Panics
+    ///
+    /// If it is for none.
+    #[must_use]
+    pub fn new(clients_max: u32) -> Sessions {
+        assert!(clients_max > 0);
+        let clients_max = to_index(clients_max);
+        Sessions { sessions: Vec::with_capacity(clients_max), clients_max }
+    }
+
+    /// Sessions now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The session of a client.
+    #[must_use]
+    pub fn find(&self, client: u128) -> Option<&Session> {
+        self.sessions.iter().find(|session| session.client() == client)
+    }
+
+    /// The session of a client, to change it.
+    pub fn find_mut(&mut self, client: u128) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.client() == client)
+    }
+
+    /// Adds the session that a reply to a register is about; at the limit the one least recently
+    /// active goes, and its client is returned.
+    ///
+    /// # Panics
+    ///
+    /// If the client has a session.
+    pub fn register(&mut self, session: Session) -> Option<u128> {
+        assert!(self.find(session.client()).is_none(), "a client registers once");
+        let mut evicted = None;
+        if self.sessions.len() == self.clients_max {
+            let sessions = self.sessions.iter().enumerate();
+            let oldest = sessions.min_by_key(|(_, session)| session.recency());
+            let (index, _) = oldest.expect("a full table is not empty");
+            evicted = Some(self.sessions.swap_remove(index).client());
+        }
+        self.sessions.push(session);
+        assert!(self.sessions.len() <= self.clients_max);
+        evicted
+    }
+
+    /// Bytes that a table of sessions needs in a checkpoint at most.
+    #[must_use]
+    pub fn encoded_size_max(clients_max: u32, reply_size_max: u32) -> usize {
+        TABLE_HEADER_SIZE + to_index(clients_max) * (ENTRY_SIZE + to_index(reply_size_max))
+    }
+
+    /// Writes the table, the session least recently active first, and returns the bytes used.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is too small.
+    pub fn encode(&mut self, out: &mut [u8]) -> usize {
+        self.sessions.sort_unstable_by_key(Session::recency);
+        let count = crate::protocol::to_size(self.sessions.len());
+        out[..TABLE_HEADER_SIZE].fill(0);
+        out[..4].copy_from_slice(&count.to_le_bytes());
+        let mut at = TABLE_HEADER_SIZE;
+        for session in &self.sessions {
+            let reply = session.reply.bytes();
+            out[at..at + 8].copy_from_slice(&session.session.to_le_bytes());
+            out[at + 8..at + 12].copy_from_slice(&session.place.to_le_bytes());
+            let size = session.reply.size();
+            out[at + 12..at + 16].copy_from_slice(&size.to_le_bytes());
+            at += ENTRY_SIZE;
+            out[at..at + reply.len()].copy_from_slice(reply);
+            at += reply.len();
+        }
+        at
+    }
+
+    /// Reads what [`Sessions::encode`] wrote into an empty table.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong.
+    ///
+    /// # Panics
+    ///
+    /// If the table is not empty or the pool has too few buffers.
+    pub fn decode(&mut self, bytes: &[u8], pool: &Pool) -> Result<(), &'static str> {
+        assert!(self.is_empty());
+        let (table, mut rest) =
+            bytes.split_at_checked(TABLE_HEADER_SIZE).ok_or("no room for the table's header")?;
+        let count = read_u32(&table[..4]);
+        if to_index(count) > self.clients_max || table[4..].iter().any(|byte| *byte != 0) {
+            return Err("more sessions than the limit, or nonzero padding");
+        }
+        for _ in 0..count {
+            let (entry, after) =
+                rest.split_at_checked(ENTRY_SIZE).ok_or("no room for a session")?;
+            let size = to_index(read_u32(&entry[12..]));
+            let fits = (to_index(HEADER_SIZE)..=to_index(pool.size())).contains(&size);
+            let (reply, after) = after
+                .split_at_checked(if fits { size } else { usize::MAX })
+                .ok_or("the size of a reply is out of range")?;
+            let mut buffer = pool.acquire();
+            buffer.bytes_mut()[..size].copy_from_slice(reply);
+            let session = Session {
+                session: u64::from_le_bytes(entry[..8].try_into().expect("eight bytes")),
+                place: read_u32(&entry[8..12]),
+                connection: None,
+                reply: Message(buffer),
+            };
+            self.check(&session)?;
+            self.sessions.push(session);
+            rest = after;
+        }
+        if rest.is_empty() { Ok(()) } else { Err("bytes after the last session") }
+    }
+
+    fn check(&self, session: &Session) -> Result<(), &'static str> {
+        let header: &Header = session.reply.header();
+        let whole = header.valid_checksum() && header.invalid().is_none();
+        if !whole || header.frame.command != Command::Reply as u8 {
+            return Err("a reply's header is not valid");
+        }
+        if !session.reply.valid_checksum_body() {
+            return Err("a reply's body is not valid");
+        }
+        let reply: &ReplyHeader = header.reply();
+        if session.session == 0 || session.session > reply.op {
+            return Err("a session is newer than its reply");
+        }
+        if self.find(session.client()).is_some() {
+            return Err("a client has two sessions");
+        }
+        let ordered = self.sessions.last().is_none_or(|last| last.recency() < session.recency());
+        if ordered { Ok(()) } else { Err("sessions are not ordered by their replies") }
+    }
+}
+
+fn read_u32(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Operation, Release};
+
+    fn session(pool: &Pool, client: u128, op: u64, place: u32) -> Session {
+        let mut reply = Message::new(pool.acquire(), Command::Reply);
+        reply.set_body_size(32);
+        reply.body_mut().fill(7);
+        let header = reply.reply_mut();
+        header.frame.release = Release::SERVER;
+        header.client = client;
+        header.op = op;
+        header.commit = op;
+        header.timestamp = op * 100;
+        header.request = 1;
+        header.operation = Operation::LookupAccounts.into();
+        reply.seal_reply();
+        Session { session: 1, place, connection: None, reply }
+    }
+
+    fn table(pool: &Pool) -> Sessions {
+        let mut sessions = Sessions::new(4);
+        for (client, op, place) in [(11, 9, 0), (12, 7, 3), (13, 7, 2), (14, 8, 0)] {
+            assert_eq!(sessions.register(session(pool, client, op, place)), None);
+        }
+        sessions
+    }
+
+    /// Goal: a session too many displaces the one whose reply is oldest, by op and then by place,
+    /// and not the one that registered first.
+    #[test]
+    fn least_recently_active_goes() {
+        let pool = Pool::new("test", 16, 4096);
+        let mut sessions = table(&pool);
+        assert_eq!(sessions.register(session(&pool, 15, 10, 0)), Some(13));
+        assert_eq!(sessions.register(session(&pool, 16, 11, 0)), Some(12));
+        sessions.find_mut(14).unwrap().reply = session(&pool, 14, 12, 0).reply;
+        assert_eq!(sessions.register(session(&pool, 17, 13, 0)), Some(11));
+        assert!(sessions.find(14).is_some() && sessions.find(13).is_none());
+        assert_eq!(sessions.len(), 4);
+    }
+
+    /// Goal: a table survives a checkpoint with its replies byte by byte, and its encoding does
+    /// not depend on the order in which it came about.
+    #[test]
+    fn encoding() {
+        let pool = Pool::new("test", 16, 4096);
+        let mut sessions = table(&pool);
+        let mut bytes = vec![0xaa; Sessions::encoded_size_max(4, 4096)];
+        let size = sessions.encode(&mut bytes);
+        let mut copy = Sessions::new(4);
+        copy.decode(&bytes[..size], &pool).unwrap();
+        for client in 11..=14 {
+            let (one, other) = (sessions.find(client).unwrap(), copy.find(client).unwrap());
+            assert_eq!(one.reply.bytes(), other.reply.bytes());
+            assert_eq!((one.session, one.place), (other.session, other.place));
+        }
+        copy.sessions.reverse();
+        let mut again = vec![0; bytes.len()];
+        assert_eq!(copy.encode(&mut again), size);
+        assert_eq!(again[..size], bytes[..size]);
+    }
+
+    /// Goal: no damaged encoding is accepted where a checksum, an order or a bound can tell, and
+    /// none panics.
+    #[test]
+    fn damaged_encodings() {
+        let pool = Pool::new("test", 16, 4096);
+        let mut bytes = vec![0; Sessions::encoded_size_max(4, 4096)];
+        let size = table(&pool).encode(&mut bytes);
+        for length in 0..size {
+            assert!(Sessions::new(4).decode(&bytes[..length], &pool).is_err(), "{length}");
+        }
+        assert!(Sessions::new(3).decode(&bytes[..size], &pool).is_err(), "too many");
+        assert!(Sessions::new(4).decode(&bytes[..=size], &pool).is_err(), "rest");
+        for index in 0..size {
+            bytes[index] ^= 0x80;
+            let result = Sessions::new(4).decode(&bytes[..size], &pool);
+            let place = (TABLE_HEADER_SIZE..size).contains(&index)
+                && (8..12).contains(&((index - TABLE_HEADER_SIZE) % (ENTRY_SIZE + 288)));
+            assert!(result.is_err() || place, "byte {index}");
+            bytes[index] ^= 0x80;
+        }
+    }
+}

@@ -39,11 +39,9 @@ pub trait StateMachine {
     /// Writes the state that is in memory only, and returns the bytes used.
     fn encode(&self, out: &mut [u8]) -> usize;
 
-    /// Timestamps that an operation takes besides its own.
+    /// Timestamps that an operation takes besides its own. Of an operation of a client, rows that
+    /// it appends at most.
     fn timestamp_span(&self, operation: Operation, body: &[u8]) -> u64;
-
-    /// Rows that an operation appends at most.
-    fn rows_max(&self, operation: Operation, body: &[u8]) -> u64;
 
     /// Whether there is room in the data file for another op.
     fn admits(&self) -> bool;

@@ -178,25 +178,25 @@ impl<M: StateMachine> Replica<M> {
         let config = self.options.config;
         let first = self.pipeline.waiting.pop().expect("a request waits");
         let small = self.pipeline.is_small(&first);
-        let (span, mut rows) = self.extent(&first);
+        let mut events = self.span(&first);
         let mut bodies_size = round_up(first.header().body_size(), BODY_ALIGNMENT);
-        let timestamp = self.clock.advance(self.now, span);
+        let timestamp = self.clock.advance(self.now, events);
         let mut writer = PackedWriter::from_request(first, timestamp);
         if small {
             for _ in 0..self.pipeline.waiting.len() {
                 let request = self.pipeline.waiting.pop().expect("as many as there were");
-                let (span, more_rows) = self.extent(&request);
+                let span = self.span(&request);
                 let body_size = round_up(request.header().body_size(), BODY_ALIGNMENT);
                 let table_size = (writer.count() + 1) * PACKED_REQUEST_SIZE;
                 let size = HEADER_SIZE + bodies_size + body_size + table_size;
                 let fits = size <= config.message_size_max
-                    && rows + more_rows <= u64::from(config.batch_max)
+                    && events + span <= u64::from(config.batch_max)
                     && self.pipeline.is_small(&request);
                 if fits && writer.fits(request.header().body_size()) {
                     let timestamp = self.clock.advance(self.now, span);
                     writer.append(request.request(), request.body(), timestamp);
                     bodies_size += body_size;
-                    rows += more_rows;
+                    events += span;
                 } else {
                     self.pipeline.waiting.push(request);
                 }
@@ -211,9 +211,11 @@ impl<M: StateMachine> Replica<M> {
         assert!(self.status == Status::Normal);
         self.pulse_looked_ns = self.now.monotonic_ns;
         let pulse = u8::from(Operation::Pulse);
-        let mut prepared = self.pipeline.prepared.iter();
-        let going = prepared.any(|prepared| prepared.message.prepare().operation == pulse);
-        if going || self.pipeline.prepared.is_full() || !self.machine.admits() {
+        let is_pulse = |prepared: &Prepared| prepared.message.prepare().operation == pulse;
+        if self.pipeline.prepared.iter().any(is_pulse)
+            || self.pipeline.prepared.is_full()
+            || !self.machine.admits()
+        {
             return;
         }
         if !self.machine.pulse_due(self.clock.peek(self.now)) {
@@ -227,13 +229,11 @@ impl<M: StateMachine> Replica<M> {
         self.append(message, true);
     }
 
-    /// Timestamps and rows that a request takes.
-    fn extent(&self, request: &Message) -> (u64, u64) {
+    /// Timestamps that a request takes besides its own; as many as the rows it may append.
+    fn span(&self, request: &Message) -> u64 {
         let operation = Operation::from_client(request.request().operation);
         let operation = operation.expect("the request was judged");
-        let body = request.body();
-        let span = self.machine.timestamp_span(operation, body);
-        (span, self.machine.rows_max(operation, body))
+        self.machine.timestamp_span(operation, request.body())
     }
 
     /// The place in history of the next prepare.

@@ -152,13 +152,10 @@ impl<M: StateMachine> Replica<M> {
             };
             return self.commit.stage == Stage::End;
         }
-        let requests = match Requests::of(message) {
-            Ok(requests) => requests,
-            Err(_) => {
-                let what = "the requests in it do not decode";
-                self.stop(Fatal::Prepare { op: header.op, what });
-                return false;
-            }
+        let Ok(requests) = Requests::of(message) else {
+            let what = "the requests in it do not decode";
+            self.stop(Fatal::Prepare { op: header.op, what });
+            return false;
         };
         for request in requests.skip(to_index(place)) {
             self.commit.stage = Stage::Execute { place, begun };

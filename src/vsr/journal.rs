@@ -78,6 +78,10 @@ impl JournalGeometry {
     }
 
     /// A request for one sector of headers.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such sector.
     #[must_use]
     pub fn header_request(&self, kind: DiskKind, sector: u32, buffer: Buffer) -> DiskRequest {
         assert!(sector < self.sectors());
@@ -92,6 +96,10 @@ impl JournalGeometry {
     }
 
     /// A request for the first `length` bytes of a slot of prepares.
+    ///
+    /// # Panics
+    ///
+    /// If the slot is shorter.
     #[must_use]
     pub fn prepare_request(
         &self,
@@ -378,6 +386,10 @@ impl Journal {
 }
 
 /// The bytes of one sector of the headers ring; zero past its last slot.
+///
+/// # Panics
+///
+/// If there is no such sector or `bytes` is none.
 pub fn encode_sector(headers: &[Header], sector: u32, bytes: &mut [u8]) {
     assert!(bytes.len() == to_index(SECTOR_SIZE));
     let first = to_index(sector * HEADERS_PER_SECTOR);

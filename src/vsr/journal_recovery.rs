@@ -26,6 +26,7 @@ const PREPARES_MAX: u32 = 4;
 
 /// What was found of a header in the ring of redundant ones.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "kept in a table with a place for each slot")]
 enum HeaderSeen {
     Invalid,
     Reserved,
@@ -34,6 +35,7 @@ enum HeaderSeen {
 
 /// What was found in a slot of prepares.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "kept in a table with a place for each slot")]
 enum PrepareSeen {
     Invalid,
     Blank,

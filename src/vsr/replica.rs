@@ -312,15 +312,15 @@ impl<M: StateMachine> Replica<M> {
             return self.evict(connection, ping.client, EvictionReason::NoSession);
         }
         let Some(buffer) = self.pool.try_acquire() else { return };
-        let mut pong = Message::new(buffer, Command::PongClient);
-        let header = pong.pong_client_mut();
+        let mut answer = Message::new(buffer, Command::PongClient);
+        let header = answer.pong_client_mut();
         header.frame.cluster = self.options.cluster;
         header.frame.view = self.view;
         header.frame.release = Release::SERVER;
         header.frame.replica = self.options.replica;
         header.ping_timestamp_monotonic = ping.ping_timestamp_monotonic;
-        pong.set_checksums();
-        self.outbox.sends.push((connection, pong));
+        answer.set_checksums();
+        self.outbox.sends.push((connection, answer));
     }
 
     fn on_request(&mut self, connection: ConnectionId, message: Message) {

@@ -126,6 +126,10 @@ impl Superblock {
     }
 
     /// The first superblock of a file: an empty history.
+    ///
+    /// # Panics
+    ///
+    /// If the replica is none of the cluster.
     #[must_use]
     pub fn genesis(genesis: &Genesis) -> Box<Superblock> {
         assert!(genesis.replica < genesis.replica_count);
@@ -249,8 +253,8 @@ pub enum SuperblockError {
     NotFormatted,
     /// Fewer than two copies agree.
     NoQuorum {
-        /// What each copy holds.
-        copies: [CopyState; COPIES],
+        /// The sequence of each copy, or its fault.
+        copies: [Result<u64, CopyFault>; COPIES],
     },
     /// Two pairs of copies disagree about the same sequence.
     Fork {
@@ -284,7 +288,7 @@ impl fmt::Display for SuperblockError {
                     let offset = index * COPY_SIZE;
                     write!(formatter, " copy {index} at file offset {offset}: ")?;
                     match copy {
-                        Ok((sequence, _)) => write!(formatter, "valid, sequence {sequence};")?,
+                        Ok(sequence) => write!(formatter, "valid, sequence {sequence};")?,
                         Err(fault) => write!(formatter, "{fault};")?,
                     }
                 }
@@ -318,6 +322,10 @@ pub struct Quorum {
 /// # Errors
 ///
 /// If there is no such pair, or two of them contradict each other.
+///
+/// # Panics
+///
+/// Never: there are four copies.
 pub fn quorum(copies: &[CopyState; COPIES]) -> Result<Quorum, SuperblockError> {
     let mut best: Option<(u64, u128, usize)> = None;
     for (index, copy) in copies.iter().enumerate() {
@@ -346,7 +354,8 @@ pub fn quorum(copies: &[CopyState; COPIES]) -> Result<Quorum, SuperblockError> {
         if valid == 1 && first == Some(1) && copies[2..] == [Err(CopyFault::Blank); 2] {
             return Err(SuperblockError::NotFormatted);
         }
-        return Err(SuperblockError::NoQuorum { copies: *copies });
+        let copies = copies.map(|copy| copy.map(|(sequence, _)| sequence));
+        return Err(SuperblockError::NoQuorum { copies });
     };
     let repair = copies.map(|copy| copy != Ok((sequence, sum)));
     let sequence_max = copies.iter().flatten().map(|(sequence, _)| *sequence).max();
@@ -362,6 +371,10 @@ pub fn quorum(copies: &[CopyState; COPIES]) -> Result<Quorum, SuperblockError> {
 /// # Errors
 ///
 /// As [`quorum`], and if the contents break a rule.
+///
+/// # Panics
+///
+/// If a copy is not 16 KiB aligned to 16 bytes.
 pub fn choose(
     copies: &[Result<&[u8], CopyFault>; COPIES],
     chosen: &mut Superblock,
@@ -410,6 +423,7 @@ mod tests {
                 let newer = count(1) + count(2) > 0;
                 assert_eq!(result.sequence_max, if newer { 6 } else { 5 });
             } else {
+                let copies = copies.map(|copy| copy.map(|(sequence, _)| sequence));
                 assert_eq!(result, Err(SuperblockError::NoQuorum { copies }));
             }
         }
@@ -437,8 +451,8 @@ mod tests {
         }
         assert_eq!(quorum(&[old, blank, blank, blank]), Err(SuperblockError::NotFormatted));
         assert!(quorum(&[old, old, torn, blank]).is_ok());
-        let damaged = [torn; 4];
-        assert_eq!(quorum(&damaged), Err(SuperblockError::NoQuorum { copies: damaged }));
+        let copies = [Err(CopyFault::Checksum); 4];
+        assert_eq!(quorum(&[torn; 4]), Err(SuperblockError::NoQuorum { copies }));
     }
 
     /// Goal: a flipped bit anywhere is found, misplaced and foreign copies are named, and the
@@ -501,7 +515,7 @@ mod tests {
     #[test]
     fn messages() {
         let mut copies = [Err(CopyFault::Checksum); 4];
-        copies[2] = Ok((9, 9));
+        copies[2] = Ok(9);
         let text = SuperblockError::NoQuorum { copies }.to_string();
         assert!(text.contains("zone superblock"), "{text}");
         assert!(text.contains("copy 1 at file offset 16384: checksum"), "{text}");

@@ -3,16 +3,19 @@
 pub mod block;
 pub mod config;
 pub mod decode;
+pub mod directory;
 pub mod disk;
 pub mod fetch;
 pub mod flush;
 pub mod free_set;
 pub mod grid;
 pub mod job;
+pub mod log;
 pub mod merge;
 pub mod packing;
 pub mod page_cache;
 pub mod queue;
+pub mod ring;
 pub mod zones;
 
 pub use block::{BlockError, BlockHeader, BlockKind, BlockRef};
@@ -23,6 +26,7 @@ pub use fetch::Fetch;
 pub use free_set::FreeSet;
 pub use grid::{BlockReadId, Grid, GridCounters, GridFault, GridFaultKind, GridOptions};
 pub use job::Job;
+pub use log::{Log, LogOptions};
 pub use packing::{Location, Packing};
 pub use queue::Queue;
 pub use zones::{Zone, Zones};

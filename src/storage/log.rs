@@ -49,6 +49,7 @@ struct LogState {
 
 /// What is still to be read after decoding: the directory first, then the rows.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per log")]
 enum Opening {
     Done,
     Directory,

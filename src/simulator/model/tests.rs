@@ -166,6 +166,18 @@ fn expiry_before_its_pulse() {
     assert_eq!(statuses(&mut model, expiry + 2 + SECOND, &[in_time]), [CREATED]);
 }
 
+/// Goal: the last expiry that fits the range of timestamps is allowed, one later is not.
+#[test]
+fn timeouts_fit_the_range_of_time() {
+    let mut model = model_with_accounts(0);
+    let latest = TIMESTAMP_MAX - SECOND;
+    let pending = |id| Transfer { timeout: 1, ..transfer(id, 5, transfer_flags::PENDING) };
+    let overflows = TransferStatus::OverflowsTimeout as u32;
+    let batch = [pending(1), pending(2), transfer(2, 5, 0)];
+    assert_eq!(statuses(&mut model, latest + 2, &batch), [CREATED, overflows, CREATED]);
+    assert_eq!(model.next_expiry(), Some(TIMESTAMP_MAX));
+}
+
 /// Goal: a broken chain gives back resolutions, expiries, closed flags and change events, and
 /// keeps only the breaking event's id burnt.
 #[test]

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use super::block::BlockRef;
-use super::run::{RunFacts, RunOutput, index_of, wide};
+use super::run::{RunFacts, RunOutput};
+use super::{count_of, index_of};
+use crate::protocol::to_index;
 
 /// One column of a frozen memtable on its way to becoming a level-0 run.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl FlushJob {
         assert!(slots <= column.len());
         assert!(slots <= self.scratch.len());
         assert!(slots > 0);
-        assert!(wide(slots) <= facts.shape.mask() + 1);
+        assert!(count_of(slots) <= facts.shape.mask() + 1);
         self.tag = tag;
         self.column = Some(column);
         self.slots = slots;
@@ -96,15 +98,15 @@ impl FlushJob {
         for (field, hash) in (0_u64..).zip(column) {
             if *hash != 0 {
                 let start = &mut starts[index_of(shape.bucket(*hash))];
-                self.scratch[crate::protocol::to_index(*start)] = (*hash & !mask) | field;
+                self.scratch[to_index(*start)] = (*hash & !mask) | field;
                 *start += 1;
             }
         }
         // Every start has moved to the start of the next bucket by now.
         let mut from = 0;
         for bucket in 0..buckets {
-            let to = crate::protocol::to_index(starts[bucket]);
-            let complete = self.output.push_words(wide(bucket) + 1);
+            let to = to_index(starts[bucket]);
+            let complete = self.output.push_words(count_of(bucket) + 1);
             assert!(complete, "memory for all blocks was provided");
             let pushed = self.output.push_entries(&self.scratch[from..to]);
             assert!(pushed == to - from, "memory for all blocks was provided");

@@ -11,7 +11,8 @@
 use zerocopy::FromBytes;
 
 use super::block::BlockRef;
-use super::run::{Layout, Run, RunFacts, RunOutput, RunShape, index_of, place, wide};
+use super::run::{Layout, Run, RunFacts, RunOutput, RunShape, place};
+use super::{count_of, index_of};
 use crate::protocol::{Buffer, to_index};
 
 /// Entries that a step processes before it lets others run: about 1 MiB.
@@ -134,7 +135,7 @@ impl MergeInput {
                     return Taken::BucketEnd;
                 }
                 let hash = self.run.constant & !bits.mask_target;
-                let count = (self.run.entries - self.position).min(wide(room));
+                let count = (self.run.entries - self.position).min(count_of(room));
                 let from = self.position + self.add;
                 out.extend((from..from + count).map(|field| hash | field));
                 self.position += count;
@@ -153,10 +154,10 @@ impl MergeInput {
                 }));
                 let count = out.len() - before;
                 if count < room.min(entries.len()) {
-                    self.position += wide(count);
+                    self.position += count_of(count);
                     return Taken::BucketEnd;
                 }
-                self.position += wide(count);
+                self.position += count_of(count);
             }
             if out.len() == limit && self.position < self.run.entries {
                 return Taken::Full;
@@ -305,7 +306,7 @@ impl MergeJob {
 
     /// Directory words that must be there before entries of this part are put out.
     fn words_before(&self, part: usize) -> u64 {
-        self.bucket * wide(self.parts()) + wide(part) + 1
+        self.bucket * count_of(self.parts()) + count_of(part) + 1
     }
 
     /// Does one bounded step of the work.
@@ -453,7 +454,7 @@ impl MergeJob {
 
     /// Begins a pass for part `from` and as many following ones as can be gathered beside it.
     fn plan_pass(&mut self, from: usize) {
-        let room = wide(self.parted.len());
+        let room = count_of(self.parted.len());
         self.streamed = self.counts[from] > room;
         let mut to = from + usize::from(self.streamed);
         let mut sum = 0;

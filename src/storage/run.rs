@@ -11,6 +11,9 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::block::{self, BlockFacts, BlockKind, BlockRef};
+use super::fetch::Fetch;
+use super::grid::Grid;
+use super::{count_of, index_of};
 use crate::protocol::Buffer;
 
 /// Bytes of an item; all three streams are made of these.
@@ -25,20 +28,6 @@ const SECTOR_OTHER: u64 = 4088 / 32 * 32;
 const BUCKET_FILL_BITS: u32 = 8;
 /// Most bits of a row field: offsets in a directory are 32 bits.
 pub const ROW_BITS_MAX: u32 = 31;
-
-/// A 64-bit position as an index. Positions in memory fit by construction.
-#[inline]
-#[must_use]
-pub(super) fn index_of(value: u64) -> usize {
-    usize::try_from(value).expect("positions within memory fit an index")
-}
-
-/// An index as a 64-bit position.
-#[inline]
-#[must_use]
-pub(super) fn wide(value: usize) -> u64 {
-    u64::try_from(value).expect("an index fits 64 bits")
-}
 
 /// Bytes of items that a block of `block_size` bytes holds.
 #[must_use]
@@ -250,6 +239,76 @@ impl Layout {
     }
 }
 
+/// Reads a run's streams from pages of its blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct RunReader<'a> {
+    /// The run; it has blocks.
+    pub run: &'a Run,
+    /// Its shape.
+    pub shape: RunShape,
+    /// Its layout.
+    pub layout: Layout,
+}
+
+impl RunReader<'_> {
+    /// The block with the given number among the references, or the root.
+    fn block(&self, grid: &mut Grid, reference: Option<u64>) -> Fetch<BlockRef> {
+        let Some(number) = reference else {
+            return Fetch::Ready(self.run.root);
+        };
+        let (sector, offset, _) = place(number * u64::from(ITEM_SIZE));
+        grid.page(&self.run.root, sector).map(|page| {
+            let (block, _) =
+                BlockRef::read_from_prefix(&page[offset..]).expect("a reference is never cut");
+            block
+        })
+    }
+
+    fn word(&self, grid: &mut Grid, word: u64) -> Fetch<u64> {
+        let (reference, byte) = self.layout.word_place(word);
+        let Fetch::Ready(block) = self.block(grid, reference) else {
+            return Fetch::Wait;
+        };
+        let (sector, offset, _) = place(byte);
+        grid.page(&block, sector).map(|page| {
+            let bytes = page[offset..offset + 4].try_into().expect("a word has 4 bytes");
+            u64::from(u32::from_le_bytes(bytes))
+        })
+    }
+
+    /// Positions of the entries of a bucket, from the first to behind the last.
+    pub fn bucket(&self, grid: &mut Grid, bucket: u64) -> Fetch<(u64, u64)> {
+        // Ask for both before waiting for one.
+        let (start, end) = (self.word(grid, bucket), self.word(grid, bucket + 1));
+        let (Fetch::Ready(start), Fetch::Ready(end)) = (start, end) else {
+            return Fetch::Wait;
+        };
+        assert!(start <= end);
+        assert!(end <= self.run.entries);
+        Fetch::Ready((start, end))
+    }
+
+    /// All entries in the page of the one at `position`, and the position of the first of them.
+    pub fn entries<'b>(&self, grid: &'b mut Grid, position: u64) -> Fetch<(&'b [u64], u64)> {
+        assert!(position < self.run.entries);
+        let (reference, byte) = self.layout.entry_place(position);
+        let Fetch::Ready(block) = self.block(grid, reference) else {
+            return Fetch::Wait;
+        };
+        let (sector, offset, room) = place(byte);
+        let floor = if sector == 0 { index_of(HEADER) } else { 0 };
+        let before = (offset - floor) / 8;
+        let before = before.min(index_of(position));
+        let after = (room / 8).min(index_of(self.run.entries - position));
+        let start = offset - before * 8;
+        grid.page(&block, sector).map(|page| {
+            let bytes = &page[start..offset + after * 8];
+            let entries = <[u64]>::ref_from_bytes(bytes).expect("entries are aligned in a page");
+            (entries, position - count_of(before))
+        })
+    }
+}
+
 /// What all blocks of a run in the making have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunFacts {
@@ -310,7 +369,7 @@ impl RunOutput {
         assert!(self.directory.is_none());
         assert!(self.data.is_none());
         assert!(self.sealed.is_empty());
-        assert!(wide(addresses.len()) == facts.layout.blocks());
+        assert!(count_of(addresses.len()) == facts.layout.blocks());
         assert!(addresses.len() <= self.addresses.capacity());
         assert!(facts.layout.fits());
         self.addresses.clear();
@@ -369,7 +428,7 @@ impl RunOutput {
                 return false;
             };
             let (sector, offset, room) = place(byte);
-            let count = (words - self.words).min(wide(room / 4));
+            let count = (words - self.words).min(count_of(room / 4));
             let entry = u32::try_from(self.entries).expect("entries of a run fit 32 bits");
             let start = index_of(u64::from(sector) * SECTOR) + offset;
             let target = &mut buffer.bytes_mut()[start..start + index_of(count * 4)];
@@ -407,9 +466,9 @@ impl RunOutput {
             let source = entries[done..done + count].as_bytes();
             buffer.bytes_mut()[start..start + source.len()].copy_from_slice(source);
             done += count;
-            self.entries += wide(count);
+            self.entries += count_of(count);
             assert!(self.entries <= layout.entries);
-            if reference.is_some() && byte + wide(count) * 8 == layout.payload {
+            if reference.is_some() && byte + count_of(count) * 8 == layout.payload {
                 self.seal_data();
             }
         }

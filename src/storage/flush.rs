@@ -104,9 +104,9 @@ impl FlushJob {
         }
         // Every start has moved to the start of the next bucket by now.
         let mut from = 0;
-        for bucket in 0..buckets {
-            let to = to_index(starts[bucket]);
-            let complete = self.output.push_words(count_of(bucket) + 1);
+        for (words, start) in (1_u64..).zip(&starts[..buckets]) {
+            let to = to_index(*start);
+            let complete = self.output.push_words(words);
             assert!(complete, "memory for all blocks was provided");
             let pushed = self.output.push_entries(&self.scratch[from..to]);
             assert!(pushed == to - from, "memory for all blocks was provided");

@@ -41,6 +41,10 @@ pub struct Lookup {
 impl Lookup {
     /// A search among all rows. With `value` given, runs whose bounds exclude it are skipped; for
     /// the account tag it is the account's id and must be given.
+    ///
+    /// # Panics
+    ///
+    /// If the hash is 0.
     #[must_use]
     pub fn new(tag: usize, hash: u64, value: Option<u128>) -> Lookup {
         assert!(hash != 0, "what is not indexed is not found");

@@ -172,6 +172,10 @@ pub struct Memtable {
 
 impl Memtable {
     /// Memory for `rows` rows of the given tags; `spills`: with a table for accounts.
+    ///
+    /// # Panics
+    ///
+    /// If there are no rows, or a point tag has two entries per row.
     #[must_use]
     pub fn new(tags: &[TagOptions], rows: u64, spills: bool) -> Memtable {
         assert!(rows > 0);
@@ -249,7 +253,8 @@ impl Memtable {
         assert!(end <= self.capacity, "a bar ends before its rows run out");
         if end > self.prepared {
             for column in &mut self.columns {
-                let range = index_of(self.prepared * column.per_row)..index_of(end * column.per_row);
+                let range =
+                    index_of(self.prepared * column.per_row)..index_of(end * column.per_row);
                 hashes_mut(&mut column.hashes)[range].fill(0);
             }
             self.prepared = end;
@@ -260,12 +265,20 @@ impl Memtable {
     }
 
     /// Forgets the slots of row `end_row` and all behind it.
+    ///
+    /// # Panics
+    ///
+    /// If the rows are complete already.
     pub fn truncate(&mut self, end_row: u64) {
         assert!(end_row >= self.end_row(), "complete rows do not change");
         self.prepared = self.prepared.min(end_row - self.first_row);
     }
 
     /// Makes all rows before `end_row` complete, and counts them.
+    ///
+    /// # Panics
+    ///
+    /// If rows vanished, or there are more than fit.
     pub fn complete(&mut self, end_row: u64) {
         assert!(end_row >= self.end_row());
         if end_row == self.end_row() {
@@ -295,6 +308,10 @@ impl Memtable {
     }
 
     /// Makes `row` findable by a hash of a tag with a point table.
+    ///
+    /// # Panics
+    ///
+    /// If the row is not of this memtable, or the tag has no point table.
     pub fn point_insert(&mut self, tag: usize, hash: u64, row: u64) {
         let row = row.checked_sub(self.first_row).expect("the row is in this memtable");
         assert!(row < self.capacity);
@@ -302,6 +319,10 @@ impl Memtable {
     }
 
     /// Undoes the newest insert of that tag.
+    ///
+    /// # Panics
+    ///
+    /// If the row was not inserted.
     pub fn point_remove(&mut self, tag: usize, hash: u64, row: u64) {
         let row = row.checked_sub(self.first_row).expect("the row is in this memtable");
         self.points_mut(tag).remove(hash, row);
@@ -312,6 +333,10 @@ impl Memtable {
     }
 
     /// The next row that may have this hash; the caller verifies.
+    ///
+    /// # Panics
+    ///
+    /// If the tag has no point table.
     #[must_use]
     pub fn point_find(&self, tag: usize, hash: u64, cursor: &mut PointCursor) -> Option<u64> {
         let points = self.columns[tag].points.as_ref().expect("a tag with a point table");
@@ -327,6 +352,10 @@ impl Memtable {
     }
 
     /// Remembers the newest row of an account.
+    ///
+    /// # Panics
+    ///
+    /// If the row is not of this memtable, or accounts do not spill.
     pub fn spill(&mut self, hash: u64, account: u128, row: u64) {
         let row = row.checked_sub(self.first_row).expect("the row is in this memtable");
         assert!(row < self.capacity);
@@ -334,6 +363,10 @@ impl Memtable {
     }
 
     /// The row remembered for an account.
+    ///
+    /// # Panics
+    ///
+    /// If accounts do not spill.
     #[must_use]
     pub fn spill_find(&self, hash: u64, account: u128) -> Option<u64> {
         let spill = self.spill.as_ref().expect("a table that spills");

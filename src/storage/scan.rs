@@ -260,11 +260,8 @@ impl Table {
         scan.driver = variable.min_by_key(length);
         scan.intersects = scan.driver.is_some_and(|driver| length(&driver) > DRIVER_SMALL);
         let run = &self.runs[0][index];
-        let inside = if scan.reverse {
-            scan.row_max < run.end_row
-        } else {
-            scan.row_min > run.first_row
-        };
+        let inside =
+            if scan.reverse { scan.row_max < run.end_row } else { scan.row_min > run.first_row };
         if let Some(driver) = scan.driver.filter(|_| inside) {
             let row = if scan.reverse { scan.row_max } else { scan.row_min };
             let Fetch::Ready(position) = self.seek(grid, index, scan, driver, row) else {
@@ -492,8 +489,7 @@ fn memory_matches(memtable: &Memtable, condition: &Condition, row: u64) -> bool 
     let rows = memtable.end_row() - memtable.first_row();
     let per_row = count_of(column.len()) / rows;
     let at = (row - memtable.first_row()) * per_row;
-    (0..per_row)
-        .any(|slot| column[index_of(at + slot)] == condition.hash && condition.admits(slot))
+    (0..per_row).any(|slot| column[index_of(at + slot)] == condition.hash && condition.admits(slot))
 }
 
 /// Searches a memtable until the list is full or the rows end.
@@ -518,7 +514,8 @@ fn scan_memory(memtable: &Memtable, scan: &mut Scan, out: &mut RowList) {
         let end = to.min(start + chunk_rows);
         let slots = index_of(start - first_row) * per_row..index_of(end - first_row) * per_row;
         // Without a way out of the loop, it compares many at once.
-        let hits = column[slots].iter().fold(0, |hits, hash| hits + u32::from(*hash == driver.hash));
+        let hits =
+            column[slots].iter().fold(0, |hits, hash| hits + u32::from(*hash == driver.hash));
         if hits == 0 {
             continue;
         }

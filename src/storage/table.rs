@@ -400,7 +400,8 @@ impl Table {
                 self.release = ReleaseCursor { level, ..ReleaseCursor::default() };
                 continue;
             }
-            let run = self.runs[self.release.tag][self.run_at(group.first_row) + self.release.input];
+            let run =
+                self.runs[self.release.tag][self.run_at(group.first_row) + self.release.input];
             if run.has_blocks() && self.release_run(grid, &run).is_wait() {
                 return Fetch::Wait;
             }
@@ -604,3 +605,7 @@ impl MergeGroup {
         self.first_row = first_row;
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -195,6 +195,10 @@ impl Table {
 
     /// Whole blocks that this table can read or hold at a time: the grid must have as many
     /// buffers to spare, or merges could wait for each other.
+    ///
+    /// # Panics
+    ///
+    /// Never: the fan-in is 8 at most.
     #[must_use]
     pub fn read_buffers_max(&self) -> u32 {
         2 * u32::try_from(self.options.fan_in).expect("8 at most")
@@ -238,6 +242,10 @@ impl Table {
     }
 
     /// Sets one slot of a row's entries: 0 for none.
+    ///
+    /// # Panics
+    ///
+    /// If the row is complete already, or there is no such slot.
     pub fn set(&mut self, row: u64, tag: usize, slot: u32, hash: u64) {
         assert!(slot < self.options.tags[tag].entries_per_row);
         self.memtable_mut(row).column_mut(tag, row, row + 1)[to_index(slot)] = hash;
@@ -245,6 +253,10 @@ impl Table {
 
     /// Slots of rows `first_row` to before `end_row`, all of one memtable: those below
     /// [`Table::active_row`] are in one, the others in the other. Zero unless set before.
+    ///
+    /// # Panics
+    ///
+    /// If the rows are complete already, or of both memtables.
     pub fn column_mut(&mut self, tag: usize, first_row: u64, end_row: u64) -> &mut [u64] {
         assert!(first_row >= self.active_row() || end_row <= self.active_row());
         self.memtable_mut(first_row).column_mut(tag, first_row, end_row)
@@ -280,6 +292,10 @@ impl Table {
 
     /// Widens the bounds of a tag by the value of a row. There is no way back, so it is called at
     /// the end of an op, before [`Table::end_op`], and while indexing again.
+    ///
+    /// # Panics
+    ///
+    /// If the tag has no bounds.
     pub fn extend_bounds(&mut self, row: u64, tag: usize, value: u128) {
         assert!(self.options.tags[tag].bounds);
         self.memtable_mut(row).extend_bounds(tag, value);
@@ -293,6 +309,10 @@ impl Table {
     }
 
     /// A lower bound of the smallest value of a tag at or above `value`; none if there is none.
+    ///
+    /// # Panics
+    ///
+    /// If the tag has no bounds.
     #[must_use]
     pub fn value_min_from(&self, tag: usize, value: u128) -> Option<u128> {
         assert!(self.options.tags[tag].bounds);
@@ -524,6 +544,10 @@ impl Table {
 
     /// Begins indexing rows from [`Table::watermark`] on again, after a restart. Rows are given by
     /// the same calls as new ones; [`Table::reindex_end`] ends it.
+    ///
+    /// # Panics
+    ///
+    /// If that was done already.
     pub fn reindex_begin(&mut self) {
         assert!(!self.reindexing);
         self.reindexing = true;
@@ -534,6 +558,10 @@ impl Table {
     /// # Errors
     ///
     /// The name of a tag whose rows are not those that the manifest was made for.
+    ///
+    /// # Panics
+    ///
+    /// If it was not begun.
     pub fn reindex_end(&mut self, rows_end: u64) -> Result<(), &'static str> {
         assert!(self.reindexing);
         assert!(rows_end >= self.active.first_row());

@@ -153,11 +153,9 @@ mod tests {
         assert_eq!(kind("--id-order=best"), ErrorKind::InvalidValue);
         assert_eq!(kind("--speed=11"), ErrorKind::UnknownArgument);
         assert_eq!(kind("--file=x --addresses=3000"), ErrorKind::ArgumentConflict);
-        for text in [
-            "--account-count-hot=10001",
-            "--imported --clients=2",
-            "--imported --addresses=3000",
-        ] {
+        for text in
+            ["--account-count-hot=10001", "--imported --clients=2", "--imported --addresses=3000"]
+        {
             let failure = benchmark(text).check().unwrap_err();
             assert_eq!(failure.class, exit::ExitClass::Usage, "{text}");
         }
@@ -166,10 +164,7 @@ mod tests {
     /// Goal: no command, and an unknown one, are usage errors.
     #[test]
     fn commands() {
-        assert_eq!(
-            parse("").unwrap_err(),
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        );
+        assert_eq!(parse("").unwrap_err(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(parse("run").unwrap_err(), ErrorKind::InvalidSubcommand);
         assert!(matches!(parse("version --verbose"), Ok(Command::Version(_))));
     }

@@ -201,10 +201,10 @@ impl Directory {
         out.extend_from_slice(self.blocks.as_bytes());
     }
 
-    /// Bytes that [`Directory::encode`] appends at most.
+    /// Bytes that [`Directory::encode`] ever appends at most.
     #[must_use]
-    pub fn encoded_size(&self) -> usize {
-        size_of::<DirectoryState>() + (self.blocks.len() + 1) * size_of::<BlockRef>()
+    pub fn encoded_size_max(&self) -> usize {
+        size_of::<DirectoryState>() + self.blocks.capacity() * size_of::<BlockRef>()
     }
 
     /// Replaces the state; entries are readable after [`Directory::open_step`].

@@ -271,10 +271,10 @@ impl Log {
         self.directory.encode(out);
     }
 
-    /// Bytes that [`Log::encode`] appends at most, now and after one more op.
+    /// Bytes that [`Log::encode`] ever appends at most.
     #[must_use]
-    pub fn encoded_size(&self) -> usize {
-        size_of::<LogState>() + self.directory.encoded_size()
+    pub fn encoded_size_max(&self) -> usize {
+        size_of::<LogState>() + self.directory.encoded_size_max()
     }
 
     /// Replaces the state and returns the bytes read; then call [`Log::open_step`] until ready.

@@ -1,11 +1,13 @@
 //! Data file zones, grid, free set, log, index, manifest, block cache, jobs.
 
 pub mod block;
+pub mod checkpoint;
 pub mod config;
 pub mod decode;
 pub mod directory;
 pub mod disk;
 pub mod fetch;
+pub mod find;
 pub mod flush;
 pub mod free_set;
 pub mod grid;
@@ -18,10 +20,14 @@ pub mod memtable;
 pub mod merge;
 pub mod packing;
 pub mod page_cache;
+pub mod persistence;
 pub mod queue;
 pub mod ring;
+pub mod rows;
 pub mod run;
 pub mod scan;
+pub mod scanning;
+pub mod store;
 pub mod table;
 mod task;
 pub mod zones;

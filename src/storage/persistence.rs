@@ -1,0 +1,528 @@
+//! The store over time: end of an op, checkpoint, opening a data file.
+//!
+//! Each of them takes several steps and says `Wait` in between; each is driven by whoever owns the
+//! store until it is ready. Not covered: at which ops checkpoints are due (the replica decides), and
+//! what the layers above put into the blob.
+
+use std::fmt;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::checkpoint::{BlobReader, CheckpointRoot};
+use super::decode::{DecodeError, Reader, require};
+use super::fetch::Fetch;
+use super::free_set::FreeSet;
+use super::log::Log;
+use super::rows::{EXPIRY_SLOT_BITS, EventKind, expires_at};
+use super::store::{
+    CheckpointStage, EndOpStage, Maxima, OpenStage, SLOT_CREDIT, SLOT_DEBIT, Store, account_tag,
+    event_tag, tag_hash,
+};
+use super::table::Table;
+use super::{count_of, index_of};
+use crate::protocol::types::{Account, Transfer};
+use crate::ready;
+
+/// Sizes of the blob's parts, at its start.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct BlobHeader {
+    maxima: Maxima,
+    /// Keys of the block of transfers that is being filled.
+    tail_keys: [u64; 2],
+    /// The same of accounts.
+    account_tail_keys: [u64; 2],
+    /// Bytes that the layers above wrote, right after this header.
+    extra_size: u64,
+    /// Bytes of logs and tables after that; the free set is the rest.
+    store_size: u64,
+}
+
+const BLOB_HEADER_SIZE: usize = size_of::<BlobHeader>();
+
+/// Room that the largest blob needs.
+pub(super) fn blob_size_max(
+    extra_bytes: u64,
+    logs: [&Log; 3],
+    tables: [&Table; 2],
+    free_set_bytes: u64,
+) -> usize {
+    let logs: usize = logs.iter().map(|log| log.encoded_size_max()).sum();
+    let tables: usize = tables.iter().map(|table| table.manifest_size_max()).sum();
+    BLOB_HEADER_SIZE + index_of(extra_bytes) + logs + tables + index_of(free_set_bytes)
+}
+
+/// Why a data file cannot be opened, besides damage inside a block, which the grid reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// The superblock's checkpoint root makes no sense.
+    Root {
+        /// The root.
+        root: CheckpointRoot,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// A part of the checkpoint makes no sense although its checksum is right.
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// The rows of the log aren't those that an index was made for.
+    Index {
+        /// Name of the index.
+        tag: &'static str,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root { root, error } => write!(
+                formatter,
+                "the checkpoint of op {} in grid block {}: {error}",
+                root.op, root.index.address
+            ),
+            Self::Part { part, error } => write!(formatter, "the checkpoint's {part}: {error}"),
+            Self::Index { tag } => {
+                write!(formatter, "the index of {tag} was made for other rows than the log's")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl Maxima {
+    fn note_event(&mut self, transfer: &Transfer, kind: EventKind) {
+        let line = match kind {
+            EventKind::Expired | EventKind::Orphan => &mut self.expiry,
+            _ => &mut self.transfer,
+        };
+        assert!(*line < transfer.timestamp, "both time lines of the events rise");
+        *line = transfer.timestamp;
+        if kind != EventKind::Expired {
+            self.transfer_id = self.transfer_id.max(transfer.id);
+        }
+    }
+}
+
+impl Store {
+    // End of an op.
+
+    /// Ends an op: seals full blocks, makes index entries, rotates memtables and installs finished
+    /// runs. Call until ready; it waits only where work with a deadline at this op isn't done.
+    pub fn end_op(&mut self, op: u64) -> Fetch<()> {
+        if self.end_op_stage == EndOpStage::Logs {
+            self.index_events();
+            self.index_accounts();
+            self.end_op_logs(op);
+            self.end_op_stage = EndOpStage::Events;
+        }
+        if self.end_op_stage == EndOpStage::Events {
+            let rows = self.transfers.rows();
+            ready!(self.events.end_op(&mut self.grid, op, rows));
+            self.transfers.retain_from(self.events.watermark());
+            self.balances.retain_from(self.events.watermark());
+            self.end_op_stage = EndOpStage::Accounts;
+        }
+        if self.end_op_stage == EndOpStage::Accounts {
+            let rows = self.accounts.rows();
+            ready!(self.account_table.end_op(&mut self.grid, op, rows));
+            self.accounts.retain_from(self.account_table.watermark());
+            self.end_op_stage = EndOpStage::Room;
+        }
+        ready!(self.make_room());
+        self.end_op_stage = EndOpStage::Logs;
+        Fetch::Ready(())
+    }
+
+    /// Makes room in memory for the rows of another op.
+    fn make_room(&mut self) -> Fetch<()> {
+        ready!(self.transfers.reserve_op());
+        ready!(self.balances.reserve_op());
+        self.accounts.reserve_op()
+    }
+
+    fn end_op_logs(&mut self, op: u64) {
+        let boundaries = &self.boundaries;
+        self.transfers.end_op(&mut self.grid, op, |row| keys_of(boundaries, row));
+        self.balances.end_op(&mut self.grid, op, |_| [0, 0]);
+        let boundaries = &self.account_boundaries;
+        self.accounts.end_op(&mut self.grid, op, |row| keys_of(boundaries, row));
+        // The block that is being filled is sealed by a later op.
+        let transfers_sealed = sealed_rows(&self.transfers);
+        let accounts_sealed = sealed_rows(&self.accounts);
+        self.boundaries.retain(|(row, _)| *row >= transfers_sealed);
+        self.account_boundaries.retain(|(row, _)| *row >= accounts_sealed);
+    }
+
+    /// Makes all entries but ids and resolutions, which were made when the rows were appended.
+    fn index_events(&mut self) {
+        for row in self.events_indexed..self.transfers.rows() {
+            let transfer = *self.transfer_recent(row).expect("a new row is in memory");
+            let balances = self.balances_recent(row).expect("a new row is in memory");
+            let kind = balances.event_kind().expect("this build wrote the row");
+            if row.is_multiple_of(self.transfers.packing().per_block()) {
+                let keys = [self.maxima.transfer, self.maxima.expiry];
+                push_bounded(&mut self.boundaries, (row, keys));
+            }
+            self.maxima.note_event(&transfer, kind);
+            if kind != EventKind::Expired {
+                self.events.extend_bounds(row, event_tag::ID, transfer.id);
+            }
+            self.index_event(row, &transfer, kind);
+        }
+        self.events_indexed = self.transfers.rows();
+    }
+
+    fn index_event(&mut self, row: u64, transfer: &Transfer, kind: EventKind) {
+        if kind == EventKind::Orphan {
+            return;
+        }
+        let key = self.key;
+        let at = |tag: usize, value: u128| tag_hash(key, tag, value);
+        let debit = at(event_tag::ACCOUNT, transfer.debit_account_id);
+        let credit = at(event_tag::ACCOUNT, transfer.credit_account_id);
+        let table = &mut self.events;
+        table.set(row, event_tag::ACCOUNT, SLOT_DEBIT, debit);
+        table.set(row, event_tag::ACCOUNT, SLOT_CREDIT, credit);
+        if kind == EventKind::Expired {
+            return;
+        }
+        let mut set = |tag: usize, value: u128| {
+            if value != 0 {
+                table.set(row, tag, 0, at(tag, value));
+            }
+        };
+        set(event_tag::LEDGER, transfer.ledger.into());
+        set(event_tag::CODE, transfer.code.into());
+        set(event_tag::USER_DATA_32, transfer.user_data_32.into());
+        set(event_tag::USER_DATA_64, transfer.user_data_64.into());
+        set(event_tag::USER_DATA_128, transfer.user_data_128);
+        if kind == EventKind::Pending
+            && let Some(expires_at) = expires_at(transfer)
+        {
+            let slot = u128::from(expires_at >> EXPIRY_SLOT_BITS);
+            set(event_tag::EXPIRY, slot);
+            table.extend_bounds(row, event_tag::EXPIRY, slot);
+        }
+    }
+
+    fn index_accounts(&mut self) {
+        for row in self.accounts_indexed..self.accounts.rows() {
+            let account = *self.account_recent(row).expect("a new row is in memory");
+            if row.is_multiple_of(self.accounts.packing().per_block()) {
+                push_bounded(&mut self.account_boundaries, (row, [self.maxima.account, 0]));
+            }
+            assert!(self.maxima.account < account.timestamp, "timestamps of accounts rise");
+            self.maxima.account = account.timestamp;
+            self.index_account(row, &account);
+        }
+        self.accounts_indexed = self.accounts.rows();
+    }
+
+    fn index_account(&mut self, row: u64, account: &Account) {
+        let key = self.key;
+        let table = &mut self.account_table;
+        table.extend_bounds(row, account_tag::ID, account.id);
+        let mut set = |tag: usize, value: u128| {
+            if value != 0 {
+                table.set(row, tag, 0, tag_hash(key, tag, value));
+            }
+        };
+        set(account_tag::LEDGER, account.ledger.into());
+        set(account_tag::CODE, account.code.into());
+        set(account_tag::USER_DATA_32, account.user_data_32.into());
+        set(account_tag::USER_DATA_64, account.user_data_64.into());
+        set(account_tag::USER_DATA_128, account.user_data_128);
+    }
+
+    // Checkpoint.
+
+    /// Begins a checkpoint after `op`, which must have ended. The layers above append their state
+    /// to the bytes that this returns, at most what they asked for in the options, and call
+    /// [`Store::checkpoint_start`] before anything else.
+    ///
+    /// # Panics
+    /// When the checkpoint before is not finished.
+    pub fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8> {
+        assert!(self.checkpoint == CheckpointStage::Idle, "one checkpoint at a time");
+        assert!(self.end_op_stage == EndOpStage::Logs, "the op has ended");
+        assert!(self.events_indexed == self.transfers.rows(), "the op has ended");
+        self.checkpoint = CheckpointStage::Filling { op };
+        let blob = self.blob.blob_mut();
+        blob.clear();
+        blob.resize(BLOB_HEADER_SIZE, 0);
+        blob
+    }
+
+    /// Fixes the content of the checkpoint. From here on later ops may run.
+    ///
+    /// # Panics
+    /// When the layers above wrote more than they asked for.
+    pub fn checkpoint_start(&mut self) {
+        let CheckpointStage::Filling { op } = self.checkpoint else {
+            panic!("a checkpoint is begun before it is started")
+        };
+        let extra_size = self.blob.blob().len() - BLOB_HEADER_SIZE;
+        assert!(extra_size <= self.blob_extra_max, "the state of the layers above fits");
+        self.blob.release(&mut self.grid);
+        self.transfers.checkpoint_tails(&mut self.grid, op);
+        self.balances.checkpoint_tails(&mut self.grid, op);
+        self.accounts.checkpoint_tails(&mut self.grid, op);
+        self.grid.stage_checkpoint();
+
+        let blob = self.blob.blob_mut();
+        let extra_end = blob.len();
+        self.transfers.encode(blob);
+        self.balances.encode(blob);
+        self.accounts.encode(blob);
+        self.events.encode(blob);
+        self.account_table.encode(blob);
+        let header = BlobHeader {
+            maxima: self.maxima,
+            tail_keys: self.boundaries.first().map_or([0; 2], |(_, keys)| *keys),
+            account_tail_keys: self.account_boundaries.first().map_or([0; 2], |(_, keys)| *keys),
+            extra_size: count_of(extra_size),
+            store_size: count_of(blob.len() - extra_end),
+        };
+        blob[..BLOB_HEADER_SIZE].copy_from_slice(header.as_bytes());
+        self.acquire_blob();
+        self.grid.free_set_encode(self.blob.blob_mut());
+        self.blob.start(op);
+        self.checkpoint = CheckpointStage::Writing { op };
+    }
+
+    /// Takes addresses for a blob that ends with a free set which names those addresses too.
+    fn acquire_blob(&mut self) {
+        let size = count_of(self.blob.blob().len());
+        let highest = self.grid.free_set().highest_acquired();
+        let guess = self.blob.blocks_for(size + FreeSet::encoded_size_max(highest));
+        let address_max = highest + guess + 8;
+        let blocks = self.blob.blocks_for(size + FreeSet::encoded_size_max(address_max));
+        self.blob.acquire(&mut self.grid, blocks);
+        assert!(self.grid.free_set().highest_acquired() <= address_max, "the guess has slack");
+    }
+
+    /// Writes the checkpoint, a few blocks at a time, and makes it durable. Call until ready with
+    /// the root that the superblock must name. [`Store::pump`] must be called in between.
+    ///
+    /// # Panics
+    /// When no checkpoint was started.
+    pub fn checkpoint_step(&mut self) -> Fetch<CheckpointRoot> {
+        loop {
+            self.checkpoint = match self.checkpoint {
+                CheckpointStage::Idle | CheckpointStage::Filling { .. } => {
+                    panic!("a checkpoint is started before it is written")
+                }
+                CheckpointStage::Writing { op } => {
+                    let (index, blocks) = ready!(self.blob.step(&mut self.grid));
+                    let root = CheckpointRoot {
+                        index,
+                        blob_size: count_of(self.blob.blob().len()),
+                        blob_blocks: blocks,
+                        op,
+                        address_max: self.grid.free_set().highest_acquired(),
+                        ..CheckpointRoot::EMPTY
+                    };
+                    CheckpointStage::Draining { root, mark: self.grid.write_mark() }
+                }
+                CheckpointStage::Draining { root, mark } => {
+                    if !self.grid.written_below(mark) {
+                        return Fetch::Wait;
+                    }
+                    self.grid.sync_start();
+                    CheckpointStage::Syncing { root }
+                }
+                CheckpointStage::Syncing { root } => {
+                    if !self.grid.sync_done() {
+                        return Fetch::Wait;
+                    }
+                    self.checkpoint = CheckpointStage::Idle;
+                    return Fetch::Ready(root);
+                }
+            }
+        }
+    }
+
+    /// Is a checkpoint being written?
+    #[must_use]
+    pub fn checkpoint_in_progress(&self) -> bool {
+        self.checkpoint != CheckpointStage::Idle
+    }
+
+    /// Blocks that the last durable checkpoint doesn't need become free. Must be called at a fixed
+    /// op, the same on every replica.
+    pub fn release_staged(&mut self) {
+        self.grid.release_staged();
+    }
+
+    // Opening.
+
+    /// Begins to open the checkpoint that the superblock names, or an empty store.
+    ///
+    /// # Errors
+    /// When the root can't be right.
+    ///
+    /// # Panics
+    /// When the store was opened before.
+    pub fn open(&mut self, root: CheckpointRoot) -> Result<(), OpenError> {
+        assert!(matches!(self.opening, OpenStage::Closed), "a store is opened once");
+        self.opening = if root.is_empty() {
+            OpenStage::Room
+        } else {
+            let reader = BlobReader::new(root, &mut self.blob)
+                .map_err(|error| OpenError::Root { root, error })?;
+            OpenStage::Blob(root, reader)
+        };
+        Ok(())
+    }
+
+    /// Goes on with opening. Call until ready; then [`Store::opened_extra`] gives what the layers
+    /// above had put into the checkpoint.
+    pub fn open_step(&mut self) -> Fetch<Result<(), OpenError>> {
+        loop {
+            match &mut self.opening {
+                OpenStage::Closed => panic!("open() comes first"),
+                OpenStage::Blob(root, reader) => {
+                    let root = *root;
+                    if let Err(error) = ready!(reader.step(&mut self.grid, &mut self.blob)) {
+                        return Fetch::Ready(Err(OpenError::Root { root, error }));
+                    }
+                    if let Err(error) = self.decode_blob() {
+                        return Fetch::Ready(Err(error));
+                    }
+                    self.opening = OpenStage::Logs(root);
+                }
+                OpenStage::Logs(root) => {
+                    let root = *root;
+                    if let Err(error) = ready!(self.open_logs()) {
+                        return Fetch::Ready(Err(OpenError::Root { root, error }));
+                    }
+                    if let Err(error) = self.index_again() {
+                        return Fetch::Ready(Err(error));
+                    }
+                    self.opening = OpenStage::Room;
+                }
+                OpenStage::Room => {
+                    ready!(self.make_room());
+                    self.opening = OpenStage::Open;
+                }
+                OpenStage::Open => return Fetch::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// What the layers above had put into the checkpoint that was opened; empty for a new store.
+    #[must_use]
+    pub fn opened_extra(&self) -> &[u8] {
+        assert!(matches!(self.opening, OpenStage::Open), "after opening");
+        &self.blob.blob()[self.blob_extra.0..self.blob_extra.1]
+    }
+
+    fn decode_blob(&mut self) -> Result<(), OpenError> {
+        let blob = self.blob.blob();
+        let part = |part: &'static str| move |error| OpenError::Part { part, error };
+        let mut reader = Reader::new(blob);
+        let header = reader.read::<BlobHeader>("blob header").map_err(part("header"))?;
+        let left = count_of(blob.len() - BLOB_HEADER_SIZE);
+        let extra_max = count_of(self.blob_extra_max);
+        let sizes = header.extra_size <= extra_max.min(left)
+            && header.store_size <= left - header.extra_size;
+        require(sizes, "size of a part", header.extra_size, "within the blob")
+            .map_err(part("header"))?;
+        self.maxima = header.maxima;
+        let extra_end = BLOB_HEADER_SIZE + index_of(header.extra_size);
+        self.blob_extra = (BLOB_HEADER_SIZE, extra_end);
+        let mut bytes = &blob[extra_end..];
+        bytes = &bytes[self.transfers.decode(bytes).map_err(part("transfers log"))?..];
+        bytes = &bytes[self.balances.decode(bytes).map_err(part("balances log"))?..];
+        bytes = &bytes[self.accounts.decode(bytes).map_err(part("accounts log"))?..];
+        bytes = &bytes[self.events.decode(bytes).map_err(part("events manifest"))?..];
+        bytes = &bytes[self.account_table.decode(bytes).map_err(part("accounts manifest"))?..];
+        self.grid.free_set_decode(bytes).map_err(part("free set"))?;
+        let aligned = self.transfers.rows() == self.balances.rows();
+        require(aligned, "rows of balances", self.balances.rows(), "those of transfers")
+            .map_err(part("balances log"))?;
+        let sealed = sealed_rows(&self.transfers);
+        if self.transfers.rows() > sealed {
+            push_bounded(&mut self.boundaries, (sealed, header.tail_keys));
+        }
+        let sealed = sealed_rows(&self.accounts);
+        if self.accounts.rows() > sealed {
+            push_bounded(&mut self.account_boundaries, (sealed, header.account_tail_keys));
+        }
+        Ok(())
+    }
+
+    fn open_logs(&mut self) -> Fetch<Result<(), DecodeError>> {
+        let watermark = self.events.watermark();
+        if let Err(error) = ready!(self.transfers.open_step(&mut self.grid, watermark)) {
+            return Fetch::Ready(Err(error));
+        }
+        if let Err(error) = ready!(self.balances.open_step(&mut self.grid, watermark)) {
+            return Fetch::Ready(Err(error));
+        }
+        let watermark = self.account_table.watermark();
+        self.accounts.open_step(&mut self.grid, watermark)
+    }
+
+    /// Makes the entries of all rows that are in no run yet.
+    fn index_again(&mut self) -> Result<(), OpenError> {
+        let rows = self.transfers.rows();
+        self.events.reindex_begin();
+        for row in self.events.watermark()..rows {
+            let transfer = *self.transfer_recent(row).expect("unflushed rows were read");
+            let balances = *self.balances_recent(row).expect("unflushed rows were read");
+            let error = OpenError::Index { tag: "event kinds" };
+            let kind = balances.event_kind().ok_or(error)?;
+            self.insert_points(row, transfer.id, kind, balances.pending_row());
+            if kind != EventKind::Expired {
+                self.events.extend_bounds(row, event_tag::ID, transfer.id);
+            }
+            self.index_event(row, &transfer, kind);
+        }
+        self.events.reindex_end(rows).map_err(|tag| OpenError::Index { tag })?;
+        for row in self.events.watermark()..rows {
+            let transfer = *self.transfer_recent(row).expect("unflushed rows were read");
+            if transfer.ledger != 0 {
+                self.spill_account(transfer.debit_account_id, row);
+                self.spill_account(transfer.credit_account_id, row);
+            }
+        }
+        self.events_indexed = rows;
+        self.index_accounts_again()
+    }
+
+    fn index_accounts_again(&mut self) -> Result<(), OpenError> {
+        let rows = self.accounts.rows();
+        self.account_table.reindex_begin();
+        for row in self.account_table.watermark()..rows {
+            let account = *self.account_recent(row).expect("unflushed rows were read");
+            let hash = self.hash(account_tag::ID, account.id);
+            self.account_table.unique_insert(account_tag::ID, hash, row);
+            self.index_account(row, &account);
+        }
+        self.accounts_indexed = rows;
+        self.account_table.reindex_end(rows).map_err(|tag| OpenError::Index { tag })
+    }
+}
+
+/// Rows in full blocks, all of which are sealed once an op has ended.
+fn sealed_rows(log: &Log) -> u64 {
+    log.rows() - log.rows() % log.packing().per_block()
+}
+
+/// Keys of the block that begins at `row`.
+fn keys_of(boundaries: &[(u64, [u64; 2])], row: u64) -> [u64; 2] {
+    let found = boundaries.iter().find(|(first_row, _)| *first_row == row);
+    found.expect("the first row of every unsealed block was noted").1
+}
+
+/// Appends to a list that never grows beyond the room it was given.
+fn push_bounded<T>(list: &mut Vec<T>, item: T) {
+    assert!(list.len() < list.capacity(), "the list has room for an op");
+    list.push(item);
+}

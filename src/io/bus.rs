@@ -125,8 +125,11 @@ pub struct BusOptions {
     pub connections_max: u32,
     /// Our cluster.
     pub cluster: u128,
-    /// Messages of the pool that are left to the replica.
+    /// Messages of the pool that are always left to the replica.
     pub pool_reserve: u32,
+    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving at a time: so many messages of the
+    /// pool the bus holds at most beside those it was given to send.
+    pub large_frames_max: u32,
     /// Messages that may wait for all peers together.
     pub sends_total_max: u32,
 }
@@ -138,8 +141,8 @@ enum Place {
     Away,
     /// In the queue of those with something to look at.
     Ready,
-    /// It needs a message of the pool.
-    WaitsForBuffer,
+    /// It needs a message of the pool, perhaps for a large frame that is arriving.
+    WaitsForBuffer { large: bool },
     /// Its peer must first take replies.
     WaitsForSends,
 }
@@ -225,6 +228,9 @@ pub struct Bus {
     waiting_count: u32,
     /// Where to look for the next of them.
     waiting_cursor: u32,
+    /// Large frames that are arriving.
+    large_frames: u32,
+    large_frames_max: u32,
     sends_total: u32,
     sends_total_max: u32,
     accept_in_flight: bool,
@@ -251,6 +257,7 @@ impl Bus {
     /// If the options allow no connection or no sending.
     pub fn new(options: &BusOptions, pool: Pool) -> Result<Bus, BusError> {
         assert!(options.connections_max > 0);
+        assert!(options.large_frames_max > 0);
         assert!(options.sends_total_max > 0);
         let failure = |error| BusError::Listen { address: options.listen, error };
         let listener = TcpListener::bind(options.listen).map_err(failure)?;
@@ -280,6 +287,8 @@ impl Bus {
             ready: Queue::new(to_index(options.connections_max)),
             waiting_count: 0,
             waiting_cursor: 0,
+            large_frames: 0,
+            large_frames_max: options.large_frames_max,
             sends_total: 0,
             sends_total_max: options.sends_total_max,
             accept_in_flight: false,
@@ -443,7 +452,13 @@ impl Bus {
                 connection.place = Place::WaitsForSends;
                 continue;
             }
-            match connection.receiver.next(&self.rules) {
+            let held = connection.receiver.holds_buffer();
+            let step = connection
+                .receiver
+                .next(&self.rules, held || self.large_frames < self.large_frames_max);
+            self.large_frames += u32::from(connection.receiver.holds_buffer());
+            self.large_frames -= u32::from(held);
+            match step {
                 Step::Message(message) => {
                     connection.place = Place::Ready;
                     self.ready.push(index);
@@ -452,8 +467,8 @@ impl Bus {
                     return Some((ConnectionId { index, generation }, message));
                 }
                 Step::NeedBytes => self.receive(ring, index),
-                Step::NeedBuffer => {
-                    connection.place = Place::WaitsForBuffer;
+                Step::NeedBuffer { large } => {
+                    connection.place = Place::WaitsForBuffer { large };
                     self.waiting_count += 1;
                 }
                 Step::Broken(error) => {
@@ -471,8 +486,7 @@ impl Bus {
         if self.stopping {
             return None;
         }
-        if self.waiting_count > 0 && self.rules.has_buffer() {
-            let index = self.next_waiting();
+        if let Some(index) = self.next_waiting() {
             self.leave_waiting(index);
             return Some(index);
         }
@@ -483,22 +497,27 @@ impl Bus {
         Some(index)
     }
 
-    /// The next connection after the cursor that waits for a message of the pool.
-    fn next_waiting(&mut self) -> u32 {
+    /// The next connection after the cursor that waits for a message of the pool and can have it.
+    fn next_waiting(&mut self) -> Option<u32> {
+        if self.waiting_count == 0 || !self.rules.has_buffer() {
+            return None;
+        }
+        let large_allowed = self.large_frames < self.large_frames_max;
         for _ in 0..self.connections.len() {
             let index = self.waiting_cursor;
             let next = to_index(index) + 1;
             self.waiting_cursor = if next == self.connections.len() { 0 } else { index + 1 };
-            if self.connections[to_index(index)].place == Place::WaitsForBuffer {
-                return index;
+            match self.connections[to_index(index)].place {
+                Place::WaitsForBuffer { large } if large_allowed || !large => return Some(index),
+                _ => {}
             }
         }
-        panic!("there are as many waiting connections as counted");
+        None
     }
 
     fn leave_waiting(&mut self, index: u32) {
         let connection = &mut self.connections[to_index(index)];
-        assert!(connection.place == Place::WaitsForBuffer);
+        assert!(matches!(connection.place, Place::WaitsForBuffer { .. }));
         assert!(self.waiting_count > 0);
         connection.place = Place::Away;
         self.waiting_count -= 1;
@@ -666,7 +685,7 @@ impl Bus {
         connection.sends.clear();
         self.note_sends_gone(unsent);
         match self.connections[to_index(index)].place {
-            Place::WaitsForBuffer => self.leave_waiting(index),
+            Place::WaitsForBuffer { .. } => self.leave_waiting(index),
             Place::WaitsForSends => self.connections[to_index(index)].place = Place::Away,
             // It is met in the queue.
             Place::Ready | Place::Away => {}
@@ -683,6 +702,7 @@ impl Bus {
         }
         connection.stream = None;
         connection.generation = connection.generation.wrapping_add(1);
+        self.large_frames -= u32::from(connection.receiver.holds_buffer());
         connection.receiver.reset();
         connection.closing = false;
         self.free.push(index);

@@ -25,6 +25,7 @@ impl World {
             connections_max,
             cluster: CLUSTER,
             pool_reserve,
+            large_frames_max: 3,
             sends_total_max: 32,
         };
         let mut bus = Bus::new(&options, pool.clone()).unwrap();
@@ -308,6 +309,30 @@ fn stalled_senders() {
     drop(idle);
 }
 
+/// Goal: no more large frames arrive at a time than may; the others wait their turn, small frames
+/// pass, and in the end all arrive.
+#[test]
+fn large_frames_in_turn() {
+    let mut world = World::new(8, 16, 0);
+    let large = frame(5, CLUSTER, 150_000, 1);
+    let mut peers: Vec<TcpStream> = (0..5).map(|_| world.connect()).collect();
+    for peer in &mut peers {
+        peer.write_all(&large[..100_000]).unwrap();
+    }
+    world.run_until("two wait", |world| world.bus.waiting_count == 2);
+    assert_eq!(world.bus.large_frames, 3);
+    assert_eq!(world.pool.available(), 13);
+    let mut other = world.connect();
+    other.write_all(&frame(5, CLUSTER, 300, 1)).unwrap();
+    world.run_until("the small one", |world| world.inbox.len() == 1);
+    for peer in &mut peers {
+        peer.write_all(&large[100_000..]).unwrap();
+    }
+    world.run_until("all", |world| world.inbox.len() == 6);
+    assert!(world.inbox[1..].iter().all(|(_, message)| message.bytes() == large));
+    assert_eq!(world.bus.large_frames, 0);
+}
+
 /// Goal: once warm, receiving and sending allocate nothing.
 #[test]
 fn no_allocation() {
@@ -336,6 +361,67 @@ fn no_allocation() {
 /// A damaged header without a vector.
 fn vec_free_frame() -> [u8; 256] {
     [7; 256]
+}
+
+/// Numbers that look random, always the same ones.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Goal: whatever mixture of good frames, garbage, pieces, and disconnections at any moment comes
+/// from many peers, every buffer and every place is free in the end and the bus still serves.
+#[test]
+fn chaos() {
+    let mut world = World::new(6, 6, 1);
+    world.echo = true;
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let mut peers: Vec<TcpStream> = Vec::new();
+    for _ in 0..1_500 {
+        let choice = numbers.below(10);
+        if peers.len() < 9 && choice < 3 {
+            let peer = world.connect();
+            peer.set_nonblocking(true).unwrap();
+            peers.push(peer);
+        } else if !peers.is_empty() {
+            let index =
+                usize::try_from(numbers.below(u64::try_from(peers.len()).unwrap())).unwrap();
+            let size = [256, 300, 5_000, 70_000, 300_000][usize::try_from(choice % 5).unwrap()];
+            let mut bytes = frame(5, CLUSTER, size, u8::try_from(choice).unwrap());
+            if numbers.below(8) == 0 {
+                let place = usize::try_from(numbers.below(u64::from(size))).unwrap();
+                bytes[place] ^= 1;
+            }
+            let length = usize::try_from(numbers.below(u64::from(size)) + 1).unwrap();
+            let whole = numbers.below(3) > 0;
+            // Errors and short writes belong to the chaos.
+            let _ = peers[index].write(if whole { &bytes } else { &bytes[..length] });
+            let _ = peers[index].read(&mut [0; 4096]);
+            if numbers.below(6) == 0 {
+                drop(peers.swap_remove(index));
+            }
+        }
+        world.step();
+    }
+    peers.clear();
+    world.run_until("all gone", |world| world.bus.connections_open() == 0);
+    assert_eq!(world.pool.available(), 6);
+    assert_eq!(world.bus.sends_pending(), 0);
+    assert_eq!(world.bus.waiting_count, 0);
+    assert_eq!(world.bus.large_frames, 0);
+    assert!(world.bus.ready.is_empty());
+    let counters = world.bus.counters();
+    assert!(counters.received > 100 && counters.broken > 10, "{counters:?}");
+    let mut peer = world.connect();
+    peer.write_all(&frame(5, CLUSTER, 300, 1)).unwrap();
+    let sent = counters.sent;
+    world.run_until("served", |world| world.bus.counters().sent > sent);
 }
 
 /// Goal: a stopped bus accepts and reads nothing more.
@@ -382,6 +468,7 @@ fn port_in_use() {
         connections_max: 1,
         cluster: 0,
         pool_reserve: 0,
+        large_frames_max: 1,
         sends_total_max: 1,
     };
     let error = Bus::new(&options, world.pool.clone()).unwrap_err().to_string();

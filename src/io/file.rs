@@ -15,6 +15,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::protocol::{AlignedMemory, SECTOR_SIZE, to_index};
+use crate::storage::Zones;
+use crate::vsr::superblock::{COPIES, COPY_SIZE, choose};
+use crate::vsr::{FormatStep, Genesis, Superblock, SuperblockError, format};
 
 /// Bytes per write of a fresh file.
 const CHUNK_SIZE: usize = 1 << 20;
@@ -60,6 +63,8 @@ pub enum FileErrorKind {
         /// Bytes the file needs.
         needed: u64,
     },
+    /// Its superblock cannot be believed.
+    Superblock(Box<SuperblockError>),
     /// The system refused the named step for another reason.
     System {
         /// What was tried.
@@ -110,6 +115,7 @@ impl fmt::Display for FileError {
                 "{path} needs {needed} bytes and the file system has no room for them: free some \
                  space, or choose another place"
             ),
+            FileErrorKind::Superblock(error) => write!(formatter, "{path}: {error}"),
             FileErrorKind::System { step, error } => {
                 write!(formatter, "{path}: cannot {step}: {error}; {}", remedy(error))
             }
@@ -175,6 +181,36 @@ pub enum Step<'a> {
     },
     /// Make all steps before this one durable.
     Sync,
+}
+
+impl<'a> From<&'a FormatStep> for Step<'a> {
+    fn from(step: &'a FormatStep) -> Step<'a> {
+        match step {
+            FormatStep::Zero { offset, length } => Step::Zero { offset: *offset, length: *length },
+            FormatStep::Write { offset, bytes } => Step::Write { offset: *offset, bytes },
+            FormatStep::Sync => Step::Sync,
+        }
+    }
+}
+
+/// Creates the data file of a new replica.
+///
+/// # Errors
+///
+/// See [`DataFile::format`].
+///
+/// # Panics
+///
+/// If the geometry is not valid.
+pub fn format_data_file(
+    path: &Path,
+    genesis: &Genesis,
+    development: bool,
+) -> Result<(), FileError> {
+    let size = Zones::new(&genesis.config).file_size(0);
+    let steps = format(genesis);
+    let steps: Vec<Step<'_>> = steps.iter().map(Step::from).collect();
+    DataFile::format(path, size, &steps, development)
 }
 
 impl DataFile {
@@ -373,6 +409,33 @@ impl DataFile {
         Ok(memory)
     }
 
+    /// The superblock to believe: it tells the cluster and the geometry. For before the replica is
+    /// made, which reads it again for itself.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or there is none to believe.
+    ///
+    /// # Panics
+    ///
+    /// Never: what is read is aligned.
+    pub fn superblock(&self) -> Result<Box<Superblock>, FileError> {
+        let size = u32::try_from(COPIES * COPY_SIZE).expect("the copies are small");
+        let actual = self.size;
+        if actual < u64::from(size) {
+            let expected = u64::from(size);
+            return Err(failure(&self.path, FileErrorKind::TooShort { actual, expected }));
+        }
+        let memory = self.read(0, size)?;
+        let copies: [_; COPIES] =
+            std::array::from_fn(|copy| Ok(&memory[copy * COPY_SIZE..(copy + 1) * COPY_SIZE]));
+        let mut chosen = Superblock::blank();
+        match choose(&copies, &mut chosen) {
+            Ok(_) => Ok(chosen),
+            Err(error) => Err(failure(&self.path, FileErrorKind::Superblock(Box::new(error)))),
+        }
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
         assert!(offset.is_multiple_of(SECTOR_SIZE_U64));
         assert!(to_u64(bytes.len()).is_multiple_of(SECTOR_SIZE_U64));
@@ -419,6 +482,7 @@ fn to_u64(length: usize) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::storage::Config;
 
     /// A path in the temporary directory, removed when dropped.
     pub(crate) struct TemporaryPath(pub PathBuf);
@@ -466,6 +530,31 @@ pub(crate) mod tests {
         assert!(file.read((2 << 20) + 4096, 4096).unwrap().iter().all(|byte| *byte == 0));
         let past = file.read(3 << 20, 4096).unwrap_err();
         assert!(past.to_string().contains("cannot read the file"), "{past}");
+    }
+
+    /// Goal: a formatted file tells its cluster and geometry; one of zeros, or too short, does not.
+    #[test]
+    fn superblock() {
+        let path = TemporaryPath::new("superblock");
+        let genesis =
+            Genesis { cluster: 77, config: Config::testing(), replica: 0, replica_count: 1 };
+        format_data_file(&path.0, &genesis, true).unwrap();
+        let file = DataFile::open(&path.0, 0, true).unwrap();
+        let superblock = file.superblock().unwrap();
+        assert_eq!(superblock.cluster, 77);
+        assert_eq!(superblock.config, Config::testing());
+        assert!(matches!(
+            format_data_file(&path.0, &genesis, true).unwrap_err().kind,
+            FileErrorKind::Exists
+        ));
+        let empty = TemporaryPath::new("superblock-zeros");
+        format_zero(&empty.0).unwrap();
+        let error = DataFile::open(&empty.0, 0, true).unwrap().superblock().unwrap_err();
+        assert!(matches!(error.kind, FileErrorKind::Superblock(_)), "{error}");
+        fs::write(&path.0, vec![0; 4096]).unwrap();
+        drop(file);
+        let error = DataFile::open(&path.0, 0, true).unwrap().superblock().unwrap_err();
+        assert!(matches!(error.kind, FileErrorKind::TooShort { actual: 4096, .. }), "{error}");
     }
 
     /// Goal: an existing file, empty or not, is never overwritten and stays as it was.

@@ -105,7 +105,10 @@ pub enum Step {
     /// More bytes are needed: see [`Receiver::take_target`].
     NeedBytes,
     /// A message of the pool is needed and none is to be had: try again later.
-    NeedBuffer,
+    NeedBuffer {
+        /// It is for a frame that would arrive directly in it.
+        large: bool,
+    },
     /// The stream cannot be followed any further.
     Broken(FrameError),
 }
@@ -172,12 +175,13 @@ impl Receiver {
         self.partial.is_some()
     }
 
-    /// Looks at what has been received.
+    /// Looks at what has been received. Unless `large_allowed`, no message is taken for a frame
+    /// that is yet to arrive.
     ///
     /// # Panics
     ///
     /// If a buffer is given away.
-    pub fn next(&mut self, rules: &Rules) -> Step {
+    pub fn next(&mut self, rules: &Rules, large_allowed: bool) -> Step {
         loop {
             if self.partial.is_some() {
                 match self.advance_partial() {
@@ -203,7 +207,8 @@ impl Receiver {
             let size = header.frame.size;
             self.large = size > self.small_size;
             if self.large {
-                let Some(buffer) = rules.acquire() else { return Step::NeedBuffer };
+                let buffer = if large_allowed { rules.acquire() } else { None };
+                let Some(buffer) = buffer else { return Step::NeedBuffer { large: true } };
                 self.partial = Some(Partial { buffer: Some(buffer), filled: 0, size });
                 continue;
             }
@@ -215,7 +220,9 @@ impl Receiver {
                 return Step::Broken(FrameError::BodyChecksum);
             }
             if Command::try_from(header.frame.command).is_ok() {
-                let Some(mut buffer) = rules.acquire() else { return Step::NeedBuffer };
+                let Some(mut buffer) = rules.acquire() else {
+                    return Step::NeedBuffer { large: false };
+                };
                 buffer.bytes_mut()[..frame.len()].copy_from_slice(frame);
                 self.start += size;
                 return Step::Message(Message(buffer));
@@ -345,9 +352,9 @@ pub(crate) mod tests {
         let mut frames = Vec::new();
         let mut rest = bytes;
         loop {
-            match receiver.next(rules) {
+            match receiver.next(rules, true) {
                 Step::Message(message) => frames.push(message.bytes().to_vec()),
-                Step::NeedBuffer => panic!("the pool is large enough"),
+                Step::NeedBuffer { .. } => panic!("the pool is large enough"),
                 Step::Broken(error) => return Err(error),
                 Step::NeedBytes if rest.is_empty() => return Ok(frames),
                 Step::NeedBytes => {
@@ -480,11 +487,18 @@ pub(crate) mod tests {
             let count = bytes.len().min(to_index(part.length));
             buffer.bytes_mut()[..count].copy_from_slice(&bytes[..count]);
             receiver.received(buffer, to_size(count));
-            assert!(matches!(receiver.next(&rules), Step::NeedBuffer));
-            assert!(matches!(receiver.next(&rules), Step::NeedBuffer));
+            let large = size > 4096;
+            for _ in 0..2 {
+                let step = receiver.next(&rules, true);
+                assert!(matches!(step, Step::NeedBuffer { large: found } if found == large));
+            }
             assert!(receiver.is_partial());
             assert!(!receiver.holds_buffer());
             drop(held);
+            if large {
+                let step = receiver.next(&rules, false);
+                assert!(matches!(step, Step::NeedBuffer { large: true }));
+            }
             let found = feed(&mut receiver, &rules, &bytes[count..], 999).unwrap();
             assert_eq!(found, [bytes]);
         }

@@ -1,13 +1,16 @@
 //! The real world: `io_uring` event loop, data file, message bus, clock, allocator, worker.
 //!
 //! Everything the core must not touch is here: descriptors, threads, time, the process's memory.
-//! The core states what it wants in its outbox; the event loop drains it into ring, bus and worker
-//! and hands back what happened. Not covered: any decision about the ledger's content.
+//! The core states what it wants in its outbox; [`server`] drains it into [`ring`], [`bus`] and
+//! [`worker`] and hands back what happened. Not covered: any decision about the ledger's content.
 
 pub mod allocator;
+pub mod bus;
+pub mod clock;
 pub mod file;
 pub mod framing;
 pub mod memory;
 pub mod ring;
+pub mod server;
 pub mod socket;
 pub mod worker;

@@ -23,7 +23,7 @@ use super::socket::EndSignals;
 use super::worker::Worker;
 use crate::protocol::{Message, Pool};
 use crate::storage::{DiskDone, Job, StorageOutbox};
-use crate::vsr::{ConnectionId, Now};
+use crate::vsr::{ConnectionId, Now, Replica, StateMachine, Status};
 
 /// Client connections at a time: a session for each and some to spare.
 pub const CONNECTIONS_MAX: u32 = 80;
@@ -36,6 +36,8 @@ const WATCHES_MAX: u32 = 3;
 
 /// What the loop drives: a replica, or a stand-in in tests.
 pub trait Core {
+    /// The loop starts.
+    fn open(&mut self, now: Now);
     /// A message has arrived; its frame is valid.
     fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now);
     /// A disk request has ended.
@@ -54,6 +56,48 @@ pub trait Core {
     fn is_ready(&self) -> bool;
     /// Whether it cannot go on.
     fn is_fatal(&self) -> bool;
+}
+
+impl<M: StateMachine> Core for Replica<M> {
+    fn open(&mut self, now: Now) {
+        Replica::open(self, now);
+    }
+
+    fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now) {
+        Replica::on_message(self, connection, message, now);
+    }
+
+    fn on_disk_done(&mut self, done: DiskDone, now: Now) {
+        Replica::on_disk_done(self, done, now);
+    }
+
+    fn on_job_done(&mut self, job: Job, now: Now) {
+        Replica::on_job_done(self, job, now);
+    }
+
+    fn tick(&mut self, now: Now) {
+        Replica::tick(self, now);
+    }
+
+    fn storage_outbox(&mut self) -> &mut StorageOutbox {
+        &mut self.outbox.storage
+    }
+
+    fn next_send(&mut self) -> Option<(ConnectionId, Message)> {
+        self.outbox.sends.pop()
+    }
+
+    fn next_close(&mut self) -> Option<ConnectionId> {
+        self.outbox.closes.pop()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.status() == Status::Normal
+    }
+
+    fn is_fatal(&self) -> bool {
+        self.status() == Status::Fatal
+    }
 }
 
 /// What the server needs to know.
@@ -235,6 +279,7 @@ impl<C: Core> Server<C> {
         if let Some(input) = &self.input {
             self.ring.watch(input.as_fd(), Watch::Input);
         }
+        self.core.open(self.clock.now());
         self.drain();
         loop {
             let elapsed_ns = self.clock.monotonic_ns();
@@ -388,6 +433,7 @@ mod tests {
     use crate::io::bus::resolve;
     use crate::io::file::tests::TemporaryPath;
     use crate::io::framing::tests::{CLUSTER, frame};
+    use crate::io::socket::tests::raise_terminate;
     use crate::protocol::{Buffer, MESSAGE_SIZE_MAX, to_index};
     use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken, Queue};
     use std::net::TcpStream;
@@ -415,7 +461,7 @@ mod tests {
                 closes: Queue::new(4),
                 slots: vec![None; 4],
                 blocks: Pool::new("blocks", 8, SLOT_SIZE),
-                ticks_until_ready: 2,
+                ticks_until_ready: 3,
                 fatal: false,
                 allocations: 0,
             }
@@ -435,13 +481,16 @@ mod tests {
     }
 
     impl Core for EchoFromDisk {
+        fn open(&mut self, _now: Now) {
+            assert_eq!(self.ticks_until_ready, 3);
+            self.ticks_until_ready = 2;
+        }
+
         fn on_message(&mut self, connection: ConnectionId, message: Message, _now: Now) {
             match message.size() {
                 256 => return self.closes.push(connection),
-                257 => {
-                    self.fatal = true;
-                    return;
-                }
+                257 => return self.fatal = true,
+                258 => return raise_terminate(),
                 _ => {}
             }
             let slot = self.slots.iter().position(Option::is_none).unwrap();
@@ -494,7 +543,11 @@ mod tests {
         }
     }
 
-    fn server(path: &TemporaryPath, input: Option<OwnedFd>) -> (Server<EchoFromDisk>, String) {
+    fn server(
+        path: &TemporaryPath,
+        input: Option<OwnedFd>,
+        signals: bool,
+    ) -> (Server<EchoFromDisk>, String) {
         DataFile::format(&path.0, 4 * u64::from(SLOT_SIZE), &[], true).unwrap();
         let options = ServerOptions {
             bus: BusOptions {
@@ -502,13 +555,14 @@ mod tests {
                 connections_max: CONNECTIONS_MAX,
                 cluster: CLUSTER,
                 pool_reserve: 0,
+                large_frames_max: 2,
                 sends_total_max: 8,
             },
             disk_requests_max: 2,
             jobs_max: 1,
             print_port: false,
             input,
-            signals: false,
+            signals,
             freeze: false,
         };
         let mut report = Vec::new();
@@ -527,7 +581,7 @@ mod tests {
     fn echo_from_disk() {
         let path = TemporaryPath::new("server-echo");
         let (reader, mut writer) = io::pipe().unwrap();
-        let (mut server, report) = server(&path, Some(reader.into()));
+        let (mut server, report) = server(&path, Some(reader.into()), false);
         assert!(report.contains("messages") && report.contains("receive buffers"), "{report}");
         let address = server.address();
         let peer = std::thread::spawn(move || {
@@ -554,10 +608,26 @@ mod tests {
     #[test]
     fn fatal_ends() {
         let path = TemporaryPath::new("server-fatal");
-        let (mut server, _) = server(&path, None);
+        let (mut server, _) = server(&path, None, false);
         let mut peer = TcpStream::connect(server.address()).unwrap();
         peer.write_all(&frame(5, CLUSTER, 257, 0)).unwrap();
         assert_eq!(server.run().unwrap(), ExitReason::Fatal);
         assert!(server.core().fatal);
+    }
+
+    /// Goal: a signal ends the loop in good order: what was asked before is still answered.
+    #[test]
+    fn signal_ends() {
+        let path = TemporaryPath::new("server-signal");
+        let (mut server, _) = server(&path, None, true);
+        let mut peer = TcpStream::connect(server.address()).unwrap();
+        let question = frame(5, CLUSTER, 1_000, 7);
+        let bytes = [question.clone(), frame(5, CLUSTER, 258, 0)].concat();
+        peer.write_all(&bytes).unwrap();
+        assert_eq!(server.run().unwrap(), ExitReason::Signal(15));
+        drop(server);
+        let mut answer = Vec::new();
+        peer.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, question);
     }
 }

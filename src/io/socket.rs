@@ -197,9 +197,16 @@ pub fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+
+    /// Sends SIGTERM to the calling thread, which must have blocked it.
+    pub(crate) fn raise_terminate() {
+        // SAFETY: raising a signal in the calling thread, which blocks it, has no other effect.
+        let result = unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
+        assert_eq!(result, 0);
+    }
 
     /// Goal: a connection has the options set on its listener.
     #[test]
@@ -236,9 +243,7 @@ mod tests {
     fn end_signals() {
         let signals = EndSignals::new().unwrap();
         assert_eq!(signals.take(), None);
-        // SAFETY: raising a signal in the calling thread, which blocks it, has no other effect.
-        let result = unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
-        assert_eq!(result, 0);
+        raise_terminate();
         assert_eq!(signals.take(), Some(libc::SIGTERM));
         assert_eq!(signals.take(), None);
     }

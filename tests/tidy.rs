@@ -1,6 +1,7 @@
 //! Style that no lint checks: see `docs/TIGERSTYLE.md`. Goal of each test: name the file and line
 //! that breaks a rule, and what to do instead.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +43,7 @@ fn check(rule: &str, breaks: impl Fn(&Path, &str) -> bool) {
     for (path, text) in sources() {
         for (index, line) in text.lines().enumerate() {
             if breaks(&path, line) {
-                found += &format!("{}:{}: {line}\n", path.display(), index + 1);
+                writeln!(found, "{}:{}: {line}", path.display(), index + 1).expect("to a string");
             }
         }
     }
@@ -115,7 +116,7 @@ fn the_core_knows_no_world() {
         for (index, line) in production.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             if banned.iter().any(|name| code.contains(name)) {
-                found += &format!("{}:{}: {line}\n", path.display(), index + 1);
+                writeln!(found, "{}:{}: {line}", path.display(), index + 1).expect("to a string");
             }
         }
     }
@@ -136,7 +137,7 @@ fn dependencies_point_one_way() {
         for (folder, banned) in above {
             if path.starts_with(folder) {
                 for name in banned.iter().filter(|name| production.contains(**name)) {
-                    found += &format!("{} uses {name}\n", path.display());
+                    writeln!(found, "{} uses {name}", path.display()).expect("to a string");
                 }
             }
         }

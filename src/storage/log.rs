@@ -486,7 +486,7 @@ mod tests {
             self.settle();
             let mut bytes = Vec::new();
             self.log.encode(&mut bytes);
-            assert!(bytes.len() <= self.log.encoded_size());
+            assert!(bytes.len() <= self.log.encoded_size_max());
             self.grid.free_set_encode(&mut bytes);
             bytes
         }

@@ -57,8 +57,10 @@ pub(super) fn blob_size_max(
 pub enum OpenError {
     /// The superblock's checkpoint root makes no sense.
     Root {
-        /// The root.
-        root: CheckpointRoot,
+        /// Op of the checkpoint.
+        op: u64,
+        /// Address of its index block.
+        address: u64,
         /// What is wrong with it.
         error: DecodeError,
     },
@@ -79,11 +81,9 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root { root, error } => write!(
-                formatter,
-                "the checkpoint of op {} in grid block {}: {error}",
-                root.op, root.index.address
-            ),
+            Self::Root { op, address, error } => {
+                write!(formatter, "the checkpoint of op {op} in grid block {address}: {error}")
+            }
             Self::Part { part, error } => write!(formatter, "the checkpoint's {part}: {error}"),
             Self::Index { tag } => {
                 write!(formatter, "the index of {tag} was made for other rows than the log's")
@@ -93,6 +93,12 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+impl OpenError {
+    fn root(root: &CheckpointRoot, error: DecodeError) -> Self {
+        Self::Root { op: root.op, address: root.index.address, error }
+    }
+}
 
 impl Maxima {
     fn note_event(&mut self, transfer: &Transfer, kind: EventKind) {
@@ -374,7 +380,7 @@ impl Store {
             OpenStage::Room
         } else {
             let reader = BlobReader::new(root, &mut self.blob)
-                .map_err(|error| OpenError::Root { root, error })?;
+                .map_err(|error| OpenError::root(&root, error))?;
             OpenStage::Blob(root, reader)
         };
         Ok(())
@@ -382,6 +388,9 @@ impl Store {
 
     /// Goes on with opening. Call until ready; then [`Store::opened_extra`] gives what the layers
     /// above had put into the checkpoint.
+    ///
+    /// # Panics
+    /// When [`Store::open`] was not called.
     pub fn open_step(&mut self) -> Fetch<Result<(), OpenError>> {
         loop {
             match &mut self.opening {
@@ -389,7 +398,7 @@ impl Store {
                 OpenStage::Blob(root, reader) => {
                     let root = *root;
                     if let Err(error) = ready!(reader.step(&mut self.grid, &mut self.blob)) {
-                        return Fetch::Ready(Err(OpenError::Root { root, error }));
+                        return Fetch::Ready(Err(OpenError::root(&root, error)));
                     }
                     if let Err(error) = self.decode_blob() {
                         return Fetch::Ready(Err(error));
@@ -399,7 +408,7 @@ impl Store {
                 OpenStage::Logs(root) => {
                     let root = *root;
                     if let Err(error) = ready!(self.open_logs()) {
-                        return Fetch::Ready(Err(OpenError::Root { root, error }));
+                        return Fetch::Ready(Err(OpenError::root(&root, error)));
                     }
                     if let Err(error) = self.index_again() {
                         return Fetch::Ready(Err(error));
@@ -416,6 +425,9 @@ impl Store {
     }
 
     /// What the layers above had put into the checkpoint that was opened; empty for a new store.
+    ///
+    /// # Panics
+    /// Before opening has ended.
     #[must_use]
     pub fn opened_extra(&self) -> &[u8] {
         assert!(matches!(self.opening, OpenStage::Open), "after opening");

@@ -163,6 +163,9 @@ impl Store {
 
     /// The earliest expiry slot at or after `from` that may hold a timed transfer. A lower bound:
     /// the transfer may be resolved, or the slot lie inside a run's range and be empty.
+    ///
+    /// # Panics
+    /// Never: slots are cut from 64-bit timestamps.
     #[must_use]
     pub fn expiry_slot_min(&self, from: u64) -> Option<u64> {
         let slot = self.events.value_min_from(event_tag::EXPIRY, u128::from(from))?;

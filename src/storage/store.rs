@@ -250,25 +250,24 @@ impl Store {
                 },
             )
         };
-        use BlockKind as Kind;
         let transfers = log(
             "transfers",
-            Kind::Transfers,
-            Kind::TransfersDirectory,
+            BlockKind::Transfers,
+            BlockKind::TransfersDirectory,
             TRANSFER_SIZE,
             sizes.transfers_blocks,
         );
         let balances = log(
             "balances",
-            Kind::Balances,
-            Kind::BalancesDirectory,
+            BlockKind::Balances,
+            BlockKind::BalancesDirectory,
             BALANCE_SIZE,
             sizes.balances_blocks,
         );
         let accounts = log(
             "accounts",
-            Kind::Accounts,
-            Kind::AccountsDirectory,
+            BlockKind::Accounts,
+            BlockKind::AccountsDirectory,
             ACCOUNT_SIZE,
             sizes.accounts_blocks,
         );
@@ -391,6 +390,9 @@ impl Store {
     }
 
     /// Appends an account and returns its row. Searches by id see it at once.
+    ///
+    /// # Panics
+    /// When the account has no ledger.
     pub fn append_account(&mut self, account: &Account) -> u64 {
         assert!(account.ledger != 0, "accounts have a ledger");
         let row = self.accounts.append(account.as_bytes());
@@ -412,6 +414,9 @@ impl Store {
     }
 
     /// Takes back the newest events until `rows` are left: only events of the current op.
+    ///
+    /// # Panics
+    /// When that would take back earlier ops.
     pub fn truncate_events(&mut self, rows: u64) {
         assert!(rows >= self.events_indexed, "earlier ops stay");
         while self.transfers.rows() > rows {
@@ -434,6 +439,9 @@ impl Store {
     }
 
     /// Takes back the newest accounts until `rows` are left: only accounts of the current op.
+    ///
+    /// # Panics
+    /// When that would take back earlier ops.
     pub fn truncate_accounts(&mut self, rows: u64) {
         assert!(rows >= self.accounts_indexed, "earlier ops stay");
         while self.accounts.rows() > rows {
@@ -575,6 +583,9 @@ impl Store {
     }
 
     /// The event with this transfer id among the newest ones, those of the current op included.
+    ///
+    /// # Panics
+    /// Never: rows of the memtables are in memory.
     #[must_use]
     pub fn recent_transfer(&self, id: u128) -> Option<u64> {
         let hash = self.hash(event_tag::ID, id);
@@ -588,6 +599,9 @@ impl Store {
     }
 
     /// The account with this id among the newest ones, those of the current op included.
+    ///
+    /// # Panics
+    /// Never: rows of the memtables are in memory.
     #[must_use]
     pub fn recent_account(&self, id: u128) -> Option<u64> {
         let hash = self.hash(account_tag::ID, id);
@@ -601,6 +615,9 @@ impl Store {
     }
 
     /// The event that resolved a pending transfer, if it is among the newest ones.
+    ///
+    /// # Panics
+    /// Never: rows of the memtables are in memory.
     #[must_use]
     pub fn recent_resolution(&self, pending_row: u64) -> Option<u64> {
         let hash = self.hash(event_tag::RESOLUTION, u128::from(pending_row) + 1);
@@ -616,6 +633,9 @@ impl Store {
     }
 
     /// An account that left the cache of accounts: its newest event stays findable.
+    ///
+    /// # Panics
+    /// When there is no such row.
     pub fn spill_account(&mut self, account_id: u128, newest_row: u64) {
         assert!(newest_row < self.events_rows());
         let hash = self.hash(event_tag::ACCOUNT, account_id);

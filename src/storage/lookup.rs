@@ -126,9 +126,10 @@ impl Table {
         let runs = &self.runs[lookup.tag];
         loop {
             let newer = runs.partition_point(|run| run.first_row < lookup.bound);
-            let Some(run) = newer.checked_sub(1).map(|index| &runs[index]) else {
+            let Some(index) = newer.checked_sub(1) else {
                 return Fetch::Ready(None);
             };
+            let run = &runs[index];
             if run.end_row <= lookup.row_min {
                 return Fetch::Ready(None);
             }
@@ -138,6 +139,10 @@ impl Table {
                     lookup.bound = row;
                     return Fetch::Ready(Some(row).filter(|row| *row >= lookup.row_min));
                 }
+                lookup.bound = run.first_row;
+                continue;
+            }
+            if lookup.root != run.root.address && self.filtered(index, lookup) {
                 lookup.bound = run.first_row;
                 continue;
             }
@@ -152,6 +157,12 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// Whether the filter of a run tells that the hash is not there.
+    fn filtered(&self, index: usize, lookup: &Lookup) -> bool {
+        self.tasks.filter_tag == Some(lookup.tag)
+            && self.filters[index].as_ref().is_some_and(|filter| !filter.may_contain(lookup.hash))
     }
 
     /// Whether the bounds of a run tell that the value is not there.

@@ -119,6 +119,7 @@ impl Table {
             }
             require(row == frozen, "last run row", row, "the frozen row")?;
         }
+        self.filters.extend((0..count).map(|_| None));
         Ok(())
     }
 

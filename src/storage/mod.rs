@@ -7,6 +7,7 @@ pub mod decode;
 pub mod directory;
 pub mod disk;
 pub mod fetch;
+pub mod filter;
 pub mod find;
 pub mod flush;
 pub mod free_set;

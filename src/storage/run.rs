@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::block::{self, BlockFacts, BlockKind, BlockRef};
 use super::fetch::Fetch;
+use super::filter::Filter;
 use super::grid::Grid;
 use super::{count_of, index_of};
 use crate::protocol::Buffer;
@@ -355,6 +356,8 @@ pub struct RunOutput {
     data: Option<Buffer>,
     words: u64,
     entries: u64,
+    /// Gets every entry, if there is one; taken away when the run is finished.
+    pub filter: Option<Filter>,
 }
 
 impl RunOutput {
@@ -372,6 +375,7 @@ impl RunOutput {
             data: None,
             words: 0,
             entries: 0,
+            filter: None,
         }
     }
 
@@ -390,6 +394,9 @@ impl RunOutput {
         assert!(facts.layout.fits());
         self.addresses.clear();
         self.addresses.extend_from_slice(addresses);
+        if let Some(filter) = &mut self.filter {
+            filter.start(facts.layout.entries);
+        }
         self.facts = Some(facts);
         self.words = 0;
         self.entries = 0;
@@ -489,6 +496,11 @@ impl RunOutput {
             let start = index_of(u64::from(sector) * SECTOR) + offset;
             let source = entries[done..done + count].as_bytes();
             buffer.bytes_mut()[start..start + source.len()].copy_from_slice(source);
+            if let Some(filter) = &mut self.filter {
+                for entry in &entries[done..done + count] {
+                    filter.insert(*entry);
+                }
+            }
             done += count;
             self.entries += count_of(count);
             assert!(self.entries <= layout.entries);

@@ -10,6 +10,7 @@
 
 use super::block::BlockRef;
 use super::fetch::Fetch;
+use super::filter::Filter;
 use super::grid::Grid;
 use super::job::Job;
 use super::memtable::{Memtable, PointCursor};
@@ -64,6 +65,15 @@ pub struct TableOptions {
     pub block_size: u32,
     /// Entries a merge can hold in memory: a bucket with more takes extra passes. 65,536 is good.
     pub scratch_entries: u32,
+}
+
+/// Filters in memory for the runs of one tag, see [`Filter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilterOptions {
+    /// The tag: one with random values that are looked up in vain.
+    pub tag: usize,
+    /// Memory in bytes: 3 per row of the runs that are to have a filter, the lowest levels first.
+    pub bytes_max: u64,
 }
 
 impl TableOptions {
@@ -140,6 +150,8 @@ pub struct Table {
     pub(super) frozen: Memtable,
     /// Runs by tag, in row order, levels falling; the same ranges of rows for all tags.
     pub(super) runs: Vec<Vec<Run>>,
+    /// Filters of the runs of the tag with filters; none for runs without.
+    pub(super) filters: Vec<Option<Filter>>,
     /// Bars ended so far.
     pub(super) bars: u64,
     pub(super) tasks: Tasks,
@@ -149,13 +161,23 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table. All memory it will ever use is reserved here.
+    /// An empty table without filters. All memory it will ever use is reserved here.
     ///
     /// # Panics
     ///
     /// If the options make no sense.
     #[must_use]
     pub fn new(options: &TableOptions) -> Table {
+        Table::with_filters(options, None)
+    }
+
+    /// An empty table, with filters if wanted. They change nothing but speed.
+    ///
+    /// # Panics
+    ///
+    /// If the options make no sense.
+    #[must_use]
+    pub fn with_filters(options: &TableOptions, filters: Option<FilterOptions>) -> Table {
         options.validate();
         let options = *options;
         let levels = options.levels();
@@ -168,8 +190,9 @@ impl Table {
             active: Memtable::new(options.tags, options.bar_rows, spills),
             frozen: Memtable::new(options.tags, options.bar_rows, spills),
             runs: options.tags.iter().map(|_| Vec::with_capacity(runs_max)).collect(),
+            filters: Vec::with_capacity(runs_max),
             bars: 0,
-            tasks: Tasks::new(&TasksSize::of(&options, levels)),
+            tasks: Tasks::new(&TasksSize::of(&options, filters, levels)),
             release: ReleaseCursor::default(),
             reindexing: false,
         }
@@ -379,6 +402,7 @@ impl Table {
         }
         assert!(row == self.watermark());
         assert!(self.runs.iter().all(|runs| runs.len() == self.runs[0].len()));
+        assert!(self.filters.len() == self.runs[0].len());
     }
 
     fn install_flush(&mut self) {
@@ -390,6 +414,7 @@ impl Table {
             assert!(runs.len() < runs.capacity(), "the number of runs is checked at admission");
             runs.push(*result);
         }
+        self.filters.push(self.tasks.flush.filter.take());
     }
 
     /// Number of the run that starts at this row.
@@ -409,6 +434,11 @@ impl Table {
             runs[at] = *result;
             runs.drain(at + 1..at + count);
         }
+        for filter in self.filters[at..at + count].iter_mut().filter_map(Option::take) {
+            self.tasks.filters.give(filter);
+        }
+        self.filters[at] = self.tasks.merges[level].filter.take();
+        self.filters.drain(at + 1..at + count);
     }
 
     /// Releases the blocks of all runs whose merge is visible from this bar on.

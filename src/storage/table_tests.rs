@@ -94,7 +94,9 @@ fn grid(options: &TableOptions, table: &Table) -> (Grid, MemoryDisk) {
 
 impl World {
     fn new(options: &TableOptions, workload: u64, timing: u64) -> World {
-        let table = Table::new(options);
+        let filters = FilterOptions { tag: ID, bytes_max: 20_000 };
+        let filters = (options.tags.len() > 1).then_some(filters);
+        let table = Table::with_filters(options, filters);
         let (grid, disk) = grid(options, &table);
         World {
             table,
@@ -432,6 +434,7 @@ fn finds_what_a_list_finds() {
         let level = world.table.runs(0)[0].level;
         assert!(level >= 2, "merges of merges were seen: {level}");
         assert!(constants > 0 || bar > 64, "merged runs of one value were seen");
+        assert!(world.table.filters.iter().any(Option::is_some));
         world.settle();
         world.check_lookups(100);
         world.check_scans(60);

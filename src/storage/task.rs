@@ -7,12 +7,13 @@
 
 use super::disk::StorageOutbox;
 use super::fetch::Fetch;
+use super::filter::{Filter, FilterPool};
 use super::flush::FlushJob;
 use super::grid::{BlockReadId, Grid};
 use super::job::Job;
 use super::merge::{FAN_IN_MAX, MergeJob};
 use super::run::{Run, RunFacts, place};
-use super::table::{Table, TableOptions, reference_of};
+use super::table::{FilterOptions, Table, TableOptions, reference_of};
 use super::{count_of, index_of};
 use crate::protocol::{Pool, to_index};
 
@@ -34,16 +35,36 @@ pub(super) struct TasksSize {
     blocks_max: [u64; 8],
     block_size: u32,
     scratch_entries: usize,
+    filter_tag: Option<usize>,
+    filter_bytes: u64,
+    filter_keys: [u64; 8],
+    filter_mask: u64,
+    fan_in: usize,
 }
 
 impl TasksSize {
-    pub(super) fn of(options: &TableOptions, levels: u32) -> TasksSize {
+    pub(super) fn of(
+        options: &TableOptions,
+        filters: Option<FilterOptions>,
+        levels: u32,
+    ) -> TasksSize {
         let shapes = (0..options.tags.len()).map(|tag| options.shape(tag, 0));
         let mut blocks_max = [0; 8];
         for (level, blocks) in (0..levels).zip(&mut blocks_max) {
             *blocks = options.blocks_max(level);
         }
+        let filter_tag = filters.map(|filters| filters.tag);
+        let shape = |level| options.shape(filter_tag.unwrap_or(0), level);
+        let mut filter_keys = [0; 8];
+        for (level, keys) in (0..levels).zip(&mut filter_keys) {
+            *keys = shape(level).mask() + 1;
+        }
         TasksSize {
+            filter_tag,
+            filter_bytes: filters.map_or(0, |filters| filters.bytes_max),
+            filter_keys,
+            filter_mask: !shape(levels - 1).mask(),
+            fan_in: index_of(options.fan_in),
             table: options.id,
             tags: options.tags.len(),
             levels,
@@ -66,6 +87,8 @@ pub(super) struct FlushGroup {
     pub(super) results: Vec<Run>,
     next_tag: usize,
     tags: usize,
+    /// Filter of the run of the tag with filters.
+    pub(super) filter: Option<Filter>,
 }
 
 impl FlushGroup {
@@ -103,6 +126,8 @@ pub(super) struct MergeGroup {
     job: Option<MergeJob>,
     /// Input blocks being read: input and number of the block.
     reads: Vec<Option<(u64, BlockReadId)>>,
+    /// Filter of the run of the tag with filters.
+    pub(super) filter: Option<Filter>,
 }
 
 impl MergeGroup {
@@ -192,6 +217,9 @@ pub(super) struct Tasks {
     /// The merge that may hold input blocks.
     running: Option<usize>,
     pool: Pool,
+    /// The tag whose runs have filters, if any.
+    pub(super) filter_tag: Option<usize>,
+    pub(super) filters: FilterPool,
 }
 
 impl Tasks {
@@ -224,6 +252,7 @@ impl Tasks {
                     size.scratch_entries,
                 )),
                 reads: (0..FAN_IN_MAX).map(|_| None).collect(),
+                filter: None,
             }
         };
         Tasks {
@@ -234,6 +263,7 @@ impl Tasks {
                 results: Vec::with_capacity(size.tags),
                 next_tag: 0,
                 tags: size.tags,
+                filter: None,
             },
             merges: (0..size.levels - 1).map(merge).collect(),
             flush_job: Some(FlushJob::new(
@@ -245,6 +275,13 @@ impl Tasks {
             job_out: false,
             running: None,
             pool: Pool::new("index blocks", buffers, size.block_size),
+            filter_tag: size.filter_tag,
+            filters: FilterPool::new(
+                &size.filter_keys[..to_index(size.levels)],
+                2 * size.fan_in,
+                size.filter_mask,
+                size.filter_bytes,
+            ),
         }
     }
 
@@ -297,6 +334,9 @@ impl Tasks {
                 let root = job.root.take().expect("a flush is done in one go");
                 self.flush.results[job.tag].root = root;
                 self.flush.next_tag += 1;
+                if self.filter_tag == Some(job.tag) {
+                    self.flush.filter = job.output.filter.take();
+                }
                 self.flush_job = Some(job);
             }
             Job::Merge(mut job) => {
@@ -310,6 +350,9 @@ impl Tasks {
                     group.next_tag += 1;
                     group.started = false;
                     job.output.spare.clear();
+                    if self.filter_tag == Some(job.tag) {
+                        group.filter = job.output.filter.take();
+                    }
                     job.inputs.clear();
                 }
                 group.job = Some(job);
@@ -367,6 +410,9 @@ impl Table {
             job.output.spare.push(self.tasks.pool.acquire());
         }
         let (column, slots) = self.frozen.column_shared(tag);
+        if self.tasks.filter_tag == Some(tag) {
+            job.output.filter = self.tasks.filters.take(0);
+        }
         job.start(tag, column, slots, facts, &self.tasks.flush.addresses[tag]);
         self.tasks.job_out = true;
         outbox.jobs.push(Job::Flush(job));
@@ -416,6 +462,9 @@ impl Table {
         let job = group.job.as_mut().expect("no job is at work");
         let per_row = u64::from(self.options.tags[tag].entries_per_row);
         assert!(count_of(group.addresses[tag].len()) == facts.layout.blocks());
+        if self.tasks.filter_tag == Some(tag) {
+            job.output.filter = self.tasks.filters.take(result.level);
+        }
         job.start(tag, runs, source, per_row, facts, &group.addresses[tag]);
         group.started = true;
         true

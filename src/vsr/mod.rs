@@ -20,6 +20,11 @@ pub mod sessions;
 pub mod superblock;
 pub mod superblock_zone;
 
+#[cfg(test)]
+mod replica_tests;
+#[cfg(test)]
+mod test_machine;
+
 pub use clock::Now;
 pub use fatal::Fatal;
 pub use format::{FormatStep, format};

@@ -1,0 +1,291 @@
+//! A state machine for tests of the replica: it counts and hashes what it executes.
+//!
+//! Each reply tells the count, the timestamp and a hash over everything executed so far, so that a
+//! test can prove that every request was executed exactly once and in one order. It reads the disk
+//! now and then, so that execution has to wait, and keeps its checkpoints in two areas of the grid.
+
+use std::collections::VecDeque;
+
+use super::fatal::Fatal;
+use super::machine::{CheckpointRoot, StateMachine};
+use crate::protocol::{Buffer, Operation, Pool, checksum, to_index, to_size};
+use crate::storage::{
+    Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, Fetch, Job, StorageOutbox, Zone,
+    Zones,
+};
+
+const CHUNK_SIZE: u32 = 16_384;
+/// Bytes of each of the two areas for checkpoints.
+pub const AREA_SIZE: u64 = 2 * 1024 * 1024;
+/// Nanoseconds from pulse to pulse.
+const PULSE_INTERVAL: u64 = 1_000_000_000;
+const IN_FLIGHT_MAX: u32 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transfer {
+    None,
+    Moving { op: u64, size: u64, next: u64, sum: u128 },
+    Syncing { op: u64, size: u64, sum: u128 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peek {
+    None,
+    Reading,
+    Done,
+}
+
+/// The hash after another operation.
+pub fn next_hash(hash: u128, timestamp: u64, operation: Operation, body: &[u8]) -> u128 {
+    let mut bytes = hash.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&timestamp.to_le_bytes());
+    bytes.push(operation.into());
+    bytes.extend_from_slice(body);
+    checksum(&bytes)
+}
+
+#[derive(Debug)]
+pub struct TestMachine {
+    grid: u64,
+    interval: u64,
+    pool: Pool,
+    wanted: VecDeque<DiskRequest>,
+    received: Vec<(u64, Buffer)>,
+    in_flight: u32,
+    pub count: u64,
+    pub hash: u128,
+    pub next_pulse: u64,
+    pub releases: u64,
+    op_ended: u64,
+    current: Option<(Operation, u64)>,
+    peek: Peek,
+    transfer: Transfer,
+    fault: Option<Fatal>,
+}
+
+impl TestMachine {
+    pub fn new(config: &Config) -> TestMachine {
+        TestMachine {
+            grid: Zones::new(config).start(Zone::Grid),
+            interval: config.checkpoint_interval.into(),
+            pool: Pool::new("test machine", 8, CHUNK_SIZE),
+            wanted: VecDeque::new(),
+            received: Vec::new(),
+            in_flight: 0,
+            count: 0,
+            hash: 0,
+            next_pulse: 0,
+            releases: 0,
+            op_ended: 0,
+            current: None,
+            peek: Peek::None,
+            transfer: Transfer::None,
+            fault: None,
+        }
+    }
+
+    fn area(&self, op: u64) -> u64 {
+        self.grid + (op / self.interval % 2) * AREA_SIZE
+    }
+
+    fn want(&mut self, owner: DiskOwner, kind: DiskKind, offset: u64, buffer: Option<Buffer>) {
+        let length = buffer.as_ref().map_or(0, Buffer::size);
+        let token = DiskToken { owner, index: 0 };
+        self.in_flight += 1;
+        self.wanted.push_back(DiskRequest {
+            token,
+            kind,
+            offset,
+            length,
+            buffer,
+            buffer_offset: 0,
+        });
+    }
+}
+
+impl StateMachine for TestMachine {
+    const ENCODED_SIZE_MAX: u32 = 64;
+
+    fn open_start(&mut self, op: u64, root: &CheckpointRoot) {
+        assert!(self.transfer == Transfer::None);
+        self.op_ended = op;
+        if op == 0 {
+            assert!(root.bytes.iter().all(|byte| *byte == 0));
+            return;
+        }
+        let size = u64::from_le_bytes(root.bytes[..8].try_into().unwrap());
+        let sum = u128::from_le_bytes(root.bytes[16..32].try_into().unwrap());
+        self.transfer = Transfer::Moving { op, size, next: 0, sum };
+    }
+
+    fn open_step(&mut self, extra: &mut [u8]) -> Fetch<usize> {
+        let Transfer::Moving { op, size, next, sum } = self.transfer else {
+            return Fetch::Ready(0);
+        };
+        let area = self.area(op);
+        for (offset, buffer) in self.received.drain(..) {
+            let at = usize::try_from(offset - area).unwrap();
+            let end = usize::try_from(size).unwrap().min(at + to_index(CHUNK_SIZE));
+            extra[at..end].copy_from_slice(&buffer.bytes()[..end - at]);
+        }
+        let mut next = next;
+        while next < size && self.in_flight < IN_FLIGHT_MAX {
+            let buffer = self.pool.acquire();
+            self.want(DiskOwner::GridBlock, DiskKind::Read, area + next, Some(buffer));
+            next += u64::from(CHUNK_SIZE);
+        }
+        self.transfer = Transfer::Moving { op, size, next, sum };
+        if self.in_flight > 0 || next < size {
+            return Fetch::Wait;
+        }
+        let size = usize::try_from(size).unwrap();
+        if checksum(&extra[..size]) != sum {
+            self.fault = Some(Fatal::Checkpoint { op, part: "area", what: "is damaged" });
+            return Fetch::Wait;
+        }
+        self.transfer = Transfer::None;
+        Fetch::Ready(size)
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+        assert!(bytes.len() == 48);
+        self.count = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        self.next_pulse = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+        self.hash = u128::from_le_bytes(bytes[16..32].try_into().unwrap());
+        self.releases = u64::from_le_bytes(bytes[32..40].try_into().unwrap());
+        Ok(())
+    }
+
+    fn encode(&self, out: &mut [u8]) -> usize {
+        out[..8].copy_from_slice(&self.count.to_le_bytes());
+        out[8..16].copy_from_slice(&self.next_pulse.to_le_bytes());
+        out[16..32].copy_from_slice(&self.hash.to_le_bytes());
+        out[32..40].copy_from_slice(&self.releases.to_le_bytes());
+        out[40..48].fill(0);
+        48
+    }
+
+    fn timestamp_span(&self, operation: Operation, body: &[u8]) -> u64 {
+        match operation {
+            Operation::Pulse => 10,
+            Operation::CreateTransfers => u64::from(to_size(body.len()) / 128 - 1),
+            _ => 0,
+        }
+    }
+
+    fn admits(&self) -> bool {
+        true
+    }
+
+    fn pulse_due(&self, now: u64) -> bool {
+        now >= self.next_pulse
+    }
+
+    fn begin(&mut self, operation: Operation, timestamp: u64, _body: &[u8]) {
+        assert!(self.current.is_none());
+        self.current = Some((operation, timestamp));
+        self.peek = Peek::None;
+    }
+
+    fn step(&mut self, body: &[u8], reply: &mut [u8]) -> Fetch<u32> {
+        let (operation, timestamp) = self.current.unwrap();
+        if operation == Operation::Pulse {
+            self.next_pulse = timestamp + PULSE_INTERVAL;
+            self.current = None;
+            return Fetch::Ready(0);
+        }
+        if self.count.is_multiple_of(3) && self.peek != Peek::Done {
+            if self.peek == Peek::None {
+                let buffer = self.pool.acquire();
+                self.want(DiskOwner::GridPage, DiskKind::Read, self.grid, Some(buffer));
+                self.peek = Peek::Reading;
+            }
+            return Fetch::Wait;
+        }
+        self.current = None;
+        self.hash = next_hash(self.hash, timestamp, operation, body);
+        self.count += 1;
+        reply[..8].copy_from_slice(&self.count.to_le_bytes());
+        reply[8..16].copy_from_slice(&timestamp.to_le_bytes());
+        reply[16..32].copy_from_slice(&self.hash.to_le_bytes());
+        Fetch::Ready(32)
+    }
+
+    fn end_op(&mut self, op: u64) -> Fetch<()> {
+        assert!(self.current.is_none());
+        assert!(op == self.op_ended + 1, "every op ends once");
+        self.op_ended = op;
+        Fetch::Ready(())
+    }
+
+    fn checkpoint_start(&mut self, op: u64, extra: &[u8]) {
+        assert!(self.transfer == Transfer::None);
+        assert!(op == self.op_ended);
+        let size = u64::from(to_size(extra.len()));
+        assert!(size <= AREA_SIZE);
+        self.transfer = Transfer::Moving { op, size, next: 0, sum: checksum(extra) };
+    }
+
+    fn checkpoint_step(&mut self, extra: &[u8]) -> Fetch<CheckpointRoot> {
+        match self.transfer {
+            Transfer::Moving { op, size, mut next, sum } => {
+                while next < size && self.in_flight < IN_FLIGHT_MAX {
+                    let at = usize::try_from(next).unwrap();
+                    let end = extra.len().min(at + to_index(CHUNK_SIZE));
+                    let mut buffer = self.pool.acquire();
+                    buffer.fill_zero();
+                    buffer.bytes_mut()[..end - at].copy_from_slice(&extra[at..end]);
+                    let offset = self.area(op) + next;
+                    self.want(DiskOwner::GridWrite, DiskKind::Write, offset, Some(buffer));
+                    next += u64::from(CHUNK_SIZE);
+                }
+                self.transfer = Transfer::Moving { op, size, next, sum };
+                if next >= size && self.in_flight == 0 {
+                    self.want(DiskOwner::GridSync, DiskKind::Sync, 0, None);
+                    self.transfer = Transfer::Syncing { op, size, sum };
+                }
+                Fetch::Wait
+            }
+            Transfer::Syncing { size, sum, .. } if self.in_flight == 0 => {
+                assert!(checksum(extra) == sum, "what is written does not change meanwhile");
+                let mut bytes = [0; 256];
+                bytes[..8].copy_from_slice(&size.to_le_bytes());
+                bytes[16..32].copy_from_slice(&sum.to_le_bytes());
+                self.transfer = Transfer::None;
+                Fetch::Ready(CheckpointRoot { bytes, storage_size: self.grid + 2 * AREA_SIZE })
+            }
+            Transfer::Syncing { .. } => Fetch::Wait,
+            Transfer::None => panic!("no checkpoint"),
+        }
+    }
+
+    fn release_staged(&mut self) {
+        self.releases += 1;
+    }
+
+    fn pump(&mut self, outbox: &mut StorageOutbox) {
+        while let Some(request) = self.wanted.pop_front() {
+            outbox.disk.push(request);
+        }
+    }
+
+    fn on_disk_done(&mut self, done: DiskDone) {
+        self.in_flight -= 1;
+        assert!(done.result.is_ok());
+        match done.request.token.owner {
+            DiskOwner::GridPage => self.peek = Peek::Done,
+            DiskOwner::GridBlock => {
+                self.received.push((done.request.offset, done.request.buffer.unwrap()));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_job_done(&mut self, _job: Job) {
+        panic!("there are no jobs");
+    }
+
+    fn fault(&self) -> Option<Fatal> {
+        self.fault
+    }
+}

@@ -7,14 +7,16 @@
 use zerocopy::IntoBytes;
 
 use super::fatal::Fatal;
-use super::machine::StateMachine;
+use super::machine::{CheckpointFault, StateMachine};
 use super::replica::Replica;
 use super::sessions::Sessions;
 use crate::protocol::{PrepareHeader, Release, to_index, to_size};
 use crate::storage::{Config, Fetch};
 
 /// Bytes in front of the state machine's part: its size, and zeros.
-const EXTRA_HEADER_SIZE: usize = 16;
+const EXTRA_HEADER_SIZE: u32 = 16;
+/// Bytes of the state machine's part at most.
+pub const ENCODED_SIZE_MAX: u32 = 256;
 
 /// What the checkpoint in progress is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,29 +28,26 @@ enum Stage {
     Superblock,
 }
 
+/// Bytes that a checkpoint needs at most for what only the replica knows.
+#[must_use]
+pub fn checkpoint_extra_max(config: &Config) -> u64 {
+    let sessions = Sessions::encoded_size_max(config.clients_max, config.reply_size_max);
+    sessions + u64::from(EXTRA_HEADER_SIZE + ENCODED_SIZE_MAX)
+}
+
 /// The checkpoint in progress, if there is one.
 #[derive(Debug)]
 pub struct Checkpoint {
     stage: Stage,
     /// Last prepare that it covers.
     header: PrepareHeader,
-    /// State machine's scalars and sessions as they were then.
-    extra: Vec<u8>,
-    extra_size: usize,
 }
 
 impl Checkpoint {
-    /// None in progress. The memory for what is copied is reserved but not touched.
+    /// None in progress.
     #[must_use]
-    pub fn new(config: &Config, encoded_size_max: u32) -> Checkpoint {
-        let sessions = Sessions::encoded_size_max(config.clients_max, config.reply_size_max);
-        let size = EXTRA_HEADER_SIZE + to_index(encoded_size_max) + sessions;
-        Checkpoint {
-            stage: Stage::Idle,
-            header: PrepareHeader::root(0),
-            extra: vec![0; size],
-            extra_size: 0,
-        }
+    pub fn new() -> Checkpoint {
+        Checkpoint { stage: Stage::Idle, header: PrepareHeader::root(0) }
     }
 
     /// Whether none is in progress.
@@ -58,21 +57,27 @@ impl Checkpoint {
     }
 }
 
+impl Default for Checkpoint {
+    fn default() -> Checkpoint {
+        Checkpoint::new()
+    }
+}
+
 impl<M: StateMachine> Replica<M> {
     /// Starts the checkpoint of the op that was just executed.
     pub(super) fn checkpoint_start(&mut self, header: &PrepareHeader) {
         let checkpoint = &mut self.checkpoint;
         assert!(checkpoint.is_idle(), "commits wait for the checkpoint before");
         checkpoint.header = *header;
-        let (head, rest) = checkpoint.extra.split_at_mut(EXTRA_HEADER_SIZE);
-        let machine_size = self.machine.encode(rest);
-        head.fill(0);
-        head[..4].copy_from_slice(&to_size(machine_size).to_le_bytes());
-        let sessions_size = self.sessions.encode(&mut rest[machine_size..]);
-        checkpoint.extra_size = EXTRA_HEADER_SIZE + machine_size + sessions_size;
         checkpoint.stage = Stage::Blocks;
-        let extra = &checkpoint.extra[..checkpoint.extra_size];
-        self.machine.checkpoint_start(header.op, extra);
+        let mut state = [0; to_index(ENCODED_SIZE_MAX)];
+        let state_size = self.machine.encode(&mut state);
+        let extra = self.machine.checkpoint_begin(header.op);
+        extra.extend_from_slice(&to_size(state_size).to_le_bytes());
+        extra.extend_from_slice(&[0; to_index(EXTRA_HEADER_SIZE) - 4]);
+        extra.extend_from_slice(&state[..state_size]);
+        self.sessions.encode(extra);
+        self.machine.checkpoint_start();
     }
 
     /// Goes on with the checkpoint in progress; whether there was progress.
@@ -83,8 +88,7 @@ impl<M: StateMachine> Replica<M> {
                 if !self.superblock.is_idle() {
                     return false;
                 }
-                let extra = &self.checkpoint.extra[..self.checkpoint.extra_size];
-                let Fetch::Ready(root) = self.machine.checkpoint_step(extra) else {
+                let Fetch::Ready(root) = self.machine.checkpoint_step() else {
                     return false;
                 };
                 let header = self.checkpoint.header;
@@ -113,21 +117,26 @@ impl<M: StateMachine> Replica<M> {
     /// both are there.
     pub(super) fn checkpoint_load(&mut self) -> Result<bool, Fatal> {
         let op = self.superblock.durable().checkpoint.op;
-        let Fetch::Ready(size) = self.machine.open_step(&mut self.checkpoint.extra) else {
-            return Ok(false);
-        };
+        let fatal = |fault| Fatal::Checkpoint { op, fault };
+        let Fetch::Ready(result) = self.machine.open_step() else { return Ok(false) };
+        result.map_err(fatal)?;
         if op == 0 {
             return Ok(true);
         }
-        let fault = |part, what| Fatal::Checkpoint { op, part, what };
-        let bytes = &self.checkpoint.extra[..size];
-        let parts = bytes.split_at_checked(EXTRA_HEADER_SIZE);
-        let (head, rest) = parts.ok_or(fault("sizes", "no room for them"))?;
-        let machine_size = u32::from_le_bytes(head[..4].try_into().expect("four bytes"));
-        let parts = rest.split_at_checked(to_index(machine_size));
-        let (machine, sessions) = parts.ok_or(fault("sizes", "larger than the whole"))?;
-        self.machine.decode(machine).map_err(|what| fault("state", what))?;
-        self.sessions.decode(sessions, &self.pool).map_err(|what| fault("sessions", what))?;
+        let bytes = self.machine.opened_extra();
+        let found = u64::from(to_size(bytes.len()));
+        let expected = "enough for its parts";
+        let short = CheckpointFault { part: "sessions", what: "the size", found, expected };
+        let parts = bytes.split_at_checked(to_index(EXTRA_HEADER_SIZE));
+        let (head, rest) = parts.ok_or(fatal(short))?;
+        let state_size = u32::from_le_bytes(head[..4].try_into().expect("four bytes"));
+        let parts = rest.split_at_checked(to_index(state_size));
+        let (state, sessions) = parts.ok_or(fatal(short))?;
+        self.sessions.decode(sessions, &self.pool).map_err(fatal)?;
+        let mut copy = [0; to_index(ENCODED_SIZE_MAX)];
+        let copy = copy.get_mut(..state.len()).ok_or(fatal(short))?;
+        copy.copy_from_slice(state);
+        self.machine.decode(copy).map_err(fatal)?;
         Ok(true)
     }
 }

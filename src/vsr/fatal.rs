@@ -5,7 +5,9 @@
 
 use std::fmt;
 
+use super::machine::CheckpointFault;
 use super::superblock::SuperblockError;
+use crate::storage::grid::GridFault;
 use crate::storage::{DiskError, Zone};
 
 /// The reason for stopping.
@@ -33,16 +35,14 @@ pub enum Fatal {
         /// What the device said.
         error: DiskError,
     },
-    /// A block of the grid cannot be read, or its contents are not what its reference says.
-    Grid(GridLocation),
+    /// A block of the grid cannot be read or written, or is not what its reference says.
+    Grid(GridFault),
     /// What a checkpoint holds does not decode although its blocks are intact.
     Checkpoint {
         /// The checkpoint's op.
         op: u64,
-        /// Which part.
-        part: &'static str,
         /// What is wrong with it.
-        what: &'static str,
+        fault: CheckpointFault,
     },
     /// The prepares since the checkpoint were made by a program this one does not know.
     Prepare {
@@ -51,17 +51,6 @@ pub enum Fatal {
         /// What is wrong with it.
         what: &'static str,
     },
-}
-
-/// A block that cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GridLocation {
-    /// The block's address.
-    pub address: u64,
-    /// Where it lies in the file.
-    pub offset: u64,
-    /// What is wrong.
-    pub what: &'static str,
 }
 
 /// Damage in the write-ahead log.
@@ -96,13 +85,9 @@ impl fmt::Display for Fatal {
             Fatal::JournalDisk { zone, offset, error } => {
                 write!(formatter, "zone {zone}: file offset {offset}: {error}")
             }
-            Fatal::Grid(location) => write!(
-                formatter,
-                "zone grid: block {} at file offset {}: {}; {RESTORE}",
-                location.address, location.offset, location.what
-            ),
-            Fatal::Checkpoint { op, part, what } => {
-                write!(formatter, "zone grid: checkpoint of op {op}: {part}: {what}; {RESTORE}")
+            Fatal::Grid(fault) => write!(formatter, "zone {fault}; {RESTORE}"),
+            Fatal::Checkpoint { op, fault } => {
+                write!(formatter, "zone grid: checkpoint of op {op}: {fault}; {RESTORE}")
             }
             Fatal::Prepare { op, what } => {
                 write!(formatter, "zone WAL prepares: op {op}: {what}; use a matching program")

@@ -4,9 +4,11 @@
 //! asynchronous follows the rules of [`Fetch`]: a `Wait` means to call again after the next
 //! completion.
 
-use super::fatal::Fatal;
+use std::fmt;
+
 use super::superblock::ROOT_SIZE;
 use crate::protocol::Operation;
+use crate::storage::grid::GridFault;
 use crate::storage::{DiskDone, Fetch, Job, StorageOutbox};
 
 /// What a superblock keeps of a checkpoint.
@@ -18,25 +20,50 @@ pub struct CheckpointRoot {
     pub storage_size: u64,
 }
 
+/// What is wrong with a checkpoint whose blocks are intact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointFault {
+    /// Which part of it.
+    pub part: &'static str,
+    /// What in that part.
+    pub what: &'static str,
+    /// The value found.
+    pub found: u64,
+    /// What it must be.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for CheckpointFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CheckpointFault { part, what, found, expected } = self;
+        write!(formatter, "{part}: {what} is {found}, expected {expected}")
+    }
+}
+
 /// A deterministic state machine over the grid of a data file.
 pub trait StateMachine {
-    /// Bytes that [`StateMachine::encode`] writes at most.
-    const ENCODED_SIZE_MAX: u32;
+    /// Starts to load the checkpoint of `op`; of op 0 there is nothing to load.
+    ///
+    /// # Errors
+    ///
+    /// If the root cannot be right.
+    fn open(&mut self, op: u64, root: &CheckpointRoot) -> Result<(), CheckpointFault>;
 
-    /// Starts to load the checkpoint of `op`.
-    fn open_start(&mut self, op: u64, root: &CheckpointRoot);
+    /// Goes on loading.
+    fn open_step(&mut self) -> Fetch<Result<(), CheckpointFault>>;
 
-    /// Goes on loading. The bytes that came with the checkpoint are put into `extra`, and how many.
-    fn open_step(&mut self, extra: &mut [u8]) -> Fetch<usize>;
+    /// After loading: what the replica had put into the checkpoint.
+    fn opened_extra(&self) -> &[u8];
 
     /// Takes over what [`StateMachine::encode`] wrote.
     ///
     /// # Errors
     ///
     /// What is wrong with it.
-    fn decode(&mut self, bytes: &[u8]) -> Result<(), &'static str>;
+    fn decode(&mut self, bytes: &[u8]) -> Result<(), CheckpointFault>;
 
-    /// Writes the state that is in memory only, and returns the bytes used.
+    /// Writes the state that is in memory only, at most
+    /// [`ENCODED_SIZE_MAX`](super::checkpoint::ENCODED_SIZE_MAX) bytes, and returns how many.
     fn encode(&self, out: &mut [u8]) -> usize;
 
     /// Timestamps that an operation takes besides its own. Of an operation of a client, rows that
@@ -58,12 +85,16 @@ pub trait StateMachine {
     /// Ends an op after all its operations; the same until it is ready.
     fn end_op(&mut self, op: u64) -> Fetch<()>;
 
-    /// Starts a checkpoint of the state right after the end of `op`, together with `extra`.
-    fn checkpoint_start(&mut self, op: u64, extra: &[u8]);
+    /// Begins a checkpoint of the state right after the end of `op`. What the replica appends to the
+    /// bytes that this returns becomes part of it: at most
+    /// [`checkpoint_extra_max`](super::checkpoint::checkpoint_extra_max), for which there is room.
+    fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8>;
 
-    /// Goes on with it, while later ops are executed; `extra` is unchanged. Once ready, all blocks
-    /// are durable.
-    fn checkpoint_step(&mut self, extra: &[u8]) -> Fetch<CheckpointRoot>;
+    /// Fixes the content of the checkpoint.
+    fn checkpoint_start(&mut self);
+
+    /// Goes on with it, while later ops are executed. Once ready, all of it is durable.
+    fn checkpoint_step(&mut self) -> Fetch<CheckpointRoot>;
 
     /// Frees what only checkpoints before the durable one needed.
     fn release_staged(&mut self);
@@ -78,5 +109,5 @@ pub trait StateMachine {
     fn on_job_done(&mut self, job: Job);
 
     /// Why it cannot go on, if so.
-    fn fault(&self) -> Option<Fatal>;
+    fn fault(&self) -> Option<GridFault>;
 }

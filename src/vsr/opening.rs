@@ -33,7 +33,7 @@ impl<M: StateMachine> Replica<M> {
         let next = match stage {
             Opening::Start => Ok(None),
             Opening::Superblock => self.open_superblock(),
-            Opening::View => Ok(self.open_view()),
+            Opening::View => self.open_view(),
             Opening::Checkpoint => self.open_checkpoint(),
             Opening::Journal => Ok(self.open_journal()),
             Opening::Replay => Ok(self.open_replay()),
@@ -76,15 +76,17 @@ impl<M: StateMachine> Replica<M> {
         Ok(Some(Status::Opening(Opening::View)))
     }
 
-    fn open_view(&mut self) -> Option<Status> {
+    fn open_view(&mut self) -> Result<Option<Status>, Fatal> {
         if !self.superblock.is_idle() {
-            return None;
+            return Ok(None);
         }
         let durable = self.superblock.durable();
         self.view = durable.view;
+        let op = durable.checkpoint.op;
         let root = CheckpointRoot { bytes: durable.root, storage_size: durable.storage_size };
-        self.machine.open_start(durable.checkpoint.op, &root);
-        Some(Status::Opening(Opening::Checkpoint))
+        let opened = self.machine.open(op, &root);
+        opened.map_err(|fault| Fatal::Checkpoint { op, fault })?;
+        Ok(Some(Status::Opening(Opening::Checkpoint)))
     }
 
     fn open_checkpoint(&mut self) -> Result<Option<Status>, Fatal> {

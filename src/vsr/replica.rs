@@ -124,7 +124,7 @@ impl<M: StateMachine> Replica<M> {
             pipeline: Pipeline::new(config),
             clock: PrimaryClock::default(),
             commit: Commit::new(),
-            checkpoint: Checkpoint::new(config, M::ENCODED_SIZE_MAX),
+            checkpoint: Checkpoint::new(),
             machine,
             view: 0,
             head: PrepareHeader::root(options.cluster),
@@ -285,10 +285,10 @@ impl<M: StateMachine> Replica<M> {
                 progress |= self.pump_prepare();
             }
             self.machine.pump(&mut self.outbox.storage);
-            if let Some(fatal) = self.machine.fault()
+            if let Some(fault) = self.machine.fault()
                 && self.fatal.is_none()
             {
-                self.stop(fatal);
+                self.stop(Fatal::Grid(fault));
             }
             if self.status == Status::Fatal || !progress {
                 return;

@@ -471,7 +471,7 @@ fn rot_is_repaired_or_named() {
                 assert_eq!(zone, Zone::WalPrepares, "{text}");
                 assert!(text.contains("zone WAL prepares: slot"), "{text}");
             }
-            status => panic!("{status:?}"),
+            status @ Status::Opening(_) => panic!("{status:?}"),
         }
     }
     assert!(repaired > 60, "{repaired}");

@@ -7,13 +7,14 @@
 //! rules by which a request is judged.
 
 use super::ConnectionId;
+use super::machine::CheckpointFault;
 use super::requests::SessionFacts;
-use crate::protocol::{Command, HEADER_SIZE, Header, Message, Pool, ReplyHeader, to_index};
+use crate::protocol::{Command, HEADER_SIZE, Header, Message, Pool, to_index, to_size};
 
 /// Bytes in front of each reply in a checkpoint.
-const ENTRY_SIZE: usize = 16;
+const ENTRY_SIZE: u32 = 16;
 /// Bytes in front of all sessions in a checkpoint.
-const TABLE_HEADER_SIZE: usize = 16;
+const TABLE_HEADER_SIZE: u32 = 16;
 
 /// One session.
 #[derive(Debug)]
@@ -120,32 +121,28 @@ impl Sessions {
 
     /// Bytes that a table of sessions needs in a checkpoint at most.
     #[must_use]
-    pub fn encoded_size_max(clients_max: u32, reply_size_max: u32) -> usize {
-        TABLE_HEADER_SIZE + to_index(clients_max) * (ENTRY_SIZE + to_index(reply_size_max))
+    pub fn encoded_size_max(clients_max: u32, reply_size_max: u32) -> u64 {
+        let entry_size_max = u64::from(ENTRY_SIZE) + u64::from(reply_size_max);
+        u64::from(TABLE_HEADER_SIZE) + u64::from(clients_max) * entry_size_max
     }
 
-    /// Writes the table, the session least recently active first, and returns the bytes used.
+    /// Appends the table to `out`, the session least recently active first.
     ///
     /// # Panics
     ///
-    /// If `out` is too small.
-    pub fn encode(&mut self, out: &mut [u8]) -> usize {
+    /// If `out` would have to grow.
+    pub fn encode(&mut self, out: &mut Vec<u8>) {
+        let capacity = out.capacity();
         self.sessions.sort_unstable_by_key(Session::recency);
-        let count = crate::protocol::to_size(self.sessions.len());
-        out[..TABLE_HEADER_SIZE].fill(0);
-        out[..4].copy_from_slice(&count.to_le_bytes());
-        let mut at = TABLE_HEADER_SIZE;
+        out.extend_from_slice(&to_size(self.sessions.len()).to_le_bytes());
+        out.extend_from_slice(&[0; to_index(TABLE_HEADER_SIZE) - 4]);
         for session in &self.sessions {
-            let reply = session.reply.bytes();
-            out[at..at + 8].copy_from_slice(&session.session.to_le_bytes());
-            out[at + 8..at + 12].copy_from_slice(&session.place.to_le_bytes());
-            let size = session.reply.size();
-            out[at + 12..at + 16].copy_from_slice(&size.to_le_bytes());
-            at += ENTRY_SIZE;
-            out[at..at + reply.len()].copy_from_slice(reply);
-            at += reply.len();
+            out.extend_from_slice(&session.session.to_le_bytes());
+            out.extend_from_slice(&session.place.to_le_bytes());
+            out.extend_from_slice(&session.reply.size().to_le_bytes());
+            out.extend_from_slice(session.reply.bytes());
         }
-        at
+        assert!(out.capacity() == capacity, "room for all sessions is reserved");
     }
 
     /// Reads what [`Sessions::encode`] wrote into an empty table.
@@ -157,56 +154,67 @@ impl Sessions {
     /// # Panics
     ///
     /// If the table is not empty or the pool has too few buffers.
-    pub fn decode(&mut self, bytes: &[u8], pool: &Pool) -> Result<(), &'static str> {
+    pub fn decode(&mut self, bytes: &[u8], pool: &Pool) -> Result<(), CheckpointFault> {
         assert!(self.is_empty());
-        let (table, mut rest) =
-            bytes.split_at_checked(TABLE_HEADER_SIZE).ok_or("no room for the table's header")?;
+        let length = u64::from(to_size(bytes.len()));
+        let short = fault("the size", length, "enough for the table");
+        let (table, mut rest) = bytes.split_at_checked(to_index(TABLE_HEADER_SIZE)).ok_or(short)?;
         let count = read_u32(&table[..4]);
-        if to_index(count) > self.clients_max || table[4..].iter().any(|byte| *byte != 0) {
-            return Err("more sessions than the limit, or nonzero padding");
+        if to_index(count) > self.clients_max {
+            return Err(fault("the number of sessions", count.into(), "at most the limit"));
         }
+        require(table[4..].iter().all(|byte| *byte == 0), "the padding", 1, "zero")?;
         for _ in 0..count {
-            let (entry, after) =
-                rest.split_at_checked(ENTRY_SIZE).ok_or("no room for a session")?;
-            let size = to_index(read_u32(&entry[12..]));
-            let fits = (to_index(HEADER_SIZE)..=to_index(pool.size())).contains(&size);
-            let (reply, after) = after
-                .split_at_checked(if fits { size } else { usize::MAX })
-                .ok_or("the size of a reply is out of range")?;
+            let (entry, after) = rest.split_at_checked(to_index(ENTRY_SIZE)).ok_or(short)?;
+            let size = read_u32(&entry[12..]);
+            let fits = (HEADER_SIZE..=pool.size()).contains(&size);
+            require(fits, "the size of a reply", size.into(), "that of a message")?;
+            let (reply, after) = after.split_at_checked(to_index(size)).ok_or(short)?;
             let mut buffer = pool.acquire();
-            buffer.bytes_mut()[..size].copy_from_slice(reply);
+            buffer.bytes_mut()[..reply.len()].copy_from_slice(reply);
             let session = Session {
                 session: u64::from_le_bytes(entry[..8].try_into().expect("eight bytes")),
                 place: read_u32(&entry[8..12]),
                 connection: None,
                 reply: Message(buffer),
             };
-            self.check(&session)?;
+            self.check(&session, size)?;
             self.sessions.push(session);
             rest = after;
         }
-        if rest.is_empty() { Ok(()) } else { Err("bytes after the last session") }
+        require(rest.is_empty(), "the size", length, "that of the sessions in it")
     }
 
-    fn check(&self, session: &Session) -> Result<(), &'static str> {
+    fn check(&self, session: &Session, size: u32) -> Result<(), CheckpointFault> {
+        let number = session.session;
         let header: &Header = session.reply.header();
         let whole = header.valid_checksum() && header.invalid().is_none();
-        if !whole || header.frame.command != Command::Reply as u8 {
-            return Err("a reply's header is not valid");
-        }
-        if !session.reply.valid_checksum_body() {
-            return Err("a reply's body is not valid");
-        }
-        let reply: &ReplyHeader = header.reply();
-        if session.session == 0 || session.session > reply.op {
-            return Err("a session is newer than its reply");
-        }
-        if self.find(session.client()).is_some() {
-            return Err("a client has two sessions");
-        }
-        let ordered = self.sessions.last().is_none_or(|last| last.recency() < session.recency());
-        if ordered { Ok(()) } else { Err("sessions are not ordered by their replies") }
+        let reply = whole && header.frame.command == Command::Reply as u8;
+        require(reply, "the reply of a session", number, "with a valid header")?;
+        require(header.frame.size == size, "the size of a reply", size.into(), "its header's")?;
+        let body = session.reply.valid_checksum_body();
+        require(body, "the reply of a session", number, "with a valid body")?;
+        let older = number > 0 && number <= header.reply().op;
+        require(older, "a session", number, "not newer than its reply")?;
+        let single = self.find(session.client()).is_none();
+        require(single, "a session", number, "the only one of its client")?;
+        let last = self.sessions.last();
+        let ordered = last.is_none_or(|last| last.recency() < session.recency());
+        require(ordered, "a session", number, "in the order of the replies")
     }
+}
+
+fn fault(what: &'static str, found: u64, expected: &'static str) -> CheckpointFault {
+    CheckpointFault { part: "sessions", what, found, expected }
+}
+
+fn require(
+    holds: bool,
+    what: &'static str,
+    found: u64,
+    expected: &'static str,
+) -> Result<(), CheckpointFault> {
+    if holds { Ok(()) } else { Err(fault(what, found, expected)) }
 }
 
 fn read_u32(bytes: &[u8]) -> u32 {
@@ -256,25 +264,29 @@ mod tests {
         assert_eq!(sessions.len(), 4);
     }
 
+    fn encoded(sessions: &mut Sessions) -> Vec<u8> {
+        let size = usize::try_from(Sessions::encoded_size_max(4, 4096)).unwrap();
+        let mut bytes = Vec::with_capacity(size);
+        sessions.encode(&mut bytes);
+        bytes
+    }
+
     /// Goal: a table survives a checkpoint with its replies byte by byte, and its encoding does
     /// not depend on the order in which it came about.
     #[test]
     fn encoding() {
         let pool = Pool::new("test", 16, 4096);
         let mut sessions = table(&pool);
-        let mut bytes = vec![0xaa; Sessions::encoded_size_max(4, 4096)];
-        let size = sessions.encode(&mut bytes);
+        let bytes = encoded(&mut sessions);
         let mut copy = Sessions::new(4);
-        copy.decode(&bytes[..size], &pool).unwrap();
+        copy.decode(&bytes, &pool).unwrap();
         for client in 11..=14 {
             let (one, other) = (sessions.find(client).unwrap(), copy.find(client).unwrap());
             assert_eq!(one.reply.bytes(), other.reply.bytes());
             assert_eq!((one.session, one.place), (other.session, other.place));
         }
         copy.sessions.reverse();
-        let mut again = vec![0; bytes.len()];
-        assert_eq!(copy.encode(&mut again), size);
-        assert_eq!(again[..size], bytes[..size]);
+        assert_eq!(encoded(&mut copy), bytes);
     }
 
     /// Goal: no damaged encoding is accepted where a checksum, an order or a bound can tell, and
@@ -282,18 +294,19 @@ mod tests {
     #[test]
     fn damaged_encodings() {
         let pool = Pool::new("test", 16, 4096);
-        let mut bytes = vec![0; Sessions::encoded_size_max(4, 4096)];
-        let size = table(&pool).encode(&mut bytes);
-        for length in 0..size {
+        let mut bytes = encoded(&mut table(&pool));
+        for length in 0..bytes.len() {
             assert!(Sessions::new(4).decode(&bytes[..length], &pool).is_err(), "{length}");
         }
-        assert!(Sessions::new(3).decode(&bytes[..size], &pool).is_err(), "too many");
-        assert!(Sessions::new(4).decode(&bytes[..=size], &pool).is_err(), "rest");
-        for index in 0..size {
+        assert!(Sessions::new(3).decode(&bytes, &pool).is_err(), "too many");
+        bytes.push(0);
+        assert!(Sessions::new(4).decode(&bytes, &pool).is_err(), "rest");
+        bytes.pop();
+        for index in 0..bytes.len() {
             bytes[index] ^= 0x80;
-            let result = Sessions::new(4).decode(&bytes[..size], &pool);
-            let place = (TABLE_HEADER_SIZE..size).contains(&index)
-                && (8..12).contains(&((index - TABLE_HEADER_SIZE) % (ENTRY_SIZE + 288)));
+            let result = Sessions::new(4).decode(&bytes, &pool);
+            // The place within an op has no redundancy of its own; the block has.
+            let place = index >= 16 && (8..12).contains(&((index - 16) % (16 + 288)));
             assert!(result.is_err() || place, "byte {index}");
             bytes[index] ^= 0x80;
         }

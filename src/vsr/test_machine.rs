@@ -6,9 +6,9 @@
 
 use std::collections::VecDeque;
 
-use super::fatal::Fatal;
-use super::machine::{CheckpointRoot, StateMachine};
+use super::machine::{CheckpointFault, CheckpointRoot, StateMachine};
 use crate::protocol::{Buffer, Operation, Pool, checksum, to_index, to_size};
+use crate::storage::grid::GridFault;
 use crate::storage::{
     Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, Fetch, Job, StorageOutbox, Zone,
     Zones,
@@ -60,7 +60,7 @@ pub struct TestMachine {
     current: Option<(Operation, u64)>,
     peek: Peek,
     transfer: Transfer,
-    fault: Option<Fatal>,
+    extra: Vec<u8>,
 }
 
 impl TestMachine {
@@ -80,7 +80,7 @@ impl TestMachine {
             current: None,
             peek: Peek::None,
             transfer: Transfer::None,
-            fault: None,
+            extra: Vec::with_capacity(usize::try_from(AREA_SIZE).unwrap()),
         }
     }
 
@@ -104,29 +104,34 @@ impl TestMachine {
 }
 
 impl StateMachine for TestMachine {
-    const ENCODED_SIZE_MAX: u32 = 64;
-
-    fn open_start(&mut self, op: u64, root: &CheckpointRoot) {
+    fn open(&mut self, op: u64, root: &CheckpointRoot) -> Result<(), CheckpointFault> {
         assert!(self.transfer == Transfer::None);
         self.op_ended = op;
         if op == 0 {
             assert!(root.bytes.iter().all(|byte| *byte == 0));
-            return;
+            return Ok(());
         }
         let size = u64::from_le_bytes(root.bytes[..8].try_into().unwrap());
         let sum = u128::from_le_bytes(root.bytes[16..32].try_into().unwrap());
+        let found = size;
+        if size > AREA_SIZE {
+            let (what, expected) = ("the size", "within an area");
+            return Err(CheckpointFault { part: "root", what, found, expected });
+        }
+        self.extra.resize(usize::try_from(size).unwrap(), 0);
         self.transfer = Transfer::Moving { op, size, next: 0, sum };
+        Ok(())
     }
 
-    fn open_step(&mut self, extra: &mut [u8]) -> Fetch<usize> {
+    fn open_step(&mut self) -> Fetch<Result<(), CheckpointFault>> {
         let Transfer::Moving { op, size, next, sum } = self.transfer else {
-            return Fetch::Ready(0);
+            return Fetch::Ready(Ok(()));
         };
         let area = self.area(op);
         for (offset, buffer) in self.received.drain(..) {
             let at = usize::try_from(offset - area).unwrap();
             let end = usize::try_from(size).unwrap().min(at + to_index(CHUNK_SIZE));
-            extra[at..end].copy_from_slice(&buffer.bytes()[..end - at]);
+            self.extra[at..end].copy_from_slice(&buffer.bytes()[..end - at]);
         }
         let mut next = next;
         while next < size && self.in_flight < IN_FLIGHT_MAX {
@@ -138,16 +143,19 @@ impl StateMachine for TestMachine {
         if self.in_flight > 0 || next < size {
             return Fetch::Wait;
         }
-        let size = usize::try_from(size).unwrap();
-        if checksum(&extra[..size]) != sum {
-            self.fault = Some(Fatal::Checkpoint { op, part: "area", what: "is damaged" });
-            return Fetch::Wait;
-        }
         self.transfer = Transfer::None;
-        Fetch::Ready(size)
+        if checksum(&self.extra) != sum {
+            let (part, what, expected) = ("area", "the checksum of a size", "the root's");
+            return Fetch::Ready(Err(CheckpointFault { part, what, found: size, expected }));
+        }
+        Fetch::Ready(Ok(()))
     }
 
-    fn decode(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
+    fn opened_extra(&self) -> &[u8] {
+        &self.extra
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<(), CheckpointFault> {
         assert!(bytes.len() == 48);
         self.count = u64::from_le_bytes(bytes[..8].try_into().unwrap());
         self.next_pulse = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
@@ -218,23 +226,29 @@ impl StateMachine for TestMachine {
         Fetch::Ready(())
     }
 
-    fn checkpoint_start(&mut self, op: u64, extra: &[u8]) {
+    fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8> {
         assert!(self.transfer == Transfer::None);
         assert!(op == self.op_ended);
-        let size = u64::from(to_size(extra.len()));
-        assert!(size <= AREA_SIZE);
-        self.transfer = Transfer::Moving { op, size, next: 0, sum: checksum(extra) };
+        self.extra.clear();
+        &mut self.extra
     }
 
-    fn checkpoint_step(&mut self, extra: &[u8]) -> Fetch<CheckpointRoot> {
+    fn checkpoint_start(&mut self) {
+        let size = u64::from(to_size(self.extra.len()));
+        assert!(size <= AREA_SIZE);
+        let (op, sum) = (self.op_ended, checksum(&self.extra));
+        self.transfer = Transfer::Moving { op, size, next: 0, sum };
+    }
+
+    fn checkpoint_step(&mut self) -> Fetch<CheckpointRoot> {
         match self.transfer {
             Transfer::Moving { op, size, mut next, sum } => {
                 while next < size && self.in_flight < IN_FLIGHT_MAX {
                     let at = usize::try_from(next).unwrap();
-                    let end = extra.len().min(at + to_index(CHUNK_SIZE));
+                    let end = self.extra.len().min(at + to_index(CHUNK_SIZE));
                     let mut buffer = self.pool.acquire();
                     buffer.fill_zero();
-                    buffer.bytes_mut()[..end - at].copy_from_slice(&extra[at..end]);
+                    buffer.bytes_mut()[..end - at].copy_from_slice(&self.extra[at..end]);
                     let offset = self.area(op) + next;
                     self.want(DiskOwner::GridWrite, DiskKind::Write, offset, Some(buffer));
                     next += u64::from(CHUNK_SIZE);
@@ -247,7 +261,7 @@ impl StateMachine for TestMachine {
                 Fetch::Wait
             }
             Transfer::Syncing { size, sum, .. } if self.in_flight == 0 => {
-                assert!(checksum(extra) == sum, "what is written does not change meanwhile");
+                assert!(checksum(&self.extra) == sum, "what is written does not change meanwhile");
                 let mut bytes = [0; 256];
                 bytes[..8].copy_from_slice(&size.to_le_bytes());
                 bytes[16..32].copy_from_slice(&sum.to_le_bytes());
@@ -285,7 +299,7 @@ impl StateMachine for TestMachine {
         panic!("there are no jobs");
     }
 
-    fn fault(&self) -> Option<Fatal> {
-        self.fault
+    fn fault(&self) -> Option<GridFault> {
+        None
     }
 }

@@ -1,0 +1,1 @@
+"""What the suites under tools/ share: checks, the server under test, and the wire protocol."""

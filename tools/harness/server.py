@@ -1,0 +1,173 @@
+"""The server under test: format, start, kill, stop, and what it left on stderr.
+
+A server is started with a pipe as stdin and ends by itself when the pipe closes, so that none is
+left behind even if the suite is killed. All addresses are on loopback.
+"""
+
+import os
+import pathlib
+import random
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("FLORIN_BINARY", ROOT / "target" / "release" / "florin"))
+TIMEOUT_SECONDS = 60
+
+
+class ServerFailed(Exception):
+    """The server did not do what it was started for."""
+
+
+def scratch_directory(name):
+    """A new directory for data files, on the disk that holds the build."""
+    parent = ROOT / "target" / "tools" / "scratch"
+    parent.mkdir(parents=True, exist_ok=True)
+    return pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+
+
+def remove_directory(path):
+    """Removes a scratch directory; keeps it when FLORIN_KEEP is set, to look at failures."""
+    if not os.environ.get("FLORIN_KEEP"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def format_command(path, development=True):
+    """The command line that creates a data file."""
+    mode = ["--development"] if development else []
+    return [str(BINARY), "format", "--cluster=0", "--replica=0", "--replica-count=1", *mode,
+            str(path)]
+
+
+def format_file(path, development=True):
+    """Creates a data file."""
+    done = subprocess.run(format_command(path, development), capture_output=True, text=True,
+                          timeout=TIMEOUT_SECONDS, check=False)
+    if done.returncode != 0:
+        raise ServerFailed(f"format ended with {done.returncode}: {done.stderr.strip()}")
+
+
+def free_port():
+    """A free port below those that the system gives to outgoing connections: a client that tries
+    to connect while the server is down must not take the server's port or connect to itself."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+class Server:
+    """One data file and the process that serves it, if it runs.
+
+    `port` 0 lets the server choose one, which it prints; then it stays the same for restarts.
+    """
+
+    def __init__(self, path, development=True, port=0):
+        self.path = pathlib.Path(path)
+        self.development = development
+        self.port = port
+        self.process = None
+        self.log_path = self.path.with_name(self.path.name + ".log")
+        self._log_mark = 0
+
+    def spawn(self):
+        """Starts the process without waiting for it."""
+        assert self.process is None, "the previous process was waited for"
+        mode = ["--development"] if self.development else []
+        command = [str(BINARY), "start", f"--addresses={self.port}", *mode, str(self.path)]
+        with open(self.log_path, "ab") as log:
+            self._log_mark = log.tell()
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=log)
+
+    def start(self):
+        """Starts the process and waits until it serves."""
+        self.spawn()
+        self.wait_ready()
+        return self
+
+    def wait_ready(self):
+        """Waits until the server accepts connections; raises `ServerFailed` if it ended."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        if self.port == 0:
+            self.port = self._read_port(deadline)
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ServerFailed(self.describe_end())
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.005)
+        raise ServerFailed("the server runs but does not accept connections")
+
+    def _read_port(self, deadline):
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self.process.stdout], [], [],
+                                        max(0, deadline - time.monotonic()))
+            if not ready:
+                raise ServerFailed("the server printed no port")
+            byte = os.read(self.process.stdout.fileno(), 1)
+            if not byte:
+                self.process.wait()
+                raise ServerFailed(self.describe_end())
+            line += byte
+        return int(line)
+
+    def stderr_text(self):
+        """What the newest process wrote to stderr."""
+        with open(self.log_path, "rb") as log:
+            log.seek(self._log_mark)
+            return log.read().decode("utf-8", "replace")
+
+    def describe_end(self):
+        """The exit code and the last lines of stderr."""
+        tail = "\n".join(self.stderr_text().strip().splitlines()[-5:])
+        return f"the server ended with {self.process.poll()}: {tail}"
+
+    def kill(self):
+        """Kills the process at once, as a power cut would."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.reap()
+
+    def reap(self):
+        """Waits for a process that ends by itself and gives its exit code."""
+        code = self.process.wait(timeout=TIMEOUT_SECONDS)
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def stop(self):
+        """Ends the process in good order: closes its stdin. It must exit with 0."""
+        self.process.stdin.close()
+        try:
+            code = self.process.wait(timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerFailed("the server did not end when its stdin closed") from None
+        self.process.stdout.close()
+        self.process = None
+        if code != 0:
+            raise ServerFailed(f"the server ended with {code} when its stdin closed: "
+                               + self.stderr_text()[-500:])
+
+    def is_running(self):
+        """Whether the process has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    def memory_bytes(self):
+        """Resident memory of the process."""
+        with open(f"/proc/{self.process.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -88,7 +88,8 @@ impl Books<'_> {
     /// The id of an event that failed transiently must fail for ever.
     pub fn burn(&mut self, id: u128, timestamp: u64) {
         let orphan = Transfer { id, timestamp, ..Transfer::default() };
-        let balances = BalanceRow { kind: EventKind::Orphan as u8, ..BalanceRow::default() };
+        let mut balances = BalanceRow::default();
+        balances.kind = EventKind::Orphan as u8;
         self.store.append_event(&orphan, &balances);
     }
 
@@ -136,14 +137,12 @@ impl Books<'_> {
     fn append(&mut self, stored: &Transfer, slots: [u32; 2], kind: EventKind, pending_row: u64) {
         let debit = &self.cache.entry(slots[0]).account;
         let credit = &self.cache.entry(slots[1]).account;
-        let mut row = BalanceRow {
-            debit: balances(debit),
-            credit: balances(credit),
-            kind: kind as u8,
-            debit_flags: flags_byte(debit),
-            credit_flags: flags_byte(credit),
-            ..BalanceRow::default()
-        };
+        let mut row = BalanceRow::default();
+        row.debit = balances(debit);
+        row.credit = balances(credit);
+        row.kind = kind as u8;
+        row.debit_flags = flags_byte(debit);
+        row.credit_flags = flags_byte(credit);
         row.set_pending_row(pending_row);
         let newest_row = self.store.append_event(stored, &row);
         self.cache.entry_mut(slots[0]).newest_row = newest_row;

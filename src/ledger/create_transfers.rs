@@ -38,6 +38,8 @@ const ITEM_TIMESTAMP: u32 = 4;
 const EVENT_SIZE: usize = size_of::<Transfer>();
 /// Events whose accounts are looked up together, so that cache misses overlap.
 const GROUP: usize = 32;
+/// How many events ahead the index of ids is brought into the processor's cache.
+const AHEAD: u32 = 8;
 
 /// The event at `index` of a request, counted over all its batches.
 #[inline]
@@ -167,6 +169,7 @@ impl Ledger {
         self.creates.begin(events, self.store.events_rows());
         self.work.clear();
         let mut id_before = 0;
+        let mut newest_id = self.newest_id;
         let mut start = 0;
         while start < events {
             let end = events.min(start + u32::try_from(GROUP).expect("a small number"));
@@ -176,9 +179,13 @@ impl Ledger {
                 self.creates.ids_ascend &= event.id > id_before;
                 id_before = event.id;
                 self.transfer_prefetch_start(index, &event);
+                if is_valid_id(event.id) {
+                    newest_id = newest_id.max(event.id);
+                }
             }
             start = end;
         }
+        self.newest_id = newest_id;
     }
 
     /// Slots of the accounts of a group of events: first all hashes, then all index words, then
@@ -212,7 +219,11 @@ impl Ledger {
 
     #[inline]
     fn transfer_prefetch_start(&mut self, index: u32, event: &Transfer) {
-        if is_valid_id(event.id) {
+        // Whether an id is newer than all others, those of earlier requests of this op included,
+        // is usually known without a search.
+        let is_newest =
+            event.id > self.newest_id && self.store.transfer_id_is_newest(event.id);
+        if is_valid_id(event.id) && !is_newest {
             let mut find = self.store.find_transfer_start(event.id);
             match self.store.find(&mut find) {
                 Fetch::Ready(None) => {}
@@ -252,7 +263,11 @@ impl Ledger {
         while !self.batches.is_done() {
             let mut frame = self.batch_frame();
             let before = self.batches.events_before();
-            for index in 0..self.batches.events() {
+            let events = self.batches.events();
+            for index in 0..events {
+                if index + AHEAD < events {
+                    self.store.prefetch_transfer(event_at(body, before + index + AHEAD).id);
+                }
                 let event = event_at(body, before + index);
                 self.transfer_execute(&mut frame, index, before + index, &event, reply);
             }

@@ -28,6 +28,9 @@ mod state;
 mod transfer_rules;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 use crate::protocol::operation::Operation;
 use crate::protocol::types::{Account, Transfer};
 use crate::protocol::{HEADER_SIZE, to_index};
@@ -117,6 +120,9 @@ pub struct Ledger {
     work: work::Work,
     creates: Creates,
     scope: Scope,
+    /// Highest id that an event of `create_transfers` had since the start. Volatile: it only
+    /// saves searches.
+    newest_id: u128,
     lookup: Lookup,
     query: Query,
     reads: Reads,
@@ -145,6 +151,7 @@ impl Ledger {
             work: work::Work::new(items_max),
             creates: Creates::new(events_max),
             scope: Scope::new(events_max),
+            newest_id: 0,
             lookup: Lookup::default(),
             query: Query::new(),
             reads: Reads::new(),
@@ -263,6 +270,7 @@ impl Ledger {
         assert!(self.phase == Phase::Idle);
         self.state = State::decode(bytes)?;
         self.cache.clear();
+        self.newest_id = 0;
         Ok(())
     }
 

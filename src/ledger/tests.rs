@@ -1,0 +1,256 @@
+//! The ledger over the store and a disk in memory: the worked examples, and random workloads
+//! against the reference model, byte for byte.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::*;
+use crate::protocol::HEADER_SIZE;
+use crate::simulator::disk::MemoryDisk;
+use crate::simulator::examples::{Subject, run_all};
+use crate::simulator::model::{Model, ModelOptions};
+use crate::simulator::workload::{Workload, WorkloadOptions, WorkloadStep};
+use crate::storage::checkpoint::CheckpointRoot;
+use crate::storage::disk::StorageOutbox;
+use crate::storage::job::Job;
+use crate::storage::store::StoreOptions;
+use crate::storage::zones::Zones;
+
+const STORAGE_LIMIT: u64 = 64 << 20;
+
+fn store(config: &Config) -> Store {
+    Store::new(
+        config,
+        &StoreOptions {
+            cluster: 7,
+            cache_grid_bytes: 256 << 10,
+            cache_transfers_bytes: 0,
+            storage_limit_bytes: STORAGE_LIMIT,
+            blob_extra_bytes: u64::try_from(STATE_SIZE).unwrap(),
+            page_reads_max: 8,
+        },
+    )
+}
+
+/// A request that may have to be executed again.
+#[derive(Clone)]
+struct Logged {
+    operation: Operation,
+    timestamp: u64,
+    body: Vec<u8>,
+    reply: Vec<u8>,
+}
+
+/// A ledger with its disk and its helper, which answer in random order.
+struct World {
+    config: Config,
+    ledger: Ledger,
+    disk: MemoryDisk,
+    outbox: StorageOutbox,
+    jobs: Vec<Job>,
+    random: ChaCha8Rng,
+    op: u64,
+    reply: Vec<u8>,
+    /// The newest durable checkpoint: its op and root.
+    root: (u64, CheckpointRoot),
+    /// Requests by op, the first of which is op 1.
+    log: Vec<Logged>,
+}
+
+impl World {
+    fn new(seed: u64, config: Config) -> World {
+        let zones = Zones::new(&config);
+        let size = zones.start(crate::storage::Zone::Grid) + STORAGE_LIMIT;
+        let mut world = World {
+            config,
+            ledger: Ledger::new(store(&config), &LedgerOptions::new(&config, 0)),
+            disk: MemoryDisk::new(size),
+            outbox: StorageOutbox::new(64, 8),
+            jobs: Vec::new(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+            op: 0,
+            reply: vec![0; to_index(config.reply_size_max - HEADER_SIZE)],
+            root: (0, CheckpointRoot::EMPTY),
+            log: Vec::new(),
+        };
+        world.open();
+        world
+    }
+
+    /// Moves I/O and jobs along, in random order.
+    fn turn(&mut self) {
+        self.ledger.store.pump(&mut self.outbox);
+        self.disk.submit_all(&mut self.outbox);
+        while let Some(job) = self.outbox.jobs.pop() {
+            self.jobs.push(job);
+        }
+        assert!(self.ledger.store.fault().is_none());
+        let work_on_job = !self.jobs.is_empty()
+            && (self.disk.in_flight() == 0 || self.random.next_u32().is_multiple_of(4));
+        if work_on_job {
+            let chosen = self.random.next_u64() % crate::storage::count_of(self.jobs.len());
+            let mut job = self.jobs.swap_remove(crate::storage::index_of(chosen));
+            job.run();
+            self.ledger.store.on_job_done(job);
+        } else {
+            let done = self.disk.complete_one(&mut self.random).expect("something is under way");
+            self.ledger.store.on_disk_done(done);
+        }
+    }
+
+    fn wait<T>(&mut self, mut step: impl FnMut(&mut World) -> Fetch<T>) -> T {
+        loop {
+            match step(self) {
+                Fetch::Ready(value) => return value,
+                Fetch::Wait => self.turn(),
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        self.ledger.store.open(self.root.1).unwrap();
+        self.wait(|world| world.ledger.store.open_step()).unwrap();
+        let extra = self.ledger.store.opened_extra().to_vec();
+        assert_eq!(extra.is_empty(), self.root.0 == 0);
+        if !extra.is_empty() {
+            self.ledger.decode(&extra).unwrap();
+        }
+        self.op = self.root.0;
+    }
+
+    /// One request is one op here.
+    fn run(&mut self, operation: Operation, timestamp: u64, body: &[u8]) -> Vec<u8> {
+        assert!(self.ledger.store.admits());
+        let mut area = std::mem::take(&mut self.reply);
+        self.ledger.begin(operation, timestamp, body);
+        let size = self.wait(|world| world.ledger.step(body, &mut area));
+        let reply = area[..to_index(size)].to_vec();
+        self.reply = area;
+        self.op += 1;
+        let op = self.op;
+        self.wait(|world| world.ledger.store.end_op(op));
+        if op % u64::from(self.config.checkpoint_interval) == 0 {
+            self.checkpoint();
+        }
+        reply
+    }
+
+    fn checkpoint(&mut self) {
+        let mut state = [0; STATE_SIZE];
+        self.ledger.encode(&mut state);
+        self.ledger.store.checkpoint_begin(self.op).extend_from_slice(&state);
+        self.ledger.store.checkpoint_start();
+        let root = self.wait(|world| world.ledger.store.checkpoint_step());
+        self.ledger.store.release_staged();
+        self.root = (self.op, root);
+    }
+
+    fn execute_logged(&mut self, operation: Operation, timestamp: u64, body: &[u8]) -> Vec<u8> {
+        let reply = self.run(operation, timestamp, body);
+        let (body, copy) = (body.to_vec(), reply.clone());
+        self.log.push(Logged { operation, timestamp, body, reply: copy });
+        reply
+    }
+
+    /// Power loss: everything in memory is gone; all ops since the checkpoint run again and must
+    /// answer as they did.
+    fn crash(&mut self) {
+        self.disk.crash(&mut self.random);
+        self.outbox = StorageOutbox::new(64, 8);
+        self.jobs.clear();
+        self.ledger = Ledger::new(store(&self.config), &LedgerOptions::new(&self.config, 0));
+        self.open();
+        let first = crate::storage::index_of(self.op);
+        let again: Vec<Logged> = self.log[first..].to_vec();
+        for request in again {
+            let reply = self.run(request.operation, request.timestamp, &request.body);
+            assert_eq!(reply, request.reply, "op {} differs after a restart", self.op);
+        }
+    }
+}
+
+impl Subject for World {
+    fn execute(&mut self, operation: Operation, timestamp: u64, body: &[u8]) -> Vec<u8> {
+        self.execute_logged(operation, timestamp, body)
+    }
+
+    fn pulse(&mut self, timestamp: u64) {
+        self.execute_logged(Operation::Pulse, timestamp, &[]);
+    }
+}
+
+/// Goal: all worked examples of the specification hold over the real store.
+#[test]
+fn worked_examples() {
+    run_all(|| World::new(1, Config::testing()));
+}
+
+fn model_options(config: &Config) -> ModelOptions {
+    let reply_size = config.reply_size_max - HEADER_SIZE;
+    let change_events = Operation::change_events_max(config.message_size_max - HEADER_SIZE);
+    ModelOptions {
+        pulse_expiries_max: to_index(config.pulse_max),
+        query_results_max: to_index(reply_size / 128 - 1),
+        change_events_max: to_index(change_events.min(reply_size / 384)),
+    }
+}
+
+/// Runs one seed's workload through ledger and model; both must give the same bytes.
+fn compare(seed: u64, steps: u32, crashes: bool) {
+    let config = Config::testing();
+    let records_max = to_index((config.reply_size_max - HEADER_SIZE) / 128 - 1);
+    let options = WorkloadOptions {
+        create_events_max: to_index(config.batch_max).min(records_max),
+        lookup_ids_max: records_max,
+        query_results_max: u32::try_from(records_max).unwrap(),
+        ..WorkloadOptions::default()
+    };
+    let mut world = World::new(seed, config);
+    let mut model = Model::new(model_options(&config));
+    let mut workload = Workload::new(seed, options);
+    let mut clock = 1_700_000_000_000_000_000u64;
+    for step in 0..steps {
+        clock += 10_000;
+        let (operation, body) = match workload.next_step() {
+            WorkloadStep::AdvanceTime { nanoseconds } => {
+                clock += nanoseconds;
+                continue;
+            }
+            WorkloadStep::Pulse => (Operation::Pulse, Vec::new()),
+            WorkloadStep::Request { operation, body } => (operation, body),
+        };
+        if operation == Operation::Pulse {
+            let due = model.next_expiry().is_some_and(|expiry| expiry <= clock);
+            assert!(!due || world.ledger.pulse_due(clock), "seed {seed} step {step}");
+        }
+        clock += world.ledger.timestamp_span(operation, &body);
+        let found = world.execute_logged(operation, clock, &body);
+        if operation == Operation::Pulse {
+            model.pulse(clock);
+        } else {
+            let expected = model.execute(operation, clock, &body);
+            assert!(found == expected, "seed {seed} step {step}: {operation:?} differs");
+            workload.on_reply(operation, clock, &body, &expected);
+        }
+        if crashes && world.random.next_u32().is_multiple_of(64) {
+            world.crash();
+        }
+    }
+    model.check_invariants();
+}
+
+/// Goal: whatever clients ask, the ledger answers like the reference model, byte for byte.
+#[test]
+fn agrees_with_the_model() {
+    for seed in 0..24 {
+        compare(seed, 600, false);
+    }
+}
+
+/// Goal: and so it does when power is lost now and then.
+#[test]
+fn agrees_with_the_model_over_crashes() {
+    for seed in 100..112 {
+        compare(seed, 600, true);
+    }
+}

@@ -306,14 +306,14 @@ mod tests {
         for round in 0..20_000u64 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
             let id = u128::from(seed >> 33) % 200 + 1;
-            if seed >> 20 & 7 == 0 {
+            if (seed >> 20).is_multiple_of(8) {
                 cache.begin_operation();
             }
             let slot = cache.find(id);
             assert_eq!(slot != SLOT_NONE, present.contains(&id));
             if slot != SLOT_NONE {
                 assert_eq!(cache.entry(slot).account.id, id);
-                if seed >> 25 & 3 == 0 {
+                if (seed >> 25).is_multiple_of(4) {
                     cache.remove(slot);
                     present.retain(|other| *other != id);
                 }

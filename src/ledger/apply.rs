@@ -81,7 +81,7 @@ impl Books<'_> {
         self.release(pending, slots);
         self.reopen(pending, slots);
         let flags = pending.flags | STORED_FLAG_EXPIRY;
-        let stored = Transfer { timestamp, flags, ..*pending };
+        let stored = Transfer { flags, timestamp, ..*pending };
         self.append(&stored, slots, EventKind::Expired, pending_row);
     }
 

@@ -10,15 +10,11 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::protocol::operation::Operation;
 use crate::protocol::to_index;
-use crate::protocol::types::{
-    Account, ChangeEvent, ChangeEventsFilter, TIMESTAMP_MAX, Transfer,
-};
+use crate::protocol::types::{Account, ChangeEvent, ChangeEventsFilter, TIMESTAMP_MAX, Transfer};
 use crate::ready;
 use crate::storage::fetch::Fetch;
 use crate::storage::find::TimeKey;
-use crate::storage::rows::{
-    BalanceRow, EventKind, STORED_FLAG_EXPIRY, is_expiry, is_orphan,
-};
+use crate::storage::rows::{BalanceRow, EventKind, STORED_FLAG_EXPIRY, is_expiry, is_orphan};
 use crate::storage::store::Store;
 
 use super::Ledger;
@@ -38,7 +34,9 @@ enum Stage {
     /// Choosing the next events; may need rows read ahead.
     Merge,
     /// Reading rows ahead for one of the cursors.
-    ReadAhead { cursor: usize },
+    ReadAhead {
+        cursor: usize,
+    },
     /// Reading what else belongs to the chosen events.
     Details,
 }
@@ -109,17 +107,15 @@ impl ChangeEvents {
             limit: 0,
             rows: 0,
             cursors: [Cursor::new(TimeKey::Transfer), Cursor::new(TimeKey::Expiry)],
-            ahead: [
-                vec![Transfer::default(); BLOCK_MAX],
-                vec![Transfer::default(); BLOCK_MAX],
-            ],
+            ahead: [vec![Transfer::default(); BLOCK_MAX], vec![Transfer::default(); BLOCK_MAX]],
             chosen: Vec::with_capacity(BLOCK_MAX),
         }
     }
 
     /// Bytes that the buffers occupy.
     pub fn memory_bytes(&self) -> u64 {
-        let bytes = BLOCK_MAX * (2 * size_of::<Transfer>() + size_of::<Chosen>());
+        let ahead = self.ahead.iter().map(Vec::capacity).sum::<usize>() * size_of::<Transfer>();
+        let bytes = ahead + self.chosen.capacity() * size_of::<Chosen>();
         u64::try_from(bytes).expect("memory sizes fit 64 bits")
     }
 
@@ -302,8 +298,9 @@ impl Ledger {
                     self.work.clear();
                     let count = match stage {
                         Stage::ReadAhead { cursor } => self.change_events.read_ahead_start(cursor),
-                        _ => u32::try_from(self.change_events.chosen.len())
-                            .expect("a small number"),
+                        _ => {
+                            u32::try_from(self.change_events.chosen.len()).expect("a small number")
+                        }
                     };
                     (0..count).for_each(|item| self.work.push(item));
                     if count == 0 {

@@ -14,9 +14,9 @@ use super::Ledger;
 use super::account_cache::{AccountCache, ROW_NONE, SLOT_NONE};
 use super::chain::{ChainEnd, Frame, FrameEvent, FrameFailure};
 use super::creates::{Creates, ITEM_KIND_SHIFT};
+use super::exists;
 use super::transfer_rules::has;
 use super::work::{Task, insert_pinned, load_pinned};
-use super::exists;
 
 /// Bring the account with the event's id into the cache.
 const ITEM_ACCOUNT: u32 = 0;
@@ -48,14 +48,12 @@ fn run_task(context: &mut Context<'_>, task: &mut Task) -> Fetch<()> {
     let event = event_at(context.body, index);
     match task.item >> ITEM_KIND_SHIFT {
         ITEM_ACCOUNT => {
-            let slot =
-                ready!(load_pinned(context.store, context.cache, &mut task.load, event.id));
+            let slot = ready!(load_pinned(context.store, context.cache, &mut task.load, event.id));
             context.creates.slots_mut(index)[0] = slot;
         }
         ITEM_TIMESTAMP => {
-            let find = task
-                .find_timestamp
-                .get_or_insert_with(|| FindTimestamp::new(event.timestamp));
+            let find =
+                task.find_timestamp.get_or_insert_with(|| FindTimestamp::new(event.timestamp));
             let is_taken = ready!(context.store.find_transfer_timestamp(find));
             context.creates.detail_mut(index).timestamp_is_taken = is_taken;
         }

@@ -221,8 +221,7 @@ impl Ledger {
     fn transfer_prefetch_start(&mut self, index: u32, event: &Transfer) {
         // Whether an id is newer than all others, those of earlier requests of this op included,
         // is usually known without a search.
-        let is_newest =
-            event.id > self.newest_id && self.store.transfer_id_is_newest(event.id);
+        let is_newest = event.id > self.newest_id && self.store.transfer_id_is_newest(event.id);
         if is_valid_id(event.id) && !is_newest {
             let mut find = self.store.find_transfer_start(event.id);
             match self.store.find(&mut find) {
@@ -430,11 +429,7 @@ impl Ledger {
 
     /// The transfer that the event posts or voids as it is now, and the slots of its accounts.
     /// Without slots if it is no pending transfer.
-    fn pending_transfer(
-        &self,
-        event: &Transfer,
-        index: u32,
-    ) -> Option<(PendingDetail, [u32; 2])> {
+    fn pending_transfer(&self, event: &Transfer, index: u32) -> Option<(PendingDetail, [u32; 2])> {
         let known = self.creates.detail(index).and_then(|detail| detail.pending);
         let (mut pending, slots) = if let Some(pending) = known {
             (pending, self.creates.slots(index))

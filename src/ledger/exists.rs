@@ -102,12 +102,13 @@ fn single_or_pending_same(event: &Transfer, existing: &Transfer) -> Same {
     }
 }
 
+/// Whether a field of a post or void agrees; a zero stands for the pending transfer's value.
+fn inherited<T: PartialEq + Default + Copy>(event: T, existing: T, pending: T) -> bool {
+    existing == if event == T::default() { pending } else { event }
+}
+
 fn post_or_void_same(event: &Transfer, existing: &Transfer, pending: &Transfer) -> Same {
     assert!(pending.id == existing.pending_id);
-    /// A zero stands for the pending transfer's value.
-    fn inherited<T: PartialEq + Default + Copy>(event: T, existing: T, pending: T) -> bool {
-        existing == if event == T::default() { pending } else { event }
-    }
     let (debit, credit) = (event.debit_account_id, event.credit_account_id);
     Same {
         debit_account_id: debit == 0 || debit == existing.debit_account_id,
@@ -235,13 +236,8 @@ mod tests {
             ..Transfer::default()
         };
         let status = |event: Transfer, stored: Transfer| transfer(&event, &stored, || pending);
-        let bare = Transfer {
-            debit_account_id: 0,
-            credit_account_id: 0,
-            ledger: 0,
-            code: 0,
-            ..existing
-        };
+        let bare =
+            Transfer { debit_account_id: 0, credit_account_id: 0, ledger: 0, code: 0, ..existing };
         assert_eq!(status(bare, existing), Status::Exists);
         let event = Transfer { amount: u128::MAX, ..bare };
         assert_eq!(status(event, existing), Status::ExistsWithDifferentAmount);

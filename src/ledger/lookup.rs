@@ -95,12 +95,7 @@ impl Ledger {
         Fetch::Ready(self.batches.finish(reply))
     }
 
-    fn lookup_window(
-        &mut self,
-        operation: Operation,
-        body: &[u8],
-        reply: &mut [u8],
-    ) -> Fetch<()> {
+    fn lookup_window(&mut self, operation: Operation, body: &[u8], reply: &mut [u8]) -> Fetch<()> {
         let is_accounts = operation == Operation::LookupAccounts;
         if self.lookup.count == 0 {
             let left = self.batches.events() - self.lookup.start;

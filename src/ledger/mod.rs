@@ -132,6 +132,9 @@ pub struct Ledger {
 
 impl Ledger {
     /// Allocates everything that the ledger will ever use.
+    ///
+    /// # Panics
+    /// When the options name no room for events.
     #[must_use]
     pub fn new(store: Store, options: &LedgerOptions) -> Ledger {
         assert!(options.batch_max > 0);
@@ -203,6 +206,9 @@ impl Ledger {
 
     /// Goes on with the request: ready with the size of the reply's body in bytes, which is then
     /// in `reply`. After `Wait`, call again with the same body and the same reply area.
+    ///
+    /// # Panics
+    /// When no request was begun.
     pub fn step(&mut self, body: &[u8], reply: &mut [u8]) -> Fetch<u32> {
         assert!(self.phase != Phase::Idle, "begin comes first");
         let size = match self.operation {
@@ -257,6 +263,9 @@ impl Ledger {
     }
 
     /// Writes the scalar state, for a checkpoint.
+    ///
+    /// # Panics
+    /// When a request is not finished.
     pub fn encode(&self, out: &mut [u8; STATE_SIZE]) {
         assert!(self.phase == Phase::Idle);
         self.state.encode(out);
@@ -266,6 +275,9 @@ impl Ledger {
     ///
     /// # Errors
     /// When the bytes cannot be what [`Ledger::encode`] wrote.
+    ///
+    /// # Panics
+    /// When a request is not finished.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         assert!(self.phase == Phase::Idle);
         self.state = State::decode(bytes)?;

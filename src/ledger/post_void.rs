@@ -11,8 +11,7 @@ use super::transfer_rules::{ImportFacts, has};
 /// Whether the event is meant to post or to void.
 #[inline]
 pub(super) fn is_post_or_void(event: &Transfer) -> bool {
-    const BOTH: u16 =
-        transfer_flags::POST_PENDING_TRANSFER | transfer_flags::VOID_PENDING_TRANSFER;
+    const BOTH: u16 = transfer_flags::POST_PENDING_TRANSFER | transfer_flags::VOID_PENDING_TRANSFER;
     has(event.flags, BOTH)
 }
 
@@ -258,8 +257,11 @@ mod tests {
         let late = ImportFacts { transfer_timestamp_max: 9, timestamp_is_taken: false };
         let post = Transfer { flags: POST, ..Transfer::default() };
         let void = Transfer { flags: VOID, ..Transfer::default() };
-        let imported =
-            Transfer { flags: POST | transfer_flags::IMPORTED, timestamp: 9, ..Transfer::default() };
+        let imported = Transfer {
+            flags: POST | transfer_flags::IMPORTED,
+            timestamp: 9,
+            ..Transfer::default()
+        };
         let check = check_accounts;
         let status = Status::ImportedEventTimestampMustNotRegress;
         assert_eq!(check(&imported, &closed, &closed, &late), Err(status));

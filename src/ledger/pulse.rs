@@ -161,9 +161,7 @@ fn run_judge(context: &mut JudgeContext<'_>, task: &mut Task) -> Fetch<()> {
         task.advance(1);
     }
     let transfer = ready!(context.store.transfer(row));
-    if is_orphan(&transfer)
-        || is_expiry(&transfer)
-        || !has(transfer.flags, transfer_flags::PENDING)
+    if is_orphan(&transfer) || is_expiry(&transfer) || !has(transfer.flags, transfer_flags::PENDING)
     {
         return Fetch::Ready(());
     }
@@ -324,13 +322,11 @@ impl Ledger {
     fn pulse_execute(&mut self) {
         let count = self.pulse.earliest.list.len();
         let first = self.pulse.now - u64::try_from(count).expect("a short list") + 1;
-        let mut timestamp = first;
-        for place in 0..count {
+        for (timestamp, place) in (first..).zip(0..count) {
             let row = self.pulse.earliest.list[place].row;
             let transfer = self.pulse.transfers[place];
             let slots = self.pulse.slots[place];
             self.books().expire(&transfer, row, slots, timestamp);
-            timestamp += 1;
         }
         let pulse = &self.pulse;
         let seen_until = pulse.slot << EXPIRY_SLOT_BITS;

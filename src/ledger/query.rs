@@ -241,12 +241,7 @@ fn run_task(context: &mut Context<'_>, task: &mut Task) -> Fetch<()> {
     }
 }
 
-fn run_account(
-    context: &mut Context<'_>,
-    task: &mut Task,
-    place: usize,
-    row: u64,
-) -> Fetch<()> {
+fn run_account(context: &mut Context<'_>, task: &mut Task, place: usize, row: u64) -> Fetch<()> {
     let Context { store, cache, reads, conditions } = context;
     if task.stage == 0 {
         let account = ready!(store.account(row));
@@ -288,12 +283,7 @@ impl Ledger {
     }
 
     /// One sub-batch: ready when its results are in the reply.
-    fn query_batch(
-        &mut self,
-        operation: Operation,
-        body: &[u8],
-        reply: &mut [u8],
-    ) -> Fetch<()> {
+    fn query_batch(&mut self, operation: Operation, body: &[u8], reply: &mut [u8]) -> Fetch<()> {
         loop {
             match self.query.stage {
                 Stage::Parse => {
@@ -462,9 +452,7 @@ impl Ledger {
                 }
                 let state = match &mut self.query.source {
                     Source::Events(scan) => self.store.scan_events(scan, &mut self.reads.rows),
-                    Source::Accounts(scan) => {
-                        self.store.scan_accounts(scan, &mut self.reads.rows)
-                    }
+                    Source::Accounts(scan) => self.store.scan_accounts(scan, &mut self.reads.rows),
                     Source::All => unreachable!("handled above"),
                 };
                 self.query.exhausted = ready!(state) == ScanState::End;
@@ -558,9 +546,8 @@ mod tests {
     #[test]
     fn range() {
         let range = Conditions { timestamp_min: 5, timestamp_max: 7, ..conditions() };
-        let judge = |reversed, timestamp| {
-            Conditions { reversed, ..range }.judge_timestamp(timestamp)
-        };
+        let judge =
+            |reversed, timestamp| Conditions { reversed, ..range }.judge_timestamp(timestamp);
         assert_eq!(judge(false, 4), Verdict::Skip);
         assert_eq!(judge(false, 8), Verdict::Beyond);
         assert_eq!(judge(true, 4), Verdict::Beyond);
@@ -577,8 +564,7 @@ mod tests {
         let past = Conditions { timestamp_max: 1, ..conditions() };
         let orphan = Transfer { timestamp: 10, ..Transfer::default() };
         assert_eq!(past.judge_transfer(&orphan), Verdict::Skip);
-        let expiry =
-            Transfer { flags: crate::storage::rows::STORED_FLAG_EXPIRY, ..transfer() };
+        let expiry = Transfer { flags: crate::storage::rows::STORED_FLAG_EXPIRY, ..transfer() };
         assert_eq!(past.judge_transfer(&expiry), Verdict::Skip);
         assert_eq!(past.judge_transfer(&transfer()), Verdict::Beyond);
         assert_eq!(conditions().judge_transfer(&transfer()), Verdict::Keep);

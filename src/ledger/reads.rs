@@ -64,7 +64,7 @@ impl Reads {
             + size_of::<BalanceRow>()
             + size_of::<Account>()
             + size_of::<Verdict>();
-        let bytes = WINDOW_MAX * (record + 2 * size_of::<u64>());
+        let bytes = self.transfers.len() * record + 2 * self.window.capacity() * size_of::<u64>();
         u64::try_from(bytes).expect("memory sizes fit 64 bits")
     }
 

@@ -1,7 +1,7 @@
 //! The few numbers that the ledger knows beside its rows, saved with every checkpoint.
 
-use crate::storage::rows::{EXPIRY_SLOT_BITS, expires_at};
 use crate::protocol::types::Transfer;
+use crate::storage::rows::{EXPIRY_SLOT_BITS, expires_at};
 
 /// Bytes of the saved state.
 pub const STATE_SIZE: usize = 48;
@@ -139,7 +139,7 @@ mod tests {
     /// Goal: the bound follows the earliest open transfer and starts afresh when none was open.
     #[test]
     fn expiry_bound() {
-        let pending = |timestamp, timeout| Transfer { timestamp, timeout, ..Transfer::default() };
+        let pending = |timestamp, timeout| Transfer { timeout, timestamp, ..Transfer::default() };
         let mut state = State::default();
         state.pending_created(&pending(5, 0));
         assert_eq!(state.timed_open, 0);

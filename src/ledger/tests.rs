@@ -129,20 +129,32 @@ impl World {
         self.op += 1;
         let op = self.op;
         self.wait(|world| world.ledger.store.end_op(op));
-        if op % u64::from(self.config.checkpoint_interval) == 0 {
-            self.checkpoint();
-        }
+        self.checkpoint_work();
         reply
     }
 
-    fn checkpoint(&mut self) {
-        let mut state = [0; STATE_SIZE];
-        self.ledger.encode(&mut state);
-        self.ledger.store.checkpoint_begin(self.op).extend_from_slice(&state);
-        self.ledger.store.checkpoint_start();
-        let root = self.wait(|world| world.ledger.store.checkpoint_step());
-        self.ledger.store.release_staged();
-        self.root = (self.op, root);
+    /// Checkpoints are written while later ops run, and finished at a fixed op.
+    fn checkpoint_work(&mut self) {
+        let interval = u64::from(self.config.checkpoint_interval);
+        if self.op.is_multiple_of(interval) {
+            let mut state = [0; STATE_SIZE];
+            self.ledger.encode(&mut state);
+            self.ledger.store.checkpoint_begin(self.op).extend_from_slice(&state);
+            self.ledger.store.checkpoint_start();
+        }
+        let is_last = self.op % interval == u64::from(self.config.release_delay);
+        if self.ledger.store.checkpoint_in_progress() {
+            let op = self.op - self.op % interval;
+            if is_last {
+                let root = self.wait(|world| world.ledger.store.checkpoint_step());
+                self.root = (op, root);
+            } else if let Fetch::Ready(root) = self.ledger.store.checkpoint_step() {
+                self.root = (op, root);
+            }
+        }
+        if is_last && self.op > interval {
+            self.ledger.store.release_staged();
+        }
     }
 
     fn execute_logged(&mut self, operation: Operation, timestamp: u64, body: &[u8]) -> Vec<u8> {
@@ -195,6 +207,26 @@ fn model_options(config: &Config) -> ModelOptions {
     }
 }
 
+/// Prints where two replies differ first.
+fn explain(operation: Operation, body: &[u8], found: &[u8], expected: &[u8]) {
+    let size = to_index(operation.result_size());
+    println!("{} and {} bytes", found.len(), expected.len());
+    let differs = |index: &usize| {
+        let range = index * size..(index + 1) * size;
+        found.get(range.clone()) != expected.get(range)
+    };
+    let Some(index) = (0..expected.len().div_ceil(size)).find(differs) else {
+        return;
+    };
+    println!("result {index}");
+    println!("found    {:?}", found.get(index * size..(index + 1) * size));
+    println!("expected {:?}", expected.get(index * size..(index + 1) * size));
+    let size = to_index(operation.event_size());
+    for event in index.saturating_sub(3)..=index {
+        println!("event {event}: {:?}", body.get(event * size..(event + 1) * size));
+    }
+}
+
 /// Runs one seed's workload through ledger and model; both must give the same bytes.
 fn compare(seed: u64, steps: u32, crashes: bool) {
     let config = Config::testing();
@@ -229,7 +261,10 @@ fn compare(seed: u64, steps: u32, crashes: bool) {
             model.pulse(clock);
         } else {
             let expected = model.execute(operation, clock, &body);
-            assert!(found == expected, "seed {seed} step {step}: {operation:?} differs");
+            if found != expected {
+                explain(operation, &body, &found, &expected);
+                panic!("seed {seed} step {step}: {operation:?} differs");
+            }
             workload.on_reply(operation, clock, &body, &expected);
         }
         if crashes && world.random.next_u32().is_multiple_of(64) {

@@ -177,7 +177,8 @@ impl AccountLoad {
                     self.stage = LoadStage::FindNewest;
                 }
                 LoadStage::FindNewest => {
-                    let find = self.find.get_or_insert_with(|| store.find_newest_event_start(self.id));
+                    let find =
+                        self.find.get_or_insert_with(|| store.find_newest_event_start(self.id));
                     let Some(row) = ready!(store.find(find)) else {
                         return Fetch::Ready(Some((self.account, ROW_NONE)));
                     };

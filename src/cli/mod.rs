@@ -5,6 +5,7 @@
 
 pub mod benchmark;
 pub mod exit;
+pub mod format;
 pub mod output;
 pub mod size;
 pub mod version;
@@ -44,6 +45,8 @@ pub struct Arguments {
 /// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Create the data file of a replica
+    Format(format::FormatArguments),
     /// Print the version
     Version(version::VersionArguments),
     /// Measure how fast a server or a cluster is
@@ -55,6 +58,7 @@ pub enum Command {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
+        Command::Format(arguments) => format::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
     };
@@ -167,5 +171,9 @@ mod tests {
         assert_eq!(parse("").unwrap_err(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
         assert_eq!(parse("run").unwrap_err(), ErrorKind::InvalidSubcommand);
         assert!(matches!(parse("version --verbose"), Ok(Command::Version(_))));
+        let text = "format --cluster=7 --replica=0 --replica-count=1 x.florin";
+        assert!(matches!(parse(text), Ok(Command::Format(_))));
+        let missing = parse("format --replica=0 --replica-count=1 x").unwrap_err();
+        assert_eq!(missing, ErrorKind::MissingRequiredArgument);
     }
 }

@@ -13,6 +13,9 @@ pub mod report;
 pub mod server;
 pub mod work;
 
+#[cfg(test)]
+mod tests;
+
 use super::exit::{ExitClass, Failure};
 use super::output::print;
 use crate::client::{IdGenerator, Poller, Random, Wire, WireOptions, parse_addresses};

@@ -6,7 +6,7 @@ use crate::cli::output::print_error;
 use crate::client::parse_address;
 use crate::client::system::clock_ticks_per_second;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -120,10 +120,10 @@ impl Server {
         let address = match read_address(&mut stdout) {
             Ok(address) => address,
             Err(failure) => {
-                // What it has to say it wrote to its standard error, which is ours.
                 drop(stdin);
                 let _ = child.kill();
                 let _ = child.wait();
+                print_stderr(&mut child);
                 return Err(failure);
             }
         };
@@ -152,6 +152,7 @@ impl Server {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
+                print_stderr(&mut self.child);
                 Err(Failure::new(ExitClass::Error, format!("the server has ended: {status}")))
             }
             Err(error) => Err(failed("looking after the server", &error)),
@@ -183,6 +184,7 @@ impl Server {
         if status.success() {
             return Ok(());
         }
+        print_stderr(&mut self.child);
         Err(Failure::new(ExitClass::Error, format!("the server ended badly: {status}")))
     }
 }
@@ -229,8 +231,21 @@ fn spawn(executable: &Path, file: &Path, options: &ServerOptions) -> Result<Chil
         .arg(file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed("starting `florin start`", &error))
+}
+
+/// Prints what an ended server had to say. While it runs that fits the pipe: it says little.
+fn print_stderr(child: &mut Child) {
+    let mut text = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        // As much of it as is text.
+        let _ = stderr.read_to_string(&mut text);
+    }
+    if !text.is_empty() {
+        print_error(text.trim_end());
+    }
 }
 
 fn read_address(stdout: &mut impl BufRead) -> Result<SocketAddr, Failure> {

@@ -17,6 +17,7 @@ use super::checkpoint::{BLOB_WRITES_MAX, BlobReader, BlobWriter, CheckpointRoot}
 use super::config::Config;
 use super::disk::{DiskDone, StorageOutbox};
 use super::fetch::Fetch;
+
 use super::find::{Find, FindKind};
 use super::free_set::FreeSet;
 use super::grid::{Grid, GridCounters, GridFault, GridOptions};
@@ -28,7 +29,7 @@ use super::lookup::Lookup;
 use super::memtable::PointCursor;
 use super::packing::Packing;
 use super::rows::{self, BalanceRow, EventKind, is_expiry, is_orphan};
-use super::table::{Table, TableOptions, TagOptions};
+use super::table::{FilterOptions, Table, TableOptions, TagOptions};
 use crate::protocol::types::{Account, Transfer};
 use crate::ready;
 
@@ -105,6 +106,8 @@ pub struct StoreOptions {
     pub cache_grid_bytes: u64,
     /// Memory for the newest transfers in bytes; raised to what unflushed rows need.
     pub cache_transfers_bytes: u64,
+    /// Memory for filters that tell which runs can't hold a transfer id, in bytes; 0 for none.
+    pub filter_bytes: u64,
     /// Largest size of the grid in bytes.
     pub storage_limit_bytes: u64,
     /// Room in the checkpoint for the layers above, in bytes.
@@ -271,7 +274,9 @@ impl Store {
             ACCOUNT_SIZE,
             sizes.accounts_blocks,
         );
-        let events = Table::new(&event_table_options(config, options, &sizes));
+        let filter = FilterOptions { tag: event_tag::ID, bytes_max: options.filter_bytes };
+        let filter = Some(filter).filter(|filter| filter.bytes_max > 0);
+        let events = Table::with_filters(&event_table_options(config, options, &sizes), filter);
         let account_table = Table::new(&account_table_options(config, options, &sizes));
         let grid = new_grid(config, options, &sizes, &events, &account_table);
         let blob_size = super::persistence::blob_size_max(

@@ -27,6 +27,7 @@ fn store(config: &Config) -> Store {
             cache_transfers_bytes: 0,
             storage_limit_bytes: STORAGE_LIMIT,
             blob_extra_bytes: u64::try_from(STATE_SIZE).unwrap(),
+            filter_bytes: 64 << 10,
             page_reads_max: 8,
         },
     )

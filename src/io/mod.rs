@@ -14,3 +14,6 @@ pub mod ring;
 pub mod server;
 pub mod socket;
 pub mod worker;
+
+#[cfg(test)]
+mod end_to_end_tests;

@@ -1,0 +1,222 @@
+//! A real replica in a process of its own, with a real data file, a frozen allocator and sockets;
+//! only the state machine is a stand-in.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use super::bus::{BusOptions, resolve};
+use super::file::tests::TemporaryPath;
+use super::file::{DataFile, format_data_file};
+use super::memory::MemoryTable;
+use super::server::{CONNECTIONS_MAX, ExitReason, Server, ServerOptions};
+use crate::protocol::{Message, Operation, Pool, Release, RequestHeader, to_index};
+use crate::storage::{Config, DiskDone, Fetch, Job, StorageOutbox, Zone, Zones};
+use crate::vsr::{
+    CheckpointRoot, Fatal, Genesis, Replica, ReplicaOptions, StateMachine, messages_needed,
+};
+
+/// Path of the data file, set in the process that a test starts.
+const CHILD_VARIABLE: &str = "FLORIN_TEST_SERVER_FILE";
+const CLUSTER: u128 = 99;
+const LARGE_FRAMES_MAX: u32 = 4;
+
+/// Answers every operation with nothing.
+struct Silent {
+    storage_size: u64,
+}
+
+impl StateMachine for Silent {
+    const ENCODED_SIZE_MAX: u32 = 64;
+
+    fn open_start(&mut self, _op: u64, _root: &CheckpointRoot) {}
+
+    fn open_step(&mut self, _extra: &mut [u8]) -> Fetch<usize> {
+        Fetch::Ready(0)
+    }
+
+    fn decode(&mut self, _bytes: &[u8]) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    fn encode(&self, _out: &mut [u8]) -> usize {
+        0
+    }
+
+    fn timestamp_span(&self, _operation: Operation, _body: &[u8]) -> u64 {
+        0
+    }
+
+    fn admits(&self) -> bool {
+        true
+    }
+
+    fn pulse_due(&self, _now: u64) -> bool {
+        false
+    }
+
+    fn begin(&mut self, _operation: Operation, _timestamp: u64, _body: &[u8]) {}
+
+    fn step(&mut self, _body: &[u8], _reply: &mut [u8]) -> Fetch<u32> {
+        Fetch::Ready(0)
+    }
+
+    fn end_op(&mut self, _op: u64) -> Fetch<()> {
+        Fetch::Ready(())
+    }
+
+    fn checkpoint_start(&mut self, _op: u64, _extra: &[u8]) {}
+
+    fn checkpoint_step(&mut self, _extra: &[u8]) -> Fetch<CheckpointRoot> {
+        let bytes = CheckpointRoot { bytes: [0; 256], storage_size: self.storage_size };
+        Fetch::Ready(bytes)
+    }
+
+    fn release_staged(&mut self) {}
+
+    fn pump(&mut self, _outbox: &mut StorageOutbox) {}
+
+    fn on_disk_done(&mut self, _done: DiskDone) {}
+
+    fn on_job_done(&mut self, _job: Job) {}
+
+    fn fault(&self) -> Option<Fatal> {
+        None
+    }
+}
+
+fn serve(path: &Path) -> ExitReason {
+    let file = DataFile::open(path, 0, true).unwrap();
+    let superblock = file.superblock().unwrap();
+    let config = superblock.config;
+    let options = ServerOptions {
+        bus: BusOptions {
+            listen: resolve("127.0.0.1:0").unwrap(),
+            connections_max: CONNECTIONS_MAX,
+            cluster: superblock.cluster,
+            pool_reserve: 8,
+            large_frames_max: LARGE_FRAMES_MAX,
+            sends_total_max: config.clients_max,
+        },
+        disk_requests_max: 64,
+        jobs_max: 2,
+        print_port: true,
+        input: Some(std::io::stdin().as_fd().try_clone_to_owned().unwrap()),
+        signals: true,
+        freeze: true,
+    };
+    let count = messages_needed(&config) + LARGE_FRAMES_MAX;
+    let pool = Pool::new("messages", count, config.reply_size_max);
+    let replica_options = ReplicaOptions {
+        cluster: superblock.cluster,
+        replica: superblock.replica,
+        config,
+        release_client_min: Release::CLIENT_MIN,
+        release_client_max: Release::CLIENT_MAX,
+    };
+    let storage_size = Zones::new(&config).start(Zone::Grid);
+    let replica = Replica::new(&replica_options, pool.clone(), Silent { storage_size });
+    let table = MemoryTable::new();
+    let mut report = std::io::sink();
+    let mut server = Server::new(options, replica, file, pool, table, &mut report).unwrap();
+    let reason = server.run().unwrap();
+    if let Some(fatal) = server.core().fatal() {
+        eprintln!("{fatal}");
+    }
+    reason
+}
+
+/// The process, and what keeps it alive.
+struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    port: u16,
+}
+
+impl Process {
+    fn start(path: &TemporaryPath) -> Process {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "io::end_to_end_tests::child", "--nocapture", "--test-threads=1"])
+            .env(CHILD_VARIABLE, &path.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take();
+        // The harness that the process is made of prints text of its own, also before the port.
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let number = |line: &str| line.rsplit(' ').next().and_then(|word| word.parse().ok());
+        let port = lines.find_map(|line| number(&line.unwrap())).unwrap();
+        Process { child, input, port }
+    }
+
+    /// Ends its input and waits for it.
+    fn end(mut self) {
+        drop(self.input.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Sends a frame to it and reads one back, on a new connection.
+    fn ask(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(request).unwrap();
+        let mut reply = vec![0; 256];
+        stream.read_exact(&mut reply).unwrap();
+        let size = u32::from_le_bytes(reply[96..100].try_into().unwrap());
+        reply.resize(to_index(size), 0);
+        stream.read_exact(&mut reply[256..]).unwrap();
+        reply
+    }
+}
+
+fn register(client: u128) -> Vec<u8> {
+    let pool = Pool::new("test", 1, 4096);
+    let mut message = Message::new(pool.acquire(), crate::protocol::Command::Request);
+    let header: &mut RequestHeader = message.request_mut();
+    header.frame.cluster = CLUSTER;
+    header.frame.release = Release::new(0, 17, 9);
+    header.client = client;
+    header.operation = 2;
+    message.set_body_size(256);
+    message.body_mut().fill(0);
+    message.set_checksums();
+    message.bytes().to_vec()
+}
+
+/// Goal: not a test of its own: the process that the test below starts.
+#[test]
+fn child() {
+    let Ok(path) = std::env::var(CHILD_VARIABLE) else { return };
+    assert_eq!(serve(Path::new(&path)), ExitReason::InputEnd);
+    std::process::exit(0);
+}
+
+/// Goal: a replica in its own process registers sessions across checkpoints without allocating,
+/// ends with its input, and gives the identical reply to a repeated request after a restart, also
+/// when it was killed.
+#[test]
+fn sessions_survive() {
+    let path = TemporaryPath::new("end-to-end");
+    let config = Config::testing();
+    let genesis = Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config };
+    format_data_file(&path.0, &genesis, true).unwrap();
+    let process = Process::start(&path);
+    let count = u128::from(config.clients_max).min(8);
+    let replies: Vec<Vec<u8>> = (1..=count).map(|client| process.ask(&register(client))).collect();
+    for reply in &replies {
+        assert_eq!(reply.len(), 320);
+        assert_eq!(reply[114], 8, "it is a reply");
+    }
+    process.end();
+    let mut process = Process::start(&path);
+    for (client, reply) in (1..=count).zip(&replies) {
+        assert!(process.ask(&register(client)) == *reply);
+    }
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    let process = Process::start(&path);
+    assert!(process.ask(&register(1)) == replies[0]);
+    process.end();
+}

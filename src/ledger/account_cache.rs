@@ -222,6 +222,20 @@ impl AccountCache {
         self.unlink(id, slot);
     }
 
+    /// Evicts some of the accounts, as if others had needed the room.
+    #[cfg(test)]
+    pub fn evict_where(&mut self, choose: impl Fn(u128) -> bool, mut spill: impl FnMut(Evicted)) {
+        for slot in 0..self.capacity() {
+            let Entry { account, newest_row, occupied, .. } = self.entries[to_index(slot)];
+            if occupied && choose(account.id) {
+                self.remove(slot);
+                if newest_row != ROW_NONE {
+                    spill(Evicted { id: account.id, newest_row });
+                }
+            }
+        }
+    }
+
     /// A free slot, made free if need be: one round to clear marks, one to find.
     fn take_slot(&mut self) -> (u32, Option<Evicted>) {
         let capacity = self.capacity();

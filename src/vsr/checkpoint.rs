@@ -11,7 +11,7 @@ use super::machine::{CheckpointFault, StateMachine};
 use super::replica::Replica;
 use super::sessions::Sessions;
 use crate::protocol::{PrepareHeader, Release, to_index, to_size};
-use crate::storage::{Config, Fetch};
+use crate::storage::{Config, Fetch, Zones};
 
 /// Bytes in front of the state machine's part: its size, and zeros.
 const EXTRA_HEADER_SIZE: u32 = 16;
@@ -92,11 +92,13 @@ impl<M: StateMachine> Replica<M> {
                     return false;
                 };
                 let header = self.checkpoint.header;
+                let zones = Zones::new(&self.options.config);
+                let storage_size = zones.file_size(root.address_max);
                 self.superblock.update(&mut self.outbox.storage, |superblock| {
                     superblock.checkpoint = header;
                     superblock.checkpoint_release = Release::SERVER;
                     superblock.root = root.bytes;
-                    superblock.storage_size = root.storage_size;
+                    superblock.storage_size = storage_size;
                 });
                 self.checkpoint.stage = Stage::Superblock;
                 true

@@ -16,8 +16,8 @@ use crate::storage::{DiskDone, Fetch, Job, StorageOutbox};
 pub struct CheckpointRoot {
     /// The state machine's own; all zero for an empty history.
     pub bytes: [u8; ROOT_SIZE as usize],
-    /// Bytes of the data file that the checkpoint needs.
-    pub storage_size: u64,
+    /// Highest address of a block that the checkpoint needs; 0 if there is none.
+    pub address_max: u64,
 }
 
 /// What is wrong with a checkpoint whose blocks are intact.

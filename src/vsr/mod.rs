@@ -11,6 +11,7 @@ pub mod format;
 pub mod journal;
 pub mod journal_decision;
 pub mod journal_recovery;
+pub mod ledger_machine;
 pub mod machine;
 pub mod opening;
 pub mod prepare;
@@ -24,6 +25,8 @@ pub mod superblock_zone;
 mod replica_tests;
 #[cfg(test)]
 mod test_machine;
+#[cfg(test)]
+mod test_world;
 
 pub use clock::Now;
 pub use fatal::Fatal;

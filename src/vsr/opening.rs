@@ -8,6 +8,7 @@ use super::fatal::Fatal;
 use super::machine::{CheckpointRoot, StateMachine};
 use super::replica::{Replica, Status};
 use super::superblock::SuperblockError;
+use crate::storage::Zones;
 
 /// What an opening replica is doing; in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +84,10 @@ impl<M: StateMachine> Replica<M> {
         let durable = self.superblock.durable();
         self.view = durable.view;
         let op = durable.checkpoint.op;
-        let root = CheckpointRoot { bytes: durable.root, storage_size: durable.storage_size };
-        let opened = self.machine.open(op, &root);
+        let config = &self.options.config;
+        let grid_size = durable.storage_size.saturating_sub(Zones::new(config).file_size(0));
+        let address_max = grid_size / u64::from(config.block_size);
+        let opened = self.machine.open(op, &CheckpointRoot { bytes: durable.root, address_max });
         opened.map_err(|fault| Fatal::Checkpoint { op, fault })?;
         Ok(Some(Status::Opening(Opening::Checkpoint)))
     }

@@ -266,7 +266,7 @@ impl StateMachine for TestMachine {
                 bytes[..8].copy_from_slice(&size.to_le_bytes());
                 bytes[16..32].copy_from_slice(&sum.to_le_bytes());
                 self.transfer = Transfer::None;
-                Fetch::Ready(CheckpointRoot { bytes, storage_size: self.grid + 2 * AREA_SIZE })
+                Fetch::Ready(CheckpointRoot { bytes, address_max: AREA_SIZE / 4096 })
             }
             Transfer::Syncing { .. } => Fetch::Wait,
             Transfer::None => panic!("no checkpoint"),

@@ -4,10 +4,12 @@
 //! standard error and its class is the exit code.
 
 pub mod benchmark;
+pub mod dev;
 pub mod exit;
 pub mod format;
 pub mod output;
 pub mod size;
+pub mod start;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -47,6 +49,10 @@ pub struct Arguments {
 pub enum Command {
     /// Create the data file of a replica
     Format(format::FormatArguments),
+    /// Serve a data file
+    Start(start::StartArguments),
+    /// Serve a small data file for development, at once
+    Dev(dev::DevArguments),
     /// Print the version
     Version(version::VersionArguments),
     /// Measure how fast a server or a cluster is
@@ -59,6 +65,8 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Format(arguments) => format::run(arguments),
+        Command::Start(arguments) => start::run(arguments),
+        Command::Dev(arguments) => dev::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
     };

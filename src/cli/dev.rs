@@ -1,0 +1,84 @@
+//! `florin dev`: a ledger to develop against, at once.
+//!
+//! Makes a small data file if there is none, serves it, and says how to connect.
+
+use super::exit::Failure;
+use super::output::print;
+use super::start::{Service, Sizes, serve};
+use super::{exit::ExitClass, format};
+use crate::client::parse_address;
+use crate::protocol::Release;
+use crate::storage::Config;
+use crate::vsr::Genesis;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  florin dev
+  florin dev --address=0 /tmp/test.florin
+
+The data file stays; remove it to start over. The cluster's id is 0.";
+
+/// Options of `florin dev`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct DevArguments {
+    /// Where to listen: IP:PORT, IP or PORT; the port 0 stands for a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "3000")]
+    pub address: String,
+    /// The data file; made if it does not exist
+    #[arg(value_name = "PATH", default_value = "dev.florin")]
+    pub path: PathBuf,
+}
+
+/// Serves until asked to end.
+///
+/// # Errors
+///
+/// If the server cannot be started or cannot go on.
+pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
+    let address = parse_address(&arguments.address)
+        .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+    if !arguments.path.exists() {
+        let config = Config::development();
+        let genesis = Genesis { cluster: 0, replica: 0, replica_count: 1, config };
+        format::create(&genesis, &arguments.path, true)?;
+    }
+    let service = Service {
+        address,
+        path: arguments.path.clone(),
+        sizes: Sizes::DEVELOPMENT,
+        release_min: Release::CLIENT_MIN,
+        release_max: Release::CLIENT_MAX,
+        is_development: true,
+        is_child: false,
+    };
+    serve(&service, |address| print(&welcome(address)))
+}
+
+/// The address, and three lines on how to connect.
+fn welcome(address: SocketAddr) -> String {
+    format!(
+        "{address}\n\
+         Python:  tigerbeetle.ClientSync(cluster_id=0, replica_addresses=\"{address}\")\n\
+         Node.js: createClient({{ cluster_id: 0n, replica_addresses: [\"{address}\"] }})\n\
+         Rust:    florin::client::Client::connect(0, &[\"{address}\".parse()?], \
+         &Options::default())"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the address stands alone on the first line, three lines follow, each with it.
+    #[test]
+    fn welcome_lines() {
+        let text = welcome("127.0.0.1:3000".parse().unwrap());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0], "127.0.0.1:3000");
+        assert!(lines[1..].iter().all(|line| line.contains("\"127.0.0.1:3000\"")), "{text}");
+    }
+}

@@ -1,0 +1,404 @@
+//! `florin start`: serves a data file.
+//!
+//! Reads the superblock to learn which cluster and which geometry the file is of, reserves all
+//! memory, freezes the allocator, and serves until a signal, the end of the input, or a fault.
+
+use super::exit::{ExitClass, Failure};
+use super::format::superblock_class;
+use super::output::print_error;
+use super::size::ByteSize;
+use crate::client::parse_addresses;
+use crate::io::bus::BusOptions;
+use crate::io::file::DataFile;
+use crate::io::memory::MemoryTable;
+use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
+use crate::io::{allocator, memory};
+use crate::ledger::{Ledger, LedgerOptions};
+use crate::protocol::{Pool, Release};
+use crate::storage::grid::GridFaultKind;
+use crate::storage::store::{Store, StoreOptions};
+use crate::storage::{Config, Zones};
+use crate::vsr::checkpoint::checkpoint_extra_max;
+use crate::vsr::{Fatal, Replica, ReplicaOptions, Superblock, messages_needed};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Disk requests in flight at a time.
+const DISK_REQUESTS_MAX: u32 = 128;
+/// Large requests that may be arriving at a time.
+const LARGE_FRAMES_MAX: u32 = 32;
+/// Jobs in flight at a time: the two tables have one each.
+const JOBS_MAX: usize = 4;
+/// Page reads in flight at a time.
+const PAGE_READS_MAX: u32 = 64;
+/// Memory of a cached account with its place in the index, in bytes.
+const ACCOUNT_BYTES: u64 = 256;
+const MEBIBYTE: u64 = 1 << 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  florin start --addresses=127.0.0.1:3000 0_0.florin
+  florin start --addresses=3000 --cache-grid=4GiB --cache-accounts=1GiB 0_0.florin
+  florin start --addresses=0 --development test.florin
+      for a program that starts its own server: prints the port and ends with its input
+
+Ends cleanly on SIGINT and SIGTERM. All memory is reserved at the start; what for is printed to
+standard error. SIZE is a whole number with a unit, such as 512MiB.";
+
+/// Options of `florin start`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct StartArguments {
+    /// Where to listen: IP:PORT, IP or PORT. The port 0 stands for a free one, which is printed
+    /// alone on the first line; the server then ends when its standard input closes
+    #[arg(long, value_name = "LIST")]
+    pub addresses: String,
+    /// Memory for pages of the data file [default: 512MiB, in development 32MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_grid: Option<ByteSize>,
+    /// Memory for accounts [default: 64MiB, in development 4MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_accounts: Option<ByteSize>,
+    /// Memory for the newest transfers [default: 128MiB, in development 4MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_transfers: Option<ByteSize>,
+    /// How large the data of the file may grow [default: 1TiB, in development 64GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub limit_storage: Option<ByteSize>,
+    /// Oldest client release that is admitted
+    #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MIN,
+        value_parser = parse_release)]
+    pub release_min: Release,
+    /// Newest client release that is admitted
+    #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MAX,
+        value_parser = parse_release)]
+    pub release_max: Release,
+    /// Any file system, little memory; not for data of value
+    #[arg(long)]
+    pub development: bool,
+    /// The data file, made by `florin format`
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+fn parse_release(text: &str) -> Result<Release, String> {
+    text.parse().map_err(|_| format!("`{text}` is no release such as {}", Release::SERVER))
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Memory for pages in bytes.
+    pub cache_grid: u64,
+    /// Memory for accounts in bytes.
+    pub cache_accounts: u64,
+    /// Memory for the newest transfers in bytes.
+    pub cache_transfers: u64,
+    /// Largest size of the grid in bytes.
+    pub limit_storage: u64,
+}
+
+impl Sizes {
+    /// For production.
+    pub const PRODUCTION: Sizes = Sizes {
+        cache_grid: 512 * MEBIBYTE,
+        cache_accounts: 64 * MEBIBYTE,
+        cache_transfers: 128 * MEBIBYTE,
+        limit_storage: MEBIBYTE * MEBIBYTE,
+    };
+    /// For development.
+    pub const DEVELOPMENT: Sizes = Sizes {
+        cache_grid: 32 * MEBIBYTE,
+        cache_accounts: 4 * MEBIBYTE,
+        cache_transfers: 4 * MEBIBYTE,
+        limit_storage: 64 * 1024 * MEBIBYTE,
+    };
+}
+
+impl StartArguments {
+    /// Where to listen.
+    ///
+    /// # Errors
+    ///
+    /// If that is not one address, or the admitted releases are none.
+    pub fn check(&self) -> Result<SocketAddr, Failure> {
+        let usage = |message: String| Failure::new(ExitClass::Usage, message);
+        if self.release_min > self.release_max {
+            let (min, max) = (self.release_min, self.release_max);
+            return Err(usage(format!("--release-min={min} is above --release-max={max}")));
+        }
+        let addresses =
+            parse_addresses(&self.addresses).map_err(|error| usage(error.to_string()))?;
+        match addresses.as_slice() {
+            [address] => Ok(*address),
+            _ => Err(usage(format!(
+                "--addresses lists {}: this version serves clusters of one replica only",
+                addresses.len()
+            ))),
+        }
+    }
+
+    fn sizes(&self) -> Sizes {
+        let default = if self.development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION };
+        let or = |size: Option<ByteSize>, default| size.map_or(default, |size| size.0);
+        Sizes {
+            cache_grid: or(self.cache_grid, default.cache_grid),
+            cache_accounts: or(self.cache_accounts, default.cache_accounts),
+            cache_transfers: or(self.cache_transfers, default.cache_transfers),
+            limit_storage: or(self.limit_storage, default.limit_storage),
+        }
+    }
+}
+
+/// What to serve, and how.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The data file.
+    pub path: PathBuf,
+    /// How much of everything.
+    pub sizes: Sizes,
+    /// Oldest client release admitted.
+    pub release_min: Release,
+    /// Newest client release admitted.
+    pub release_max: Release,
+    /// Any file system, and memory is not checked.
+    pub is_development: bool,
+    /// The port is printed and the server ends with its standard input.
+    pub is_child: bool,
+}
+
+/// Serves until asked to end.
+///
+/// # Errors
+///
+/// If the server cannot be started or cannot go on.
+pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
+    let address = arguments.check()?;
+    let service = Service {
+        address,
+        path: arguments.path.clone(),
+        sizes: arguments.sizes(),
+        release_min: arguments.release_min,
+        release_max: arguments.release_max,
+        is_development: arguments.development,
+        is_child: address.port() == 0,
+    };
+    serve(&service, |address| print_error(&format!("listening on {address}")))
+}
+
+/// Serves until asked to end; `announce` is told the address before the memory is frozen.
+///
+/// # Errors
+///
+/// If the server cannot be started or cannot go on.
+///
+/// # Panics
+///
+/// Never: a replica that stopped says why.
+pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+    allocator::install_panic_hook();
+    let file = DataFile::open(&service.path, 0, service.is_development)?;
+    let superblock = file.superblock()?;
+    let size_min = Zones::new(&superblock.config).file_size(0);
+    if file.size() < size_min {
+        let (path, size) = (service.path.display(), file.size());
+        let message = format!("{path} has {size} bytes and must have {size_min}: it was truncated");
+        return Err(Failure::new(ExitClass::DataFile, message));
+    }
+    let pool = message_pool(&superblock.config);
+    let mut table = MemoryTable::new();
+    let message_bytes = u64::from(pool.count()) * u64::from(pool.size());
+    table.add("messages", message_bytes);
+    if !service.is_development {
+        let Sizes { cache_grid, cache_accounts, cache_transfers, .. } = service.sizes;
+        let needed = message_bytes + cache_grid + cache_accounts + cache_transfers;
+        memory::check(needed)
+            .map_err(|error| Failure::new(ExitClass::Machine, error.to_string()))?;
+    }
+    let options = server_options(service, &superblock)?;
+    let replica = replica_make(service, &superblock, pool.clone(), &mut table);
+    let mut report = std::io::stderr();
+    let mut server = Server::new(options, replica, file, pool, table, &mut report)?;
+    announce(server.address());
+    allocator::freeze();
+    match server.run()? {
+        ExitReason::Signal(_) | ExitReason::InputEnd => Ok(()),
+        ExitReason::Fatal => {
+            let fatal = server.core().fatal().expect("a replica that stopped says why");
+            let path = service.path.display();
+            Err(Failure::new(fatal_class(fatal), format!("{path}: {fatal}")))
+        }
+    }
+}
+
+/// Buffers of the replica: what it needs itself at most, what is left to it while the bus takes
+/// others, and a request of each client.
+fn message_pool(config: &Config) -> Pool {
+    let own = messages_needed(config) - config.clients_max;
+    let count = own + message_reserve(config) + config.clients_max;
+    Pool::new("messages", count, config.reply_size_max.max(config.message_size_max))
+}
+
+/// Messages that the bus leaves alone: a reply for each session, the pipeline, and small answers.
+fn message_reserve(config: &Config) -> u32 {
+    config.clients_max + 2 * config.pipeline_max + 16
+}
+
+fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOptions, Failure> {
+    let input: Option<OwnedFd> = if service.is_child {
+        let input = std::io::stdin().as_fd().try_clone_to_owned();
+        Some(input.map_err(|error| Failure::new(ExitClass::Error, error.to_string()))?)
+    } else {
+        None
+    };
+    Ok(ServerOptions {
+        bus: BusOptions {
+            listen: service.address,
+            connections_max: CONNECTIONS_MAX,
+            cluster: superblock.cluster,
+            pool_reserve: message_reserve(&superblock.config),
+            large_frames_max: LARGE_FRAMES_MAX,
+            sends_total_max: 2 * superblock.config.clients_max,
+        },
+        disk_requests_max: DISK_REQUESTS_MAX,
+        jobs_max: JOBS_MAX,
+        print_port: service.is_child,
+        input,
+        signals: true,
+        // Only after the address was announced.
+        freeze: false,
+    })
+}
+
+fn replica_make(
+    service: &Service,
+    superblock: &Superblock,
+    pool: Pool,
+    table: &mut MemoryTable,
+) -> Replica<Ledger> {
+    let (config, sizes) = (&superblock.config, &service.sizes);
+    let store_options = StoreOptions {
+        cluster: superblock.cluster,
+        cache_grid_bytes: sizes.cache_grid,
+        cache_transfers_bytes: sizes.cache_transfers,
+        storage_limit_bytes: sizes.limit_storage.max(u64::from(config.block_size)),
+        blob_extra_bytes: checkpoint_extra_max(config),
+        page_reads_max: PAGE_READS_MAX,
+    };
+    let store = Store::new(config, &store_options);
+    table.add("pages", sizes.cache_grid);
+    table.add("newest transfers", sizes.cache_transfers);
+    let accounts = sizes.cache_accounts / ACCOUNT_BYTES;
+    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(1 << 30);
+    let ledger = Ledger::new(store, &LedgerOptions::new(config, accounts));
+    for (name, bytes) in ledger.memory_bytes() {
+        table.add(name, bytes);
+    }
+    let options = ReplicaOptions {
+        cluster: superblock.cluster,
+        replica: superblock.replica,
+        config: *config,
+        release_client_min: service.release_min,
+        release_client_max: service.release_max,
+    };
+    Replica::new(&options, pool, ledger)
+}
+
+fn fatal_class(fatal: &Fatal) -> ExitClass {
+    match fatal {
+        Fatal::Superblock(error) => superblock_class(error),
+        Fatal::SuperblockWrite { .. } | Fatal::JournalDisk { .. } => ExitClass::Machine,
+        Fatal::Prepare { .. } => ExitClass::DataFile,
+        Fatal::Journal(_) | Fatal::Checkpoint { .. } => ExitClass::Corruption,
+        Fatal::Grid(fault) => match fault.kind {
+            GridFaultKind::Address | GridFaultKind::Block(_) => ExitClass::Corruption,
+            GridFaultKind::Read(_) | GridFaultKind::Write(_) | GridFaultKind::Sync(_) => {
+                ExitClass::Machine
+            }
+        },
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Failure {
+        let class = match &error {
+            ServerError::Ring(_) => ExitClass::Machine,
+            ServerError::Bus(_) => ExitClass::Network,
+            ServerError::System { .. } => ExitClass::Error,
+        };
+        Failure::new(class, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::format;
+    use crate::vsr::Genesis;
+
+    fn arguments(text: &str) -> StartArguments {
+        let words = ["florin", "start"].into_iter().chain(text.split_ascii_whitespace());
+        let arguments = <crate::cli::Arguments as clap::Parser>::try_parse_from(words);
+        match arguments.unwrap().command {
+            crate::cli::Command::Start(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Goal: defaults depend on the mode, and what is given counts.
+    #[test]
+    fn sizes() {
+        assert_eq!(arguments("--addresses=1 x").sizes(), Sizes::PRODUCTION);
+        assert_eq!(arguments("--addresses=1 --development x").sizes(), Sizes::DEVELOPMENT);
+        let sizes = arguments("--addresses=1 --cache-grid=1GiB --limit-storage=2TiB x").sizes();
+        let expected = Sizes { cache_grid: 1 << 30, limit_storage: 2 << 40, ..Sizes::PRODUCTION };
+        assert_eq!(sizes, expected);
+    }
+
+    /// Goal: one address is demanded, and releases in order.
+    #[test]
+    fn refusals() {
+        let check = |text: &str| arguments(text).check().map_err(|failure| failure.class);
+        assert_eq!(check("--addresses=0 x").map(|address| address.port()), Ok(0));
+        assert_eq!(check("--addresses=3000,3001 x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=here:3000 x"), Err(ExitClass::Usage));
+        let text = "--addresses=1 --release-min=0.17.5 --release-max=0.17.4 x";
+        assert_eq!(check(text), Err(ExitClass::Usage));
+        assert_eq!(arguments("--addresses=1 --release-min=0.17.5 x").release_min.patch(), 5);
+    }
+
+    /// Goal: the pool holds what the replica needs besides what the bus leaves alone.
+    #[test]
+    fn pool_is_large_enough() {
+        for config in [Config::production(), Config::development(), Config::testing()] {
+            let count = {
+                let own = messages_needed(&config) - config.clients_max;
+                own + message_reserve(&config) + config.clients_max
+            };
+            assert!(count >= messages_needed(&config) + message_reserve(&config));
+        }
+    }
+
+    /// Goal: a formatted file's superblock is read; other files are refused by class.
+    #[test]
+    fn superblocks() {
+        let name = format!("florin-start-{}.florin", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let config = Config::development();
+        let genesis = Genesis { cluster: 9, replica: 0, replica_count: 1, config };
+        format::create(&genesis, &path, true).unwrap();
+        let file = DataFile::open(&path, 0, true).unwrap();
+        assert_eq!(file.superblock().unwrap().cluster, 9);
+        drop(file);
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        let file = DataFile::open(&path, 0, true).unwrap();
+        let failure = Failure::from(file.superblock().unwrap_err());
+        assert_eq!(failure.class, ExitClass::DataFile);
+        drop(file);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

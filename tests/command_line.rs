@@ -1,0 +1,217 @@
+//! The binary as people and programs use it: formatted, started, stopped, started again.
+
+use florin::client::{Client, Options, parse_address};
+use florin::protocol::types::{Account, Transfer};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+const CREATED: u32 = u32::MAX;
+
+fn florin(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    florin(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A directory of this test, removed at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let name = format!("florin-test-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn format(path: &str) {
+    let arguments =
+        ["format", "--cluster=7", "--replica=0", "--replica-count=1", "--development", path];
+    let output = output(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(Path::new(path).exists());
+}
+
+/// Starts a server on a free port; ends with the pipe to its input.
+fn start(path: &str) -> (Child, SocketAddr) {
+    let mut child = florin(&["start", "--addresses=0", "--development", path])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = parse_address(line.trim()).unwrap();
+    (child, address)
+}
+
+fn connect(address: SocketAddr) -> Client {
+    Client::connect(7, &[address], &Options::default()).unwrap()
+}
+
+fn account(id: u128) -> Account {
+    Account { id, ledger: 1, code: 1, ..Account::default() }
+}
+
+fn transfer(id: u128) -> Transfer {
+    Transfer {
+        id,
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 10,
+        ledger: 1,
+        code: 1,
+        ..Transfer::default()
+    }
+}
+
+/// Goal: what was answered is there after a clean end, by input or by signal, and after a crash.
+#[test]
+fn serves_across_restarts() {
+    let directory = Directory::new("restarts");
+    let path = directory.file("data.florin");
+    format(&path);
+
+    let (mut child, address) = start(&path);
+    let mut client = connect(address);
+    let results = client.create_accounts(&[account(1), account(2)]).unwrap();
+    assert!(results.iter().all(|result| result.status == CREATED));
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success(), "the end of the input is a clean end");
+
+    let (mut child, address) = start(&path);
+    let mut client = connect(address);
+    let results = client.create_transfers(&[transfer(100)]).unwrap();
+    assert_eq!(results[0].status, CREATED);
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert!(child.wait().unwrap().success(), "SIGTERM is a clean end");
+
+    let (mut child, address) = start(&path);
+    let mut client = connect(address);
+    let results = client.create_transfers(&[transfer(101)]).unwrap();
+    assert_eq!(results[0].status, CREATED);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let (mut child, address) = start(&path);
+    let mut client = connect(address);
+    let accounts = client.lookup_accounts(&[1, 2, 3]).unwrap();
+    assert_eq!(accounts.len(), 2);
+    assert_eq!((accounts[0].debits_posted, accounts[1].credits_posted), (20, 20));
+    let transfers = client.lookup_transfers(&[100, 101]).unwrap();
+    assert_eq!(transfers.iter().map(|transfer| transfer.id).collect::<Vec<_>>(), [100, 101]);
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// Goal: the benchmark starts its own server, validates, and prints one JSON object.
+#[test]
+fn benchmark_of_itself() {
+    let directory = Directory::new("benchmark");
+    let file = format!("--file={}", directory.file("kept.florin"));
+    let arguments = [
+        "benchmark",
+        "--development",
+        "--transfer-count=5000",
+        "--account-count=100",
+        "--clients=3",
+        "--query-count=5",
+        "--validate",
+        "--json",
+        &file,
+    ];
+    let result = output(&arguments);
+    assert!(result.status.success(), "{}", text(&result.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
+    assert_eq!(report["transfers"]["events"], 5000);
+    assert_eq!(report["validated"]["transfers"], 5000);
+    assert!(report["server"]["file_bytes"].as_u64().unwrap() > 0);
+    let again = output(&arguments);
+    assert_eq!(again.status.code(), Some(3), "the file was kept and is not overwritten");
+}
+
+/// Goal: failures are told apart by their exit code and explain themselves on standard error.
+#[test]
+fn exit_codes() {
+    let directory = Directory::new("codes");
+    let path = directory.file("data.florin");
+    format(&path);
+    let zeros = directory.file("zeros.florin");
+    std::fs::write(&zeros, vec![0; 1 << 20]).unwrap();
+    let missing = directory.file("missing.florin");
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&[], 2, "Usage"),
+        (&["serve"], 2, "unrecognized"),
+        (&["start", "--addresses=1,2", &path], 2, "clusters of one"),
+        (&["start", "--addresses=0", "--cache-grid=1XB", &path], 2, "no unit of size"),
+        (&["start", "--addresses=0", "--development", &missing], 3, "florin format"),
+        (&["start", "--addresses=0", "--development", &zeros], 3, "not formatted"),
+        (&["start", "--addresses=192.0.2.1:3000", "--development", &path], 5, "no such address"),
+        (&["format", "--cluster=7", "--replica=0", "--replica-count=1", &path], 3, "exists"),
+    ];
+    for (arguments, code, part) in cases {
+        let output = output(arguments);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+        assert!(message.contains(part), "{arguments:?}: {message}");
+    }
+}
+
+/// Goal: `dev` makes its file, says where it listens and how to connect, and serves.
+#[test]
+fn dev_serves() {
+    let directory = Directory::new("dev");
+    let path = directory.file("dev.florin");
+    let mut child = florin(&["dev", "--address=0", &path])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = parse_address(&lines.next().unwrap().unwrap()).unwrap();
+    for _ in 0..3 {
+        assert!(lines.next().unwrap().unwrap().contains(&address.to_string()));
+    }
+    let mut client = Client::connect(0, &[address], &Options::default()).unwrap();
+    assert_eq!(client.create_accounts(&[account(1)]).unwrap()[0].status, CREATED);
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert!(child.wait().unwrap().success(), "SIGINT is a clean end");
+}
+
+/// Goal: the help of every command has examples.
+#[test]
+fn help() {
+    for command in ["format", "start", "dev", "benchmark"] {
+        let output = output(&[command, "--help"]);
+        assert!(output.status.success());
+        let help = text(&output.stdout);
+        assert!(help.contains("Examples:") && help.contains(&format!("florin {command}")));
+    }
+    let help = text(&output(&["--help"]).stdout);
+    assert!(help.contains("Exit codes:"), "{help}");
+}

@@ -184,11 +184,19 @@ impl Store {
     }
 
     fn index_event(&mut self, row: u64, transfer: &Transfer, kind: EventKind) {
+        let key = self.key;
+        let at = |tag: usize, value: u128| tag_hash(key, tag, value);
+        if kind != EventKind::Expired {
+            self.events.set(row, event_tag::ID, 0, at(event_tag::ID, transfer.id));
+        }
         if kind == EventKind::Orphan {
             return;
         }
-        let key = self.key;
-        let at = |tag: usize, value: u128| tag_hash(key, tag, value);
+        if kind.resolves() {
+            let balances = self.balances_recent(row).expect("a new row is in memory");
+            let hash = at(event_tag::RESOLUTION, u128::from(balances.pending_row()) + 1);
+            self.events.set(row, event_tag::RESOLUTION, 0, hash);
+        }
         let debit = at(event_tag::ACCOUNT, transfer.debit_account_id);
         let credit = at(event_tag::ACCOUNT, transfer.credit_account_id);
         let table = &mut self.events;
@@ -233,6 +241,7 @@ impl Store {
         let key = self.key;
         let table = &mut self.account_table;
         table.extend_bounds(row, account_tag::ID, account.id);
+        table.set(row, account_tag::ID, 0, tag_hash(key, account_tag::ID, account.id));
         let mut set = |tag: usize, value: u128| {
             if value != 0 {
                 table.set(row, tag, 0, tag_hash(key, tag, value));

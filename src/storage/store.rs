@@ -318,8 +318,10 @@ impl Store {
 
     /// Moves wanted reads, queued writes and jobs into the outbox, as far as they fit.
     pub fn pump(&mut self, outbox: &mut StorageOutbox) {
-        self.events.pump(&mut self.grid, outbox);
-        self.account_table.pump(&mut self.grid, outbox);
+        if matches!(self.opening, OpenStage::Room | OpenStage::Open) {
+            self.events.pump(&mut self.grid, outbox);
+            self.account_table.pump(&mut self.grid, outbox);
+        }
         self.grid.pump(outbox);
     }
 

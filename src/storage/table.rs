@@ -23,7 +23,7 @@ use crate::protocol::{SECTOR_SIZE, to_index};
 use zerocopy::FromBytes;
 
 /// Runs of the last level that a tag can have; they never merge.
-const RUNS_LAST_MAX: usize = 1024;
+const RUNS_LAST_MAX: usize = 256;
 /// References that fit one sector.
 const SECTOR_REFERENCES_MAX: usize = to_index(SECTOR_SIZE / ITEM_SIZE);
 

@@ -54,15 +54,18 @@ pub struct StartArguments {
     /// alone on the first line; the server then ends when its standard input closes
     #[arg(long, value_name = "LIST")]
     pub addresses: String,
-    /// Memory for pages of the data file [default: 512MiB, in development 32MiB]
+    /// Memory for pages of the data file [default: 128MiB, in development 32MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_grid: Option<ByteSize>,
-    /// Memory for accounts [default: 64MiB, in development 4MiB]
+    /// Memory for accounts [default: 192MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_accounts: Option<ByteSize>,
-    /// Memory for the newest transfers [default: 128MiB, in development 4MiB]
+    /// Memory for the newest transfers [default: 576MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_transfers: Option<ByteSize>,
+    /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development 1MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub filters: Option<ByteSize>,
     /// How large the data of the file may grow [default: 1TiB, in development 64GiB]
     #[arg(long, value_name = "SIZE")]
     pub limit_storage: Option<ByteSize>,
@@ -95,6 +98,8 @@ pub struct Sizes {
     pub cache_accounts: u64,
     /// Memory for the newest transfers in bytes.
     pub cache_transfers: u64,
+    /// Memory for filters of transfer ids in bytes.
+    pub filters: u64,
     /// Largest size of the grid in bytes.
     pub limit_storage: u64,
 }
@@ -102,16 +107,18 @@ pub struct Sizes {
 impl Sizes {
     /// For production.
     pub const PRODUCTION: Sizes = Sizes {
-        cache_grid: 512 * MEBIBYTE,
-        cache_accounts: 64 * MEBIBYTE,
-        cache_transfers: 128 * MEBIBYTE,
+        cache_grid: 128 * MEBIBYTE,
+        cache_accounts: 192 * MEBIBYTE,
+        cache_transfers: 576 * MEBIBYTE,
+        filters: 64 * MEBIBYTE,
         limit_storage: MEBIBYTE * MEBIBYTE,
     };
     /// For development.
     pub const DEVELOPMENT: Sizes = Sizes {
         cache_grid: 32 * MEBIBYTE,
-        cache_accounts: 4 * MEBIBYTE,
-        cache_transfers: 4 * MEBIBYTE,
+        cache_accounts: 8 * MEBIBYTE,
+        cache_transfers: 8 * MEBIBYTE,
+        filters: MEBIBYTE,
         limit_storage: 64 * 1024 * MEBIBYTE,
     };
 }
@@ -146,6 +153,7 @@ impl StartArguments {
             cache_grid: or(self.cache_grid, default.cache_grid),
             cache_accounts: or(self.cache_accounts, default.cache_accounts),
             cache_transfers: or(self.cache_transfers, default.cache_transfers),
+            filters: or(self.filters, default.filters),
             limit_storage: or(self.limit_storage, default.limit_storage),
         }
     }
@@ -284,6 +292,7 @@ fn replica_make(
         cluster: superblock.cluster,
         cache_grid_bytes: sizes.cache_grid,
         cache_transfers_bytes: sizes.cache_transfers,
+        filter_bytes: sizes.filters,
         storage_limit_bytes: sizes.limit_storage.max(u64::from(config.block_size)),
         blob_extra_bytes: checkpoint_extra_max(config),
         page_reads_max: PAGE_READS_MAX,

@@ -22,6 +22,8 @@ pub mod superblock;
 pub mod superblock_zone;
 
 #[cfg(test)]
+mod ledger_tests;
+#[cfg(test)]
 mod replica_tests;
 #[cfg(test)]
 mod test_machine;

@@ -19,7 +19,7 @@ use crate::ready;
 /// Full directory blocks kept in memory besides the one being filled.
 const FULL_BLOCKS: u64 = 2;
 /// Those, the one being filled, and one more while a write of an older one is under way.
-const RING_BLOCKS: u32 = 4;
+pub(super) const RING_BLOCKS: u32 = 4;
 
 /// Entry for one block of a log; 64 bytes, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

@@ -29,6 +29,8 @@ pub mod run;
 pub mod scan;
 pub mod scanning;
 pub mod store;
+#[cfg(test)]
+mod store_tests;
 pub mod table;
 mod task;
 pub mod zones;

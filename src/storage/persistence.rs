@@ -164,12 +164,14 @@ impl Store {
         self.account_boundaries.retain(|(row, _)| *row >= accounts_sealed);
     }
 
-    /// Makes all entries but ids and resolutions, which were made when the rows were appended.
+    /// Makes all entries. Ids and resolutions were findable since the rows were appended, but only
+    /// in memory.
     fn index_events(&mut self) {
         for row in self.events_indexed..self.transfers.rows() {
             let transfer = *self.transfer_recent(row).expect("a new row is in memory");
             let balances = self.balances_recent(row).expect("a new row is in memory");
             let kind = balances.event_kind().expect("this build wrote the row");
+            let pending_row = balances.pending_row();
             if row.is_multiple_of(self.transfers.packing().per_block()) {
                 let keys = [self.maxima.transfer, self.maxima.expiry];
                 push_bounded(&mut self.boundaries, (row, keys));
@@ -178,24 +180,23 @@ impl Store {
             if kind != EventKind::Expired {
                 self.events.extend_bounds(row, event_tag::ID, transfer.id);
             }
-            self.index_event(row, &transfer, kind);
+            self.index_event(row, &transfer, kind, pending_row);
         }
         self.events_indexed = self.transfers.rows();
     }
 
-    fn index_event(&mut self, row: u64, transfer: &Transfer, kind: EventKind) {
+    fn index_event(&mut self, row: u64, transfer: &Transfer, kind: EventKind, pending_row: u64) {
         let key = self.key;
         let at = |tag: usize, value: u128| tag_hash(key, tag, value);
         if kind != EventKind::Expired {
             self.events.set(row, event_tag::ID, 0, at(event_tag::ID, transfer.id));
         }
+        if kind.resolves() {
+            let hash = at(event_tag::RESOLUTION, u128::from(pending_row) + 1);
+            self.events.set(row, event_tag::RESOLUTION, 0, hash);
+        }
         if kind == EventKind::Orphan {
             return;
-        }
-        if kind.resolves() {
-            let balances = self.balances_recent(row).expect("a new row is in memory");
-            let hash = at(event_tag::RESOLUTION, u128::from(balances.pending_row()) + 1);
-            self.events.set(row, event_tag::RESOLUTION, 0, hash);
         }
         let debit = at(event_tag::ACCOUNT, transfer.debit_account_id);
         let credit = at(event_tag::ACCOUNT, transfer.credit_account_id);
@@ -307,7 +308,16 @@ impl Store {
         self.acquire_blob();
         self.grid.free_set_encode(self.blob.blob_mut());
         self.blob.start(op);
-        self.checkpoint = CheckpointStage::Writing { op };
+        let root = CheckpointRoot {
+            blob_size: count_of(self.blob.blob().len()),
+            op,
+            event_rows: self.transfers.rows(),
+            account_rows: self.accounts.rows(),
+            // As of this op: later ones may have run when the last block is written.
+            address_max: self.grid.free_set().highest_acquired(),
+            ..CheckpointRoot::EMPTY
+        };
+        self.checkpoint = CheckpointStage::Writing { root };
     }
 
     /// Takes addresses for a blob that ends with a free set which names those addresses too.
@@ -332,16 +342,9 @@ impl Store {
                 CheckpointStage::Idle | CheckpointStage::Filling { .. } => {
                     panic!("a checkpoint is started before it is written")
                 }
-                CheckpointStage::Writing { op } => {
+                CheckpointStage::Writing { root } => {
                     let (index, blocks) = ready!(self.blob.step(&mut self.grid));
-                    let root = CheckpointRoot {
-                        index,
-                        blob_size: count_of(self.blob.blob().len()),
-                        blob_blocks: blocks,
-                        op,
-                        address_max: self.grid.free_set().highest_acquired(),
-                        ..CheckpointRoot::EMPTY
-                    };
+                    let root = CheckpointRoot { index, blob_blocks: blocks, ..root };
                     CheckpointStage::Draining { root, mark: self.grid.write_mark() }
                 }
                 CheckpointStage::Draining { root, mark } => {
@@ -467,6 +470,9 @@ impl Store {
         let aligned = self.transfers.rows() == self.balances.rows();
         require(aligned, "rows of balances", self.balances.rows(), "those of transfers")
             .map_err(part("balances log"))?;
+        require_rows(&self.events, self.transfers.rows()).map_err(part("events manifest"))?;
+        require_rows(&self.account_table, self.accounts.rows())
+            .map_err(part("accounts manifest"))?;
         let sealed = sealed_rows(&self.transfers);
         if self.transfers.rows() > sealed {
             push_bounded(&mut self.boundaries, (sealed, header.tail_keys));
@@ -503,7 +509,7 @@ impl Store {
             if kind != EventKind::Expired {
                 self.events.extend_bounds(row, event_tag::ID, transfer.id);
             }
-            self.index_event(row, &transfer, kind);
+            self.index_event(row, &transfer, kind, balances.pending_row());
         }
         self.events.reindex_end(rows).map_err(|tag| OpenError::Index { tag })?;
         for row in self.events.watermark()..rows {
@@ -529,6 +535,13 @@ impl Store {
         self.accounts_indexed = rows;
         self.account_table.reindex_end(rows).map_err(|tag| OpenError::Index { tag })
     }
+}
+
+/// Are the rows of a log those of its table: no fewer than in runs, no more than fit in memory?
+fn require_rows(table: &Table, rows: u64) -> Result<(), DecodeError> {
+    let active = table.active_row();
+    let known = rows >= active && rows - active <= table.options().bar_rows;
+    require(known, "active row", active, "within a bar of the log's end")
 }
 
 /// Rows in full blocks, all of which are sealed once an op has ended.

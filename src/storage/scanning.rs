@@ -116,13 +116,13 @@ impl Store {
     /// `timestamp`: the first row of a block, or the log's end.
     pub fn search_events_end(&mut self, key: TimeKey, timestamp: u64) -> Fetch<u64> {
         let row = ready!(self.search_events(key, timestamp.saturating_add(1)));
-        Fetch::Ready(end_of_block(&self.transfers, row))
+        Fetch::Ready(end_of_block(&self.transfers, row, self.events_indexed))
     }
 
     /// A row of the account log from which on every account is after `timestamp`.
     pub fn search_accounts_end(&mut self, timestamp: u64) -> Fetch<u64> {
         let row = ready!(self.search_accounts(timestamp.saturating_add(1)));
-        Fetch::Ready(end_of_block(&self.accounts, row))
+        Fetch::Ready(end_of_block(&self.accounts, row, self.accounts_indexed))
     }
 
     /// A row of the account log before which no account is at or after `timestamp`.
@@ -174,10 +174,11 @@ impl Store {
 }
 
 /// One past the last row that can lie in the block that begins at `row`: the last sealed block is
-/// the last that the directory knows, so what follows it belongs to it here.
-fn end_of_block(log: &Log, row: u64) -> u64 {
+/// the last that the directory knows, so what follows it belongs to it here. Blocks that the current
+/// op has filled are not sealed: `rows_ended` are the rows of the ops before.
+fn end_of_block(log: &Log, row: u64, rows_ended: u64) -> u64 {
     let per_block = log.packing().per_block();
-    let sealed = log.rows() / per_block * per_block;
+    let sealed = rows_ended / per_block * per_block;
     if row + per_block < sealed { row + per_block } else { log.rows() }
 }
 

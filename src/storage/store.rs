@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::block::BlockKind;
 use super::checkpoint::{BLOB_WRITES_MAX, BlobReader, BlobWriter, CheckpointRoot};
 use super::config::Config;
+use super::directory::RING_BLOCKS;
 use super::disk::{DiskDone, StorageOutbox};
 use super::fetch::Fetch;
 
@@ -94,8 +95,10 @@ const ACCOUNT_TABLE: u8 = 1;
 const SCRATCH_ENTRIES: u32 = 65_536;
 /// Grid writes in flight: enough to keep a disk busy, few enough not to hold up the log's.
 const WRITES_IN_FLIGHT_MAX: u32 = 4;
+/// Logs: transfers, balances, accounts.
+const LOGS: u32 = 3;
 /// Tail blocks of a checkpoint: rows and directory of three logs.
-const TAILS_MAX: u32 = 6;
+const TAILS_MAX: u32 = 2 * LOGS;
 
 /// What the operator grants the store.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +124,7 @@ pub struct StoreOptions {
 pub(super) enum CheckpointStage {
     Idle,
     Filling { op: u64 },
-    Writing { op: u64 },
+    Writing { root: CheckpointRoot },
     Draining { root: CheckpointRoot, mark: u64 },
     Syncing { root: CheckpointRoot },
 }
@@ -318,6 +321,7 @@ impl Store {
 
     /// Moves wanted reads, queued writes and jobs into the outbox, as far as they fit.
     pub fn pump(&mut self, outbox: &mut StorageOutbox) {
+        // While a data file is opened, the tables know what is due before they know their rows.
         if matches!(self.opening, OpenStage::Room | OpenStage::Open) {
             self.events.pump(&mut self.grid, outbox);
             self.account_table.pump(&mut self.grid, outbox);
@@ -690,6 +694,7 @@ fn new_grid(
     let write_buffers = TAILS_MAX + u32::try_from(BLOB_WRITES_MAX).expect("a few") + 6;
     let read_buffers = events.read_buffers_max() + accounts.read_buffers_max() + 4;
     let logs = sizes.transfers_blocks + sizes.balances_blocks + sizes.accounts_blocks;
+    let directories = LOGS * RING_BLOCKS;
     let tables = events.blocks_in_flight_max() + accounts.blocks_in_flight_max();
     Grid::new(
         config,
@@ -701,7 +706,7 @@ fn new_grid(
             block_reads_max: read_buffers,
             read_buffers,
             write_buffers,
-            writes_queued_max: write_buffers + logs + tables,
+            writes_queued_max: write_buffers + logs + directories + tables,
             writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
         },
     )

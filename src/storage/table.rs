@@ -22,8 +22,12 @@ use crate::protocol::{SECTOR_SIZE, to_index};
 
 use zerocopy::FromBytes;
 
-/// Runs of the last level that a tag can have; they never merge.
-const RUNS_LAST_MAX: usize = 256;
+/// Runs of the last level that a tag can have; they never merge. Small blocks have room for fewer,
+/// so that one block can name all blocks of a manifest.
+fn runs_last_max(block_size: u32) -> usize {
+    to_index(block_size / 64).min(1024)
+}
+
 /// References that fit one sector.
 const SECTOR_REFERENCES_MAX: usize = to_index(SECTOR_SIZE / ITEM_SIZE);
 
@@ -182,7 +186,7 @@ impl Table {
         let options = *options;
         let levels = options.levels();
         let per_level = 2 * index_of(options.fan_in);
-        let runs_max = to_index(levels) * per_level + RUNS_LAST_MAX;
+        let runs_max = to_index(levels) * per_level + runs_last_max(options.block_size);
         let spills = options.account_tag.is_some();
         Table {
             options,

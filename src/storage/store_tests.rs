@@ -168,7 +168,8 @@ impl Planner {
         account.id = self.id();
         self.account_ids.push(account.id);
         account.timestamp = time;
-        account.ledger = if self.accounts / 900 % 2 == 0 { 1 } else { 1 + self.small(3) };
+        account.ledger =
+            if (self.accounts / 900).is_multiple_of(2) { 1 } else { 1 + self.small(3) };
         account.code = if self.chance(3) { 1 } else { 2 };
         account.user_data_32 = self.small(4);
         account.user_data_64 = if self.chance(10) { self.random.next_u64() } else { 7 };
@@ -197,7 +198,7 @@ impl Planner {
 
     /// The calm half of the rows has one ledger, and nothing but plain transfers.
     fn calm(&self) -> bool {
-        self.plain || self.events / 2500 % 2 == 0
+        self.plain || (self.events / 2500).is_multiple_of(2)
     }
 
     fn event(&mut self) -> (Transfer, BalanceRow) {
@@ -244,7 +245,7 @@ impl Planner {
     }
 
     fn transfer(&mut self) -> Transfer {
-        let imported = self.events / 700 % 3 == 0 && self.transfer_time > 0;
+        let imported = (self.events / 700).is_multiple_of(3) && self.transfer_time > 0;
         let mut transfer = Transfer::new_zeroed();
         transfer.timestamp = if imported { self.transfer_time + 1 } else { self.now };
         transfer.id = self.id();
@@ -306,6 +307,7 @@ fn options_testing(cache_pages: u64) -> StoreOptions {
         cache_transfers_bytes: cache_pages * 2048,
         storage_limit_bytes: BLOCKS_MAX * 8192,
         blob_extra_bytes: EXTRA_MAX,
+        filter_bytes: cache_pages * 256,
         page_reads_max: 16,
     }
 }
@@ -965,7 +967,7 @@ impl World {
 /// Both stores have the same checkpoints, and byte by byte the same blocks.
 fn check_identical(left: &World, right: &World) {
     assert_eq!(left.roots, right.roots);
-    let [blocks, others] = [left, right].map(|world| world.reachable());
+    let [blocks, others] = [left, right].map(World::reachable);
     assert_eq!(blocks.blocks, others.blocks);
     assert_eq!(blocks.scheduled, others.scheduled);
     for block in &blocks.blocks {
@@ -1118,6 +1120,7 @@ fn many_events_with_little_memory() {
         cache_transfers_bytes: 0,
         storage_limit_bytes: 8000 * 65_536,
         blob_extra_bytes: EXTRA_MAX,
+        filter_bytes: 1 << 20,
         page_reads_max: 32,
     };
     let mut world = World::new(config, options, 8, 500);

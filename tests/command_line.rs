@@ -1,5 +1,7 @@
 //! The binary as people and programs use it: formatted, started, stopped, started again.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
 use florin::client::{Client, Options, parse_address};
 use florin::protocol::types::{Account, Transfer};
 use std::io::{BufRead, BufReader};

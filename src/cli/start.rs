@@ -63,7 +63,8 @@ pub struct StartArguments {
     /// Memory for the newest transfers [default: 576MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_transfers: Option<ByteSize>,
-    /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development 1MiB]
+    /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development
+    /// 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub filters: Option<ByteSize>,
     /// How large the data of the file may grow [default: 1TiB, in development 64GiB]
@@ -221,8 +222,9 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     let message_bytes = u64::from(pool.count()) * u64::from(pool.size());
     table.add("messages", message_bytes);
     if !service.is_development {
-        let Sizes { cache_grid, cache_accounts, cache_transfers, .. } = service.sizes;
-        let needed = message_bytes + cache_grid + cache_accounts + cache_transfers;
+        let Sizes { cache_grid, cache_accounts, cache_transfers, filters, .. } = service.sizes;
+        let caches = cache_grid + cache_accounts + cache_transfers + filters;
+        let needed = message_bytes + caches;
         memory::check(needed)
             .map_err(|error| Failure::new(ExitClass::Machine, error.to_string()))?;
     }
@@ -299,6 +301,7 @@ fn replica_make(
     };
     let store = Store::new(config, &store_options);
     table.add("pages", sizes.cache_grid);
+    table.add("filters", sizes.filters);
     table.add("newest transfers", sizes.cache_transfers);
     let accounts = sizes.cache_accounts / ACCOUNT_BYTES;
     let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(1 << 30);

@@ -124,6 +124,9 @@ pub struct BenchmarkArguments {
     /// Throw-away server: as of `florin start`
     #[arg(long, value_name = "SIZE", conflicts_with = "addresses")]
     pub cache_transfers: Option<super::size::ByteSize>,
+    /// Throw-away server: as of `florin start`
+    #[arg(long, value_name = "SIZE", conflicts_with = "addresses")]
+    pub filters: Option<super::size::ByteSize>,
     /// Print the result as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -171,6 +174,7 @@ impl BenchmarkArguments {
             ("--cache-grid", self.cache_grid),
             ("--cache-accounts", self.cache_accounts),
             ("--cache-transfers", self.cache_transfers),
+            ("--filters", self.filters),
         ];
         let arguments =
             caches.iter().filter_map(|(name, size)| size.map(|size| format!("{name}={size}")));

@@ -14,6 +14,7 @@ use crate::io::memory::MemoryTable;
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
 use crate::io::{allocator, memory};
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::protocol::huge_pages;
 use crate::protocol::{Pool, Release};
 use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
@@ -209,6 +210,9 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
 /// Never: a replica that stopped says why.
 pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
     allocator::install_panic_hook();
+    if !service.is_development {
+        huge_pages::prefer();
+    }
     let file = DataFile::open(&service.path, 0, service.is_development)?;
     let superblock = file.superblock()?;
     let size_min = Zones::new(&superblock.config).file_size(0);

@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::huge_pages;
 use super::{SECTOR_SIZE, to_index};
 
 /// More references to one buffer than this can only be a leak.
@@ -52,6 +53,7 @@ impl AlignedMemory {
         assert!(address != libc::MAP_FAILED, "the system refused to map {length} bytes");
         let pointer = NonNull::new(address.cast::<u8>()).expect("a mapping is never at zero");
         assert!(pointer.as_ptr().addr().is_multiple_of(to_index(SECTOR_SIZE)));
+        huge_pages::advise(pointer.as_ptr(), length);
         AlignedMemory { pointer, length }
     }
 

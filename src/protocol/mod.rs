@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod command;
 pub mod eviction;
 pub mod header;
+pub mod huge_pages;
 pub mod message;
 pub mod multi_batch;
 pub mod operation;

@@ -13,6 +13,7 @@ pub mod flush;
 pub mod free_set;
 pub mod grid;
 pub mod hash;
+pub mod indexing;
 pub mod job;
 pub mod log;
 pub mod lookup;

@@ -12,15 +12,11 @@ use super::checkpoint::{BlobReader, CheckpointRoot};
 use super::decode::{DecodeError, Reader, require};
 use super::fetch::Fetch;
 use super::free_set::FreeSet;
+use super::indexing::push_bounded;
 use super::log::Log;
-use super::rows::{EXPIRY_SLOT_BITS, EventKind, expires_at};
-use super::store::{
-    CheckpointStage, EndOpStage, Maxima, OpenStage, SLOT_CREDIT, SLOT_DEBIT, Store, account_tag,
-    event_tag, tag_hash,
-};
+use super::store::{CheckpointStage, EndOpStage, Maxima, OpenStage, Store};
 use super::table::Table;
 use super::{count_of, index_of};
-use crate::protocol::types::{Account, Transfer};
 use crate::ready;
 
 /// Sizes of the blob's parts, at its start.
@@ -100,20 +96,6 @@ impl OpenError {
     }
 }
 
-impl Maxima {
-    fn note_event(&mut self, transfer: &Transfer, kind: EventKind) {
-        let line = match kind {
-            EventKind::Expired | EventKind::Orphan => &mut self.expiry,
-            _ => &mut self.transfer,
-        };
-        assert!(*line < transfer.timestamp, "both time lines of the events rise");
-        *line = transfer.timestamp;
-        if kind != EventKind::Expired {
-            self.transfer_id = self.transfer_id.max(transfer.id);
-        }
-    }
-}
-
 impl Store {
     // End of an op.
 
@@ -162,97 +144,6 @@ impl Store {
         let accounts_sealed = sealed_rows(&self.accounts);
         self.boundaries.retain(|(row, _)| *row >= transfers_sealed);
         self.account_boundaries.retain(|(row, _)| *row >= accounts_sealed);
-    }
-
-    /// Makes all entries. Ids and resolutions were findable since the rows were appended, but only
-    /// in memory.
-    fn index_events(&mut self) {
-        for row in self.events_indexed..self.transfers.rows() {
-            let transfer = *self.transfer_recent(row).expect("a new row is in memory");
-            let balances = self.balances_recent(row).expect("a new row is in memory");
-            let kind = balances.event_kind().expect("this build wrote the row");
-            let pending_row = balances.pending_row();
-            if row.is_multiple_of(self.transfers.packing().per_block()) {
-                let keys = [self.maxima.transfer, self.maxima.expiry];
-                push_bounded(&mut self.boundaries, (row, keys));
-            }
-            self.maxima.note_event(&transfer, kind);
-            if kind != EventKind::Expired {
-                self.events.extend_bounds(row, event_tag::ID, transfer.id);
-            }
-            self.index_event(row, &transfer, kind, pending_row);
-        }
-        self.events_indexed = self.transfers.rows();
-    }
-
-    fn index_event(&mut self, row: u64, transfer: &Transfer, kind: EventKind, pending_row: u64) {
-        let key = self.key;
-        let at = |tag: usize, value: u128| tag_hash(key, tag, value);
-        if kind != EventKind::Expired {
-            self.events.set(row, event_tag::ID, 0, at(event_tag::ID, transfer.id));
-        }
-        if kind.resolves() {
-            let hash = at(event_tag::RESOLUTION, u128::from(pending_row) + 1);
-            self.events.set(row, event_tag::RESOLUTION, 0, hash);
-        }
-        if kind == EventKind::Orphan {
-            return;
-        }
-        let debit = at(event_tag::ACCOUNT, transfer.debit_account_id);
-        let credit = at(event_tag::ACCOUNT, transfer.credit_account_id);
-        let table = &mut self.events;
-        table.set(row, event_tag::ACCOUNT, SLOT_DEBIT, debit);
-        table.set(row, event_tag::ACCOUNT, SLOT_CREDIT, credit);
-        if kind == EventKind::Expired {
-            return;
-        }
-        let mut set = |tag: usize, value: u128| {
-            if value != 0 {
-                table.set(row, tag, 0, at(tag, value));
-            }
-        };
-        set(event_tag::LEDGER, transfer.ledger.into());
-        set(event_tag::CODE, transfer.code.into());
-        set(event_tag::USER_DATA_32, transfer.user_data_32.into());
-        set(event_tag::USER_DATA_64, transfer.user_data_64.into());
-        set(event_tag::USER_DATA_128, transfer.user_data_128);
-        if kind == EventKind::Pending
-            && let Some(expires_at) = expires_at(transfer)
-        {
-            let slot = u128::from(expires_at >> EXPIRY_SLOT_BITS);
-            set(event_tag::EXPIRY, slot);
-            table.extend_bounds(row, event_tag::EXPIRY, slot);
-        }
-    }
-
-    fn index_accounts(&mut self) {
-        for row in self.accounts_indexed..self.accounts.rows() {
-            let account = *self.account_recent(row).expect("a new row is in memory");
-            if row.is_multiple_of(self.accounts.packing().per_block()) {
-                push_bounded(&mut self.account_boundaries, (row, [self.maxima.account, 0]));
-            }
-            assert!(self.maxima.account < account.timestamp, "timestamps of accounts rise");
-            self.maxima.account = account.timestamp;
-            self.index_account(row, &account);
-        }
-        self.accounts_indexed = self.accounts.rows();
-    }
-
-    fn index_account(&mut self, row: u64, account: &Account) {
-        let key = self.key;
-        let table = &mut self.account_table;
-        table.extend_bounds(row, account_tag::ID, account.id);
-        table.set(row, account_tag::ID, 0, tag_hash(key, account_tag::ID, account.id));
-        let mut set = |tag: usize, value: u128| {
-            if value != 0 {
-                table.set(row, tag, 0, tag_hash(key, tag, value));
-            }
-        };
-        set(account_tag::LEDGER, account.ledger.into());
-        set(account_tag::CODE, account.code.into());
-        set(account_tag::USER_DATA_32, account.user_data_32.into());
-        set(account_tag::USER_DATA_64, account.user_data_64.into());
-        set(account_tag::USER_DATA_128, account.user_data_128);
     }
 
     // Checkpoint.
@@ -495,46 +386,6 @@ impl Store {
         let watermark = self.account_table.watermark();
         self.accounts.open_step(&mut self.grid, watermark)
     }
-
-    /// Makes the entries of all rows that are in no run yet.
-    fn index_again(&mut self) -> Result<(), OpenError> {
-        let rows = self.transfers.rows();
-        self.events.reindex_begin();
-        for row in self.events.watermark()..rows {
-            let transfer = *self.transfer_recent(row).expect("unflushed rows were read");
-            let balances = *self.balances_recent(row).expect("unflushed rows were read");
-            let error = OpenError::Index { tag: "event kinds" };
-            let kind = balances.event_kind().ok_or(error)?;
-            self.insert_points(row, transfer.id, kind, balances.pending_row());
-            if kind != EventKind::Expired {
-                self.events.extend_bounds(row, event_tag::ID, transfer.id);
-            }
-            self.index_event(row, &transfer, kind, balances.pending_row());
-        }
-        self.events.reindex_end(rows).map_err(|tag| OpenError::Index { tag })?;
-        for row in self.events.watermark()..rows {
-            let transfer = *self.transfer_recent(row).expect("unflushed rows were read");
-            if transfer.ledger != 0 {
-                self.spill_account(transfer.debit_account_id, row);
-                self.spill_account(transfer.credit_account_id, row);
-            }
-        }
-        self.events_indexed = rows;
-        self.index_accounts_again()
-    }
-
-    fn index_accounts_again(&mut self) -> Result<(), OpenError> {
-        let rows = self.accounts.rows();
-        self.account_table.reindex_begin();
-        for row in self.account_table.watermark()..rows {
-            let account = *self.account_recent(row).expect("unflushed rows were read");
-            let hash = self.hash(account_tag::ID, account.id);
-            self.account_table.unique_insert(account_tag::ID, hash, row);
-            self.index_account(row, &account);
-        }
-        self.accounts_indexed = rows;
-        self.account_table.reindex_end(rows).map_err(|tag| OpenError::Index { tag })
-    }
 }
 
 /// Are the rows of a log those of its table: no fewer than in runs, no more than fit in memory?
@@ -553,10 +404,4 @@ fn sealed_rows(log: &Log) -> u64 {
 fn keys_of(boundaries: &[(u64, [u64; 2])], row: u64) -> [u64; 2] {
     let found = boundaries.iter().find(|(first_row, _)| *first_row == row);
     found.expect("the first row of every unsealed block was noted").1
-}
-
-/// Appends to a list that never grows beyond the room it was given.
-fn push_bounded<T>(list: &mut Vec<T>, item: T) {
-    assert!(list.len() < list.capacity(), "the list has room for an op");
-    list.push(item);
 }

@@ -57,11 +57,6 @@ pub(super) mod account_tag {
     pub const USER_DATA_128: usize = 5;
 }
 
-/// Slot of the debit account in the account tag.
-pub(super) const SLOT_DEBIT: u32 = 0;
-/// Slot of the credit account in the account tag.
-pub(super) const SLOT_CREDIT: u32 = 1;
-
 const fn tag(name: &'static str) -> TagOptions {
     TagOptions { name, entries_per_row: 1, point: false, bounds: false }
 }
@@ -718,6 +713,6 @@ fn read<T: FromBytes>(bytes: &[u8]) -> T {
 }
 
 /// A row where it lies in the memory of its log.
-fn view<T: FromBytes + Immutable + KnownLayout>(bytes: &[u8]) -> &T {
+pub(super) fn view<T: FromBytes + Immutable + KnownLayout>(bytes: &[u8]) -> &T {
     T::ref_from_bytes(bytes).expect("rows of a log are aligned for their type")
 }

@@ -1,0 +1,38 @@
+//! Huge pages for large regions of memory, where the operator's machine has them.
+//!
+//! Used by the pools of buffers and by the allocator. Not covered: which memory is large.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether large regions ask for huge pages.
+static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
+/// Regions from this size on are large.
+const LARGE_BYTES: usize = 4 << 20;
+/// A huge page of the processors that Florin runs on.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// From now on large regions ask the kernel for huge pages.
+///
+/// Why: a batch touches 16,000 accounts, ids and columns at random places of a gigabyte. With pages
+/// of 4 KiB nearly each touch also misses the processor's cache of page addresses, and the first
+/// touch of every page costs a fault: together a third of the time of executing a batch.
+pub fn prefer() {
+    HUGE_PAGES.store(true, Ordering::SeqCst);
+}
+
+/// Asks for huge pages for the whole ones inside a new region. A hint: it may be refused.
+pub fn advise(pointer: *mut u8, bytes: usize) {
+    if bytes < LARGE_BYTES || pointer.is_null() || !HUGE_PAGES.load(Ordering::Relaxed) {
+        return;
+    }
+    let skip = pointer.align_offset(HUGE_PAGE_BYTES);
+    if skip >= bytes {
+        return;
+    }
+    let whole = (bytes - skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    // SAFETY: the range lies inside the region that was just allocated, and the advice changes
+    // nothing about its content.
+    let _ = unsafe { libc::madvise(pointer.add(skip).cast(), whole, libc::MADV_HUGEPAGE) };
+}

@@ -1,9 +1,10 @@
 """The server under test: format, start, kill, stop, and what it left on stderr.
 
-A server is started with a pipe as stdin and ends by itself when the pipe closes, so that none is
-left behind even if the suite is killed. All addresses are on loopback.
+A server that chose its own port ends when its stdin closes, others end on SIGTERM; both ways are
+used here. None is left behind when a suite ends. All addresses are on loopback.
 """
 
+import atexit
 import os
 import pathlib
 import random
@@ -18,6 +19,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("FLORIN_BINARY", ROOT / "target" / "release" / "florin"))
 TIMEOUT_SECONDS = 60
+# Servers whose processes were not waited for.
+RUNNING = set()
 
 
 class ServerFailed(Exception):
@@ -76,6 +79,7 @@ class Server:
         self.development = development
         self.port = port
         self.process = None
+        self._ends_with_input = False
         self.log_path = self.path.with_name(self.path.name + ".log")
         self._log_mark = 0
 
@@ -84,10 +88,12 @@ class Server:
         assert self.process is None, "the previous process was waited for"
         mode = ["--development"] if self.development else []
         command = [str(BINARY), "start", f"--addresses={self.port}", *mode, str(self.path)]
+        self._ends_with_input = self.port == 0
         with open(self.log_path, "ab") as log:
             self._log_mark = log.tell()
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=log)
+        RUNNING.add(self)
 
     def start(self):
         """Starts the process and waits until it serves."""
@@ -147,20 +153,24 @@ class Server:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process = None
+        RUNNING.discard(self)
         return code
 
     def stop(self):
-        """Ends the process in good order: closes its stdin. It must exit with 0."""
+        """Ends the process in good order. It must exit with 0."""
+        if not self._ends_with_input:
+            self.process.terminate()
         self.process.stdin.close()
         try:
             code = self.process.wait(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ServerFailed("the server did not end when its stdin closed") from None
+            raise ServerFailed("the server did not end when it was told to") from None
         self.process.stdout.close()
         self.process = None
+        RUNNING.discard(self)
         if code != 0:
-            raise ServerFailed(f"the server ended with {code} when its stdin closed: "
+            raise ServerFailed(f"the server ended with {code} when it was told to end: "
                                + self.stderr_text()[-500:])
 
     def is_running(self):
@@ -171,3 +181,12 @@ class Server:
         """Resident memory of the process."""
         with open(f"/proc/{self.process.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def kill_running():
+    """Kills all servers that are still running."""
+    for server in list(RUNNING):
+        server.kill()
+
+
+atexit.register(kill_running)

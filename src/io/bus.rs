@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use super::framing::{FrameError, Receiver, Rules, Step};
 use super::ring::{Part, Ring};
-use super::socket::set_listener_options;
+use super::socket::listen;
 use crate::protocol::{Buffer, Message, Pool, to_index};
 use crate::storage::Queue;
 use crate::vsr::ConnectionId;
@@ -260,8 +260,7 @@ impl Bus {
         assert!(options.large_frames_max > 0);
         assert!(options.sends_total_max > 0);
         let failure = |error| BusError::Listen { address: options.listen, error };
-        let listener = TcpListener::bind(options.listen).map_err(failure)?;
-        set_listener_options(listener.as_fd()).map_err(failure)?;
+        let listener = listen(options.listen).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
         let small = Pool::new("receive", options.connections_max, RECEIVE_SIZE.min(pool.size()));
         let connections = (0..options.connections_max).map(|_| Connection {

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::protocol::{AlignedMemory, SECTOR_SIZE, to_index};
 use crate::storage::Zones;
@@ -22,6 +23,9 @@ use crate::vsr::{FormatStep, Genesis, Superblock, SuperblockError, format};
 /// Bytes per write of a fresh file.
 const CHUNK_SIZE: usize = 1 << 20;
 const SECTOR_SIZE_U64: u64 = 4096;
+/// Pauses until another process is believed to hold the lock for good.
+const LOCK_PAUSES_MAX: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 static_assertions::const_assert_eq!(SECTOR_SIZE, 4096);
 
 /// What went wrong with a data file: which file, what, and what to do about it.
@@ -150,6 +154,31 @@ fn system(path: &Path, step: &'static str, error: io::Error) -> FileError {
 /// The result of a system call that returns −1 for an error.
 fn checked(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Locks the file for this process alone.
+///
+/// A process that was killed keeps its lock for some milliseconds after it is gone: until the
+/// kernel has ended the reads and writes that were in flight. They must not meet ours, and a
+/// restart at once must not fail, so this waits.
+fn lock(file: &File, path: &Path) -> Result<(), FileError> {
+    let mut pauses_left = LOCK_PAUSES_MAX;
+    loop {
+        // SAFETY: the call takes no pointers and the descriptor is open.
+        let locked =
+            checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) });
+        match locked {
+            Ok(_) => return Ok(()),
+            Err(error) if error.raw_os_error() != Some(libc::EWOULDBLOCK) => {
+                return Err(system(path, "lock the file", error));
+            }
+            Err(_) if pauses_left == 0 => return Err(failure(path, FileErrorKind::Locked)),
+            Err(_) => {
+                pauses_left -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+        }
+    }
 }
 
 /// An open data file, locked by this process until dropped.
@@ -328,13 +357,9 @@ impl DataFile {
         if !metadata.is_file() {
             return Err(failure(path, FileErrorKind::NotRegular));
         }
-        // SAFETY: the call takes no pointers and the descriptor is open.
-        let locked =
-            checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) });
-        locked.map_err(|error| match error.raw_os_error() {
-            Some(libc::EWOULDBLOCK) => failure(path, FileErrorKind::Locked),
-            _ => system(path, "lock the file", error),
-        })?;
+        lock(&file, path)?;
+        // What held the lock may have written until now.
+        let metadata = file.metadata().map_err(|error| system(path, "examine the file", error))?;
         // SAFETY: setting status flags takes no pointers and the descriptor is open.
         let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_DIRECT) };
         let direct = match checked(result) {

@@ -5,7 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Bytes the kernel may hold of what a peer sent and we have not read.
 pub const RECEIVE_BUFFER_BYTES: i32 = 4 << 20;
@@ -17,6 +19,9 @@ const KEEPALIVE_INTERVAL_S: i32 = 4;
 const KEEPALIVE_PROBES: i32 = 3;
 /// Sent bytes that stay unacknowledged for this long end the connection.
 const USER_TIMEOUT_MS: i32 = 17_000;
+/// Pauses until another process is believed to keep the port for good.
+const LISTEN_PAUSES_MAX: u32 = 200;
+const LISTEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// The result of a system call that returns −1 for an error.
 fn checked(result: i32) -> io::Result<i32> {
@@ -162,13 +167,40 @@ fn set_buffer_size(socket: BorrowedFd<'_>, force: i32, name: i32, limit: &str, s
     }
 }
 
+/// Listens at an address, with the options that connections inherit.
+///
+/// A process that was killed keeps its port for some milliseconds after it is gone, until the
+/// kernel has ended what was in flight. A restart at once must not fail, so this waits.
+///
+/// # Errors
+///
+/// If the system refuses, or the port stays in use.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let mut pauses_left = LISTEN_PAUSES_MAX;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => {
+                set_listener_options(listener.as_fd())?;
+                return Ok(listener);
+            }
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse || pauses_left == 0 => {
+                return Err(error);
+            }
+            Err(_) => {
+                pauses_left -= 1;
+                std::thread::sleep(LISTEN_PAUSE);
+            }
+        }
+    }
+}
+
 /// Sets the options of a listening socket that its connections inherit: no delay, keepalive, buffer
 /// sizes.
 ///
 /// # Errors
 ///
 /// If the system refuses one that matters for more than speed.
-pub fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
+fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
     set_buffer_size(
         listener,
         libc::SO_RCVBUFFORCE,
@@ -199,7 +231,7 @@ pub fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
 
     /// Sends SIGTERM to the calling thread, which must have blocked it.
     pub(crate) fn raise_terminate() {
@@ -211,8 +243,7 @@ pub(crate) mod tests {
     /// Goal: a connection has the options set on its listener.
     #[test]
     fn options_are_inherited() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        set_listener_options(listener.as_fd()).unwrap();
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         assert_eq!(option(accepted.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);

@@ -16,6 +16,8 @@ import subprocess
 import tempfile
 import time
 
+from . import wire
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("FLORIN_BINARY", ROOT / "target" / "release" / "florin"))
 TIMEOUT_SECONDS = 60
@@ -102,7 +104,11 @@ class Server:
         return self
 
     def wait_ready(self):
-        """Waits until the server accepts connections; raises `ServerFailed` if it ended."""
+        """Waits until the server answers a ping; raises `ServerFailed` if it ended.
+
+        A connection alone proves nothing: for some milliseconds the kernel may still accept some
+        for the socket of a process that was killed, only to reset them.
+        """
         deadline = time.monotonic() + TIMEOUT_SECONDS
         if self.port == 0:
             self.port = self._read_port(deadline)
@@ -110,11 +116,19 @@ class Server:
             if self.process.poll() is not None:
                 raise ServerFailed(self.describe_end())
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                self._ping()
                 return
             except OSError:
                 time.sleep(0.005)
-        raise ServerFailed("the server runs but does not accept connections")
+        raise ServerFailed("the server runs but does not answer")
+
+    def _ping(self):
+        """One ping and its answer; raises `OSError` if there is none within a second."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(wire.ping_frame(random.randrange(1, 1 << 100)))
+            header, _ = wire.read_message(connection)
+            if header[114] != wire.COMMAND_PONG_CLIENT:
+                raise ServerFailed(f"a ping was answered with command {header[114]}")
 
     def _read_port(self, deadline):
         line = b""

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::machine::CheckpointFault;
 use super::superblock::SuperblockError;
-use crate::storage::grid::GridFault;
+use crate::storage::grid::{GridFault, GridFaultKind};
 use crate::storage::{DiskError, Zone};
 
 /// The reason for stopping.
@@ -70,12 +70,12 @@ pub struct JournalFault {
 
 impl fmt::Display for Fatal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const RESTORE: &str = "a cluster of one cannot repair it: restore the file from a backup";
         match self {
             Fatal::Superblock(error) => write!(formatter, "{error}"),
             Fatal::SuperblockWrite { copy, offset, error } => write!(
                 formatter,
-                "zone superblock: copy {copy} at file offset {offset} could not be written: {error}"
+                "zone superblock: copy {copy} at file offset {offset} could not be written: {error}; {}",
+                write_remedy(error)
             ),
             Fatal::Journal(fault) => write!(
                 formatter,
@@ -83,9 +83,10 @@ impl fmt::Display for Fatal {
                 fault.zone, fault.slot, fault.offset, fault.op, fault.what
             ),
             Fatal::JournalDisk { zone, offset, error } => {
-                write!(formatter, "zone {zone}: file offset {offset}: {error}")
+                let remedy = write_remedy(error);
+                write!(formatter, "zone {zone}: file offset {offset}: {error}; {remedy}")
             }
-            Fatal::Grid(fault) => write!(formatter, "zone {fault}; {RESTORE}"),
+            Fatal::Grid(fault) => write!(formatter, "zone {fault}; {}", grid_remedy(&fault.kind)),
             Fatal::Checkpoint { op, fault } => {
                 write!(formatter, "zone grid: checkpoint of op {op}: {fault}; {RESTORE}")
             }
@@ -97,3 +98,68 @@ impl fmt::Display for Fatal {
 }
 
 impl std::error::Error for Fatal {}
+
+const RESTORE: &str = "a cluster of one cannot repair it: restore the file from a backup";
+/// The system's numbers for "no space left" and "quota exceeded".
+const NO_SPACE: [i32; 2] = [28, 122];
+/// The system's number for "file too large".
+const TOO_LARGE: i32 = 27;
+
+/// What helps when the log or the superblock cannot be read or written. Nothing that was
+/// acknowledged is lost by a failed write.
+fn write_remedy(error: &DiskError) -> &'static str {
+    if NO_SPACE.contains(&error.errno) {
+        "nothing is lost: free space for the file and start again"
+    } else if error.errno == TOO_LARGE {
+        "nothing is lost: move the file to a file system, or raise the limit (ulimit -f), that \
+         lets it grow, and start again"
+    } else {
+        "look at the device and the kernel's log, then start again"
+    }
+}
+
+/// What helps against what the grid met.
+fn grid_remedy(kind: &GridFaultKind) -> &'static str {
+    match kind {
+        GridFaultKind::Address => {
+            "start with a --limit-storage no smaller than before; if it was not lowered, restore \
+             the file from a backup"
+        }
+        GridFaultKind::Block(_) => RESTORE,
+        GridFaultKind::Read(_) => {
+            "look at the device and the kernel's log, then start again; if the place stays \
+             unreadable, restore the file from a backup"
+        }
+        GridFaultKind::Write(error) | GridFaultKind::Sync(error) => write_remedy(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(kind: GridFaultKind) -> String {
+        let fault = GridFault { zone: Zone::Grid, offset: 4096, address: 1, sequence: 7, kind };
+        Fatal::Grid(fault).to_string()
+    }
+
+    /// Goal: a backup is advised only where it helps; a full disk and a bad one are told apart.
+    #[test]
+    fn remedies() {
+        let full = DiskError { errno: 28, bytes_done: 0 };
+        let bad = DiskError { errno: 5, bytes_done: 0 };
+        let large = DiskError { errno: 27, bytes_done: 0 };
+        assert!(
+            text(GridFaultKind::Write(full)).ends_with("free space for the file and start again")
+        );
+        assert!(text(GridFaultKind::Sync(bad)).ends_with("kernel's log, then start again"));
+        assert!(text(GridFaultKind::Write(large)).contains("ulimit -f"));
+        for kind in [GridFaultKind::Write(bad), GridFaultKind::Sync(full)] {
+            assert!(!text(kind).contains("backup"), "{kind:?}");
+        }
+        assert!(text(GridFaultKind::Read(bad)).contains("backup"));
+        assert!(text(GridFaultKind::Address).contains("--limit-storage"));
+        let journal = Fatal::JournalDisk { zone: Zone::Grid, offset: 0, error: full }.to_string();
+        assert!(journal.contains("nothing is lost"), "{journal}");
+    }
+}

@@ -5,8 +5,8 @@
 
 use super::exit::{ExitClass, Failure};
 use super::output::print;
-use super::size::ByteSize;
 use crate::io::file::{FileError, FileErrorKind, format_data_file};
+use crate::io::memory::HumanSize;
 use crate::storage::{Config, Zones};
 use crate::vsr::{Genesis, SuperblockError};
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ pub fn run(arguments: &FormatArguments) -> Result<(), Failure> {
         arguments.cluster,
         arguments.replica,
         arguments.replica_count,
-        ByteSize(size)
+        HumanSize(size)
     ));
     Ok(())
 }

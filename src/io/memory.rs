@@ -50,10 +50,10 @@ impl fmt::Display for MemoryError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "not enough memory: the server needs {} MiB and {} MiB are {}; lower --memory or \
-             --cache-size, use --development, or give it more memory",
-            mebibytes_up(self.needed),
-            self.available.bytes >> 20,
+            "not enough memory: the server needs {} and {} are {}; lower --cache-transfers, \
+             --cache-accounts, --cache-grid or --filters, use --development, or give it more memory",
+            HumanSize(self.needed),
+            HumanSize(self.available.bytes),
             self.available.source,
         )
     }
@@ -156,8 +156,26 @@ fn field_kibibytes(text: &str, name: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-fn mebibytes_up(bytes: u64) -> u64 {
-    bytes.div_ceil(1 << 20)
+/// A number of bytes for people to read: in the largest unit of which there is one, rounded to one
+/// decimal, as in `1.5 GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HumanSize(pub u64);
+
+impl fmt::Display for HumanSize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, shift) in [("TiB", 40_u32), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+            if self.0 >> shift > 0 {
+                let tenths = tenths(self.0, shift);
+                return write!(formatter, "{}.{} {unit}", tenths / 10, tenths % 10);
+            }
+        }
+        write!(formatter, "{} bytes", self.0)
+    }
+}
+
+/// Tenths of 2^`shift` in `value`, rounded.
+fn tenths(value: u64, shift: u32) -> u128 {
+    (u128::from(value) * 10 + (1 << (shift - 1))) >> shift
 }
 
 /// What is reserved for what, in bytes. Prints as a table with a total.
@@ -193,10 +211,14 @@ impl MemoryTable {
 impl fmt::Display for MemoryTable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.rows.iter().map(|row| row.0.len()).max().unwrap_or(0).max(5);
+        let mebibytes = |bytes| {
+            let tenths = tenths(bytes, 20);
+            format!("{}.{}", tenths / 10, tenths % 10)
+        };
         for (name, bytes) in &self.rows {
-            writeln!(formatter, "  {name:width$} {:>10} KiB", bytes.div_ceil(1024))?;
+            writeln!(formatter, "  {name:width$} {:>9} MiB", mebibytes(*bytes))?;
         }
-        write!(formatter, "  {:width$} {:>10} KiB", "total", self.total().div_ceil(1024))
+        write!(formatter, "  {:width$} {:>9} MiB", "total", mebibytes(self.total()))
     }
 }
 
@@ -278,9 +300,23 @@ mod tests {
         assert_eq!(check_against(u64::MAX, None), Ok(()));
         let error = check_against((5 << 20) + 1, Some(available)).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("needs 6 MiB and 5 MiB are available on this machine"), "{text}");
-        assert!(text.contains("--memory"), "{text}");
+        assert!(text.contains("needs 5.0 MiB and 5.0 MiB are available on this machine"), "{text}");
+        for option in ["transfers", "accounts", "grid"] {
+            assert!(text.contains(&format!("--cache-{option}")), "{text}");
+        }
         assert_eq!(check(1), Ok(()));
+    }
+
+    /// Goal: sizes are in the unit that people would use, rounded.
+    #[test]
+    fn human_sizes() {
+        let print = |bytes| HumanSize(bytes).to_string();
+        assert_eq!(print(0), "0 bytes");
+        assert_eq!(print(1023), "1023 bytes");
+        assert_eq!(print(1536), "1.5 KiB");
+        assert_eq!(print(1_049_088 << 10), "1.0 GiB");
+        assert_eq!(print((5 << 20) - 1), "5.0 MiB");
+        assert_eq!(print(u64::MAX), "16777216.0 TiB");
     }
 
     /// Goal: the table adds up and is aligned.
@@ -288,10 +324,10 @@ mod tests {
     fn table() {
         let mut table = MemoryTable::new();
         table.add("messages", 3 << 20);
-        table.add("page cache", 1025);
-        assert_eq!(table.total(), (3 << 20) + 1025);
-        let expected = "  messages         3072 KiB\n  page cache          2 KiB\n  \
-                        total            3074 KiB";
+        table.add("page cache", 100_000);
+        assert_eq!(table.total(), (3 << 20) + 100_000);
+        let expected = "  messages         3.0 MiB\n  page cache       0.1 MiB\n  \
+                        total            3.1 MiB";
         assert_eq!(table.to_string(), expected);
     }
 }

@@ -303,15 +303,6 @@ pub enum HeaderError {
     Reason(u8),
 }
 
-impl HeaderError {
-    /// Whether the connection must be closed, and not only the frame ignored: what follows on it
-    /// cannot be trusted or understood.
-    #[must_use]
-    pub fn closes_connection(self) -> bool {
-        matches!(self, HeaderError::Size(_) | HeaderError::Command(_))
-    }
-}
-
 /// The first broken rule of a list of (rule holds, error).
 pub(super) fn first_broken(rules: &[(bool, HeaderError)]) -> Option<HeaderError> {
     rules.iter().find(|(holds, _)| !holds).map(|(_, error)| *error)

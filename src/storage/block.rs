@@ -75,28 +75,6 @@ pub enum BlockKind {
     CheckpointRoot = 11,
 }
 
-impl BlockKind {
-    const ALL: [BlockKind; 11] = [
-        BlockKind::Transfers,
-        BlockKind::Balances,
-        BlockKind::Accounts,
-        BlockKind::TransfersDirectory,
-        BlockKind::BalancesDirectory,
-        BlockKind::AccountsDirectory,
-        BlockKind::RunData,
-        BlockKind::RunDirectory,
-        BlockKind::RunRoot,
-        BlockKind::Checkpoint,
-        BlockKind::CheckpointRoot,
-    ];
-
-    /// The kind with this number on disk.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<BlockKind> {
-        BlockKind::ALL.into_iter().find(|kind| *kind as u8 == number)
-    }
-}
-
 /// First 256 bytes of a block; little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -367,8 +345,7 @@ mod tests {
         let header = header(&bytes);
         assert_eq!((header.size, header.item_count, header.item_size), (8192, 31, 128));
         assert_eq!((header.address, header.sequence, header.cluster), (3, 99, 7));
-        assert_eq!(BlockKind::from_number(header.kind), Some(BlockKind::Transfers));
-        assert_eq!(BlockKind::from_number(0), None);
+        assert_eq!(header.kind, BlockKind::Transfers as u8);
         assert_eq!(&bytes[4092..4096], [0; 4]);
     }
 

@@ -114,10 +114,6 @@ impl BlobWriter {
         count_of(self.addresses.capacity())
     }
 
-    pub(super) fn memory_bytes(&self) -> u64 {
-        count_of(self.blob.capacity() + self.addresses.capacity() * (8 + 32))
-    }
-
     /// Empties the blob for a new checkpoint and gives it out to be filled.
     pub(super) fn blob_mut(&mut self) -> &mut Vec<u8> {
         &mut self.blob

@@ -62,12 +62,6 @@ impl Lookup {
         }
     }
 
-    /// The same without the active memtable.
-    #[must_use]
-    pub fn older(self) -> Lookup {
-        Lookup { stage: Stage::Frozen, ..self }
-    }
-
     /// The same for rows from `row_min` on only.
     #[must_use]
     pub fn from_row(self, row_min: u64) -> Lookup {

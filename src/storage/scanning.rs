@@ -6,7 +6,6 @@
 use super::fetch::Fetch;
 use super::find::{AccountScanFilter, EventFilter, FindTimestamp, TimeKey};
 use super::hash::HashKey;
-use super::log::Log;
 use super::rows::{is_expiry, is_orphan};
 use super::scan::{CONDITIONS_MAX, Condition, RowList, Scan, ScanState};
 use super::store::{Store, account_tag, event_tag, tag_hash};
@@ -112,19 +111,6 @@ impl Store {
         self.transfers.search(&mut self.grid, key, timestamp)
     }
 
-    /// A row of the event log from which on everything of the time line `key` is after
-    /// `timestamp`: the first row of a block, or the log's end.
-    pub fn search_events_end(&mut self, key: TimeKey, timestamp: u64) -> Fetch<u64> {
-        let row = ready!(self.search_events(key, timestamp.saturating_add(1)));
-        Fetch::Ready(end_of_block(&self.transfers, row, self.events_indexed))
-    }
-
-    /// A row of the account log from which on every account is after `timestamp`.
-    pub fn search_accounts_end(&mut self, timestamp: u64) -> Fetch<u64> {
-        let row = ready!(self.search_accounts(timestamp.saturating_add(1)));
-        Fetch::Ready(end_of_block(&self.accounts, row, self.accounts_indexed))
-    }
-
     /// A row of the account log before which no account is at or after `timestamp`.
     pub fn search_accounts(&mut self, timestamp: u64) -> Fetch<u64> {
         self.accounts.search(&mut self.grid, 0, timestamp)
@@ -171,15 +157,6 @@ impl Store {
         let slot = self.events.value_min_from(event_tag::EXPIRY, u128::from(from))?;
         Some(u64::try_from(slot).expect("slots have 37 bits"))
     }
-}
-
-/// One past the last row that can lie in the block that begins at `row`: the last sealed block is
-/// the last that the directory knows, so what follows it belongs to it here. Blocks that the current
-/// op has filled are not sealed: `rows_ended` are the rows of the ops before.
-fn end_of_block(log: &Log, row: u64, rows_ended: u64) -> u64 {
-    let per_block = log.packing().per_block();
-    let sealed = rows_ended / per_block * per_block;
-    if row + per_block < sealed { row + per_block } else { log.rows() }
 }
 
 /// Conditions for the values that are wanted.

@@ -306,12 +306,6 @@ impl Store {
         }
     }
 
-    /// Bytes of the parts that are not in pools or caches of their own, for the memory table.
-    #[must_use]
-    pub fn blob_bytes(&self) -> u64 {
-        self.blob.memory_bytes()
-    }
-
     // The world.
 
     /// Moves wanted reads, queued writes and jobs into the outbox, as far as they fit.
@@ -517,14 +511,6 @@ impl Store {
         Find::new(FindKind::Transfer, id, Lookup::new(event_tag::ID, hash, Some(id)))
     }
 
-    /// The same, but only below the rows of [`Store::recent_transfer`].
-    #[must_use]
-    pub fn find_transfer_older_start(&self, id: u128) -> Find {
-        let hash = self.hash(event_tag::ID, id);
-        let lookup = Lookup::new(event_tag::ID, hash, Some(id)).older();
-        Find::new(FindKind::Transfer, id, lookup)
-    }
-
     /// A search for an account by id.
     #[must_use]
     pub fn find_account_start(&self, id: u128) -> Find {
@@ -598,22 +584,6 @@ impl Store {
         let mut cursor = PointCursor::default();
         while let Some(row) = self.events.unique_recent(event_tag::ID, hash, &mut cursor) {
             if self.transfer_recent(row).expect("a row of a memtable").id == id {
-                return Some(row);
-            }
-        }
-        None
-    }
-
-    /// The account with this id among the newest ones, those of the current op included.
-    ///
-    /// # Panics
-    /// Never: rows of the memtables are in memory.
-    #[must_use]
-    pub fn recent_account(&self, id: u128) -> Option<u64> {
-        let hash = self.hash(account_tag::ID, id);
-        let mut cursor = PointCursor::default();
-        while let Some(row) = self.account_table.unique_recent(account_tag::ID, hash, &mut cursor) {
-            if self.account_recent(row).expect("a row of a memtable").id == id {
                 return Some(row);
             }
         }

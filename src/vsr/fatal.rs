@@ -75,7 +75,7 @@ impl fmt::Display for Fatal {
             Fatal::SuperblockWrite { copy, offset, error } => write!(
                 formatter,
                 "zone superblock: copy {copy} at file offset {offset} could not be written: {error}; {}",
-                write_remedy(error)
+                write_remedy(*error)
             ),
             Fatal::Journal(fault) => write!(
                 formatter,
@@ -83,7 +83,7 @@ impl fmt::Display for Fatal {
                 fault.zone, fault.slot, fault.offset, fault.op, fault.what
             ),
             Fatal::JournalDisk { zone, offset, error } => {
-                let remedy = write_remedy(error);
+                let remedy = write_remedy(*error);
                 write!(formatter, "zone {zone}: file offset {offset}: {error}; {remedy}")
             }
             Fatal::Grid(fault) => write!(formatter, "zone {fault}; {}", grid_remedy(&fault.kind)),
@@ -107,7 +107,7 @@ const TOO_LARGE: i32 = 27;
 
 /// What helps when the log or the superblock cannot be read or written. Nothing that was
 /// acknowledged is lost by a failed write.
-fn write_remedy(error: &DiskError) -> &'static str {
+fn write_remedy(error: DiskError) -> &'static str {
     if NO_SPACE.contains(&error.errno) {
         "nothing is lost: free space for the file and start again"
     } else if error.errno == TOO_LARGE {
@@ -130,7 +130,7 @@ fn grid_remedy(kind: &GridFaultKind) -> &'static str {
             "look at the device and the kernel's log, then start again; if the place stays \
              unreadable, restore the file from a backup"
         }
-        GridFaultKind::Write(error) | GridFaultKind::Sync(error) => write_remedy(error),
+        GridFaultKind::Write(error) | GridFaultKind::Sync(error) => write_remedy(*error),
     }
 }
 

@@ -170,12 +170,6 @@ impl<M: StateMachine> Replica<M> {
         self.commit.op
     }
 
-    /// Newest op in the log.
-    #[must_use]
-    pub fn head_op(&self) -> u64 {
-        self.head.op
-    }
-
     /// Op of the newest durable checkpoint; meaningful once the superblock was read.
     ///
     /// # Panics

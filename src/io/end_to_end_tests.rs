@@ -14,7 +14,7 @@ use super::memory::MemoryTable;
 use super::server::{CONNECTIONS_MAX, ExitReason, Server, ServerOptions};
 use crate::protocol::{Message, Operation, Pool, Release, RequestHeader, to_index};
 use crate::storage::grid::GridFault;
-use crate::storage::{Config, DiskDone, Fetch, Job, StorageOutbox};
+use crate::storage::{Config, DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
 use crate::vsr::machine::{CheckpointFault, CheckpointRoot, StateMachine};
 use crate::vsr::{Genesis, Replica, ReplicaOptions, messages_needed};
 
@@ -54,8 +54,13 @@ impl StateMachine for Silent {
         0
     }
 
-    fn admits(&self) -> bool {
-        true
+    fn room(&self) -> Room {
+        Room::Everything
+    }
+
+    fn storage_use(&self) -> StorageUse {
+        let room = Room::Everything;
+        StorageUse { limit_bytes: 1 << 20, used_bytes: 0, usable_bytes: 1 << 20, room }
     }
 
     fn pulse_due(&self, _now: u64) -> bool {

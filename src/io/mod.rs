@@ -13,6 +13,7 @@ pub mod memory;
 pub mod ring;
 pub mod server;
 pub mod socket;
+pub mod storage_warning;
 pub mod worker;
 
 #[cfg(test)]

@@ -20,9 +20,10 @@ use super::file::DataFile;
 use super::memory::MemoryTable;
 use super::ring::{Completion, Ring, RingError, Watch};
 use super::socket::EndSignals;
+use super::storage_warning::StorageWarning;
 use super::worker::Worker;
 use crate::protocol::{Message, Pool};
-use crate::storage::{DiskDone, Job, StorageOutbox};
+use crate::storage::{DiskDone, Job, StorageOutbox, StorageUse};
 use crate::vsr::{ConnectionId, Now, Replica, StateMachine, Status};
 
 /// Client connections at a time: a session for each and some to spare.
@@ -56,6 +57,8 @@ pub trait Core {
     fn is_ready(&self) -> bool;
     /// Whether it cannot go on.
     fn is_fatal(&self) -> bool;
+    /// How much of the storage limit is used; asked while it is ready.
+    fn storage_use(&self) -> StorageUse;
 }
 
 impl<M: StateMachine> Core for Replica<M> {
@@ -97,6 +100,10 @@ impl<M: StateMachine> Core for Replica<M> {
 
     fn is_fatal(&self) -> bool {
         self.status() == Status::Fatal
+    }
+
+    fn storage_use(&self) -> StorageUse {
+        Replica::storage_use(self)
     }
 }
 
@@ -187,6 +194,7 @@ pub struct Server<C: Core> {
     accepting: bool,
     stop: Option<ExitReason>,
     stop_ticks: u32,
+    storage_warning: StorageWarning,
 }
 
 impl<C: Core> Server<C> {
@@ -241,6 +249,7 @@ impl<C: Core> Server<C> {
             accepting: false,
             stop: None,
             stop_ticks: 0,
+            storage_warning: StorageWarning::default(),
         };
         if options.freeze {
             allocator::freeze();
@@ -324,6 +333,13 @@ impl<C: Core> Server<C> {
         self.core.tick(now);
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
+        if self.storage_warning.tick()
+            && self.core.is_ready()
+            && let Some(message) = self.storage_warning.look(self.core.storage_use())
+        {
+            // Nobody to tell if standard error is gone; that is no reason to stop.
+            let _ = writeln!(io::stderr(), "warning: {message}");
+        }
     }
 
     fn on_completion(&mut self, completion: Completion, now: Now) {
@@ -435,7 +451,7 @@ mod tests {
     use crate::io::framing::tests::{CLUSTER, frame};
     use crate::io::socket::tests::raise_terminate;
     use crate::protocol::{Buffer, MESSAGE_SIZE_MAX, to_index};
-    use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken, Queue};
+    use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken, Queue, Room};
     use std::net::TcpStream;
 
     /// Writes each message durably, reads it back, and answers with what it read.
@@ -540,6 +556,11 @@ mod tests {
 
         fn is_fatal(&self) -> bool {
             self.fatal
+        }
+
+        fn storage_use(&self) -> StorageUse {
+            let room = Room::Everything;
+            StorageUse { limit_bytes: 1 << 20, used_bytes: 0, usable_bytes: 1 << 20, room }
         }
     }
 

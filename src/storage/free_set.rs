@@ -66,6 +66,12 @@ impl FreeSet {
         self.blocks_max - self.used_count
     }
 
+    /// Blocks that the last checkpoint does not need: they become free at a fixed op after it.
+    #[must_use]
+    pub fn releasing_count(&self) -> u64 {
+        self.releasing_count
+    }
+
     /// Blocks that are not free, in any state.
     #[must_use]
     pub fn acquired_count(&self) -> u64 {

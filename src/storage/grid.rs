@@ -441,12 +441,6 @@ impl Grid {
         self.free_set.release_staged();
     }
 
-    /// Blocks that can be acquired.
-    #[must_use]
-    pub fn free_blocks(&self) -> u64 {
-        self.free_set.free_count()
-    }
-
     /// The states of all blocks.
     #[must_use]
     pub fn free_set(&self) -> &FreeSet {

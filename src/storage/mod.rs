@@ -25,6 +25,7 @@ pub mod page_cache;
 pub mod persistence;
 pub mod queue;
 pub mod ring;
+pub mod room;
 pub mod rows;
 pub mod run;
 pub mod scan;
@@ -47,6 +48,7 @@ pub use job::Job;
 pub use log::{Log, LogOptions};
 pub use packing::{Location, Packing};
 pub use queue::Queue;
+pub use room::{Room, StorageUse};
 pub use zones::{Zone, Zones};
 
 static_assertions::const_assert_eq!(size_of::<usize>(), size_of::<u64>());

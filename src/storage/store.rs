@@ -93,7 +93,7 @@ const WRITES_IN_FLIGHT_MAX: u32 = 4;
 /// Logs: transfers, balances, accounts.
 const LOGS: u32 = 3;
 /// Tail blocks of a checkpoint: rows and directory of three logs.
-const TAILS_MAX: u32 = 2 * LOGS;
+pub(super) const TAILS_MAX: u32 = 2 * LOGS;
 
 /// What the operator grants the store.
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +185,8 @@ pub struct Store {
     /// Where the layers above put their state in the blob that was opened.
     pub(super) blob_extra: (usize, usize),
     pub(super) blob_extra_max: usize,
+    /// Ops that may be on their way when another one is admitted.
+    pub(super) ops_ahead_max: usize,
 }
 
 /// Sizes that follow from the configuration and the options.
@@ -272,9 +274,8 @@ impl Store {
             ACCOUNT_SIZE,
             sizes.accounts_blocks,
         );
-        let filter = FilterOptions { tag: event_tag::ID, bytes_max: options.filter_bytes };
-        let filter = Some(filter).filter(|filter| filter.bytes_max > 0);
-        let events = Table::with_filters(&event_table_options(config, options, &sizes), filter);
+        let filters = filter_options(options);
+        let events = Table::with_filters(&event_table_options(config, options, &sizes), filters);
         let account_table = Table::new(&account_table_options(config, options, &sizes));
         let grid = new_grid(config, options, &sizes, &events, &account_table);
         let blob_size = super::persistence::blob_size_max(
@@ -303,6 +304,7 @@ impl Store {
             opening: OpenStage::Closed,
             blob_extra: (0, 0),
             blob_extra_max: index_of(options.blob_extra_bytes),
+            ops_ahead_max: index_of(config.pipeline_max.into()),
         }
     }
 
@@ -341,18 +343,6 @@ impl Store {
     #[must_use]
     pub fn counters(&self) -> GridCounters {
         self.grid.counters()
-    }
-
-    /// Is there room in the storage limit for another op, whatever it does, and a checkpoint?
-    #[must_use]
-    pub fn admits(&self) -> bool {
-        let merges = self.events.acquires_max() + self.account_table.acquires_max();
-        let merges = merges.min(self.grid.free_set().acquired_count());
-        let logs = [&self.transfers, &self.balances, &self.accounts];
-        let logs: u64 = logs.iter().map(|log| log.blocks_per_op_max()).sum();
-        let needed = merges + logs + self.blob.blocks_max() + FREE_BLOCKS_MIN;
-        let room = self.grid.free_blocks() > needed;
-        room && self.events.admits() && self.account_table.admits()
     }
 
     pub(super) fn hash(&self, tag: usize, value: u128) -> u64 {
@@ -619,9 +609,6 @@ impl Store {
     }
 }
 
-/// Blocks that always stay free, so that sizing by hand can't be wrong by one.
-const FREE_BLOCKS_MIN: u64 = 64;
-
 fn event_table_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> TableOptions {
     TableOptions {
         id: EVENT_TABLE,
@@ -636,6 +623,11 @@ fn event_table_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -
         block_size: config.block_size,
         scratch_entries: SCRATCH_ENTRIES,
     }
+}
+
+fn filter_options(options: &StoreOptions) -> Option<FilterOptions> {
+    let filters = FilterOptions { tag: event_tag::ID, bytes_max: options.filter_bytes };
+    Some(filters).filter(|filters| filters.bytes_max > 0)
 }
 
 fn account_table_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> TableOptions {

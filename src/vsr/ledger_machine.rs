@@ -12,7 +12,7 @@ use crate::storage::checkpoint::CheckpointRoot as StoreRoot;
 use crate::storage::decode::DecodeError;
 use crate::storage::grid::GridFault;
 use crate::storage::persistence::OpenError;
-use crate::storage::{DiskDone, Fetch, Job, StorageOutbox};
+use crate::storage::{DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
 
 static_assertions::const_assert!(size_of::<StoreRoot>() <= ROOT_SIZE as usize);
 static_assertions::const_assert!(STATE_SIZE <= super::checkpoint::ENCODED_SIZE_MAX as usize);
@@ -56,8 +56,12 @@ impl StateMachine for Ledger {
         Ledger::timestamp_span(self, operation, body)
     }
 
-    fn admits(&self) -> bool {
-        self.store.admits()
+    fn room(&self) -> Room {
+        self.store.room()
+    }
+
+    fn storage_use(&self) -> StorageUse {
+        self.store.storage_use()
     }
 
     fn pulse_due(&self, now: u64) -> bool {

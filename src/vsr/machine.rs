@@ -9,7 +9,7 @@ use std::fmt;
 use super::superblock::ROOT_SIZE;
 use crate::protocol::Operation;
 use crate::storage::grid::GridFault;
-use crate::storage::{DiskDone, Fetch, Job, StorageOutbox};
+use crate::storage::{DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
 
 /// What a superblock keeps of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,11 @@ pub trait StateMachine {
     /// it appends at most.
     fn timestamp_span(&self, operation: Operation, body: &[u8]) -> u64;
 
-    /// Whether there is room in the data file for another op.
-    fn admits(&self) -> bool;
+    /// For which ops there is room in the data file.
+    fn room(&self) -> Room;
+
+    /// How much of the data file's limit is used, for people.
+    fn storage_use(&self) -> StorageUse;
 
     /// Whether a pulse prepared at this time would have something to do.
     fn pulse_due(&self, now: u64) -> bool;

@@ -4,7 +4,8 @@
 //! prepare at once, in the buffer it came in. While small prepares are on their way, small requests
 //! wait and are packed together into the next one, so that many clients share one write of the
 //! log. Large requests travel alone. In one prepare reads stand before creates, for the store's
-//! indexes learn of new rows when an op ends. Not covered: what makes a request acceptable.
+//! indexes learn of new rows when an op ends. When the storage limit is reached, requests that append
+//! are dropped, so that others still get their answers. Not covered: what makes a request acceptable.
 
 use super::ConnectionId;
 use super::machine::StateMachine;
@@ -14,7 +15,7 @@ use crate::protocol::packed::{PACKED_REQUEST_SIZE, PackedWriter};
 use crate::protocol::{
     HEADER_SIZE, Message, Operation, PrepareFacts, PrepareHeader, Release, round_up, to_index,
 };
-use crate::storage::{Config, Queue};
+use crate::storage::{Config, Queue, Room};
 
 /// Prepares of small requests on their way at most: more of them would be smaller.
 const SMALL_MAX: usize = 2;
@@ -167,11 +168,34 @@ impl<M: StateMachine> Replica<M> {
     pub(super) fn pump_prepare(&mut self) -> bool {
         assert!(self.status == Status::Normal);
         let mut progress = false;
-        while self.pipeline.next_may_go() && self.machine.admits() {
+        while self.pipeline.next_may_go() {
+            let room = self.machine.room();
+            if room == Room::Nothing {
+                break;
+            }
+            if room == Room::Reads && self.drop_creates() {
+                continue;
+            }
             self.prepare_requests();
             progress = true;
         }
         progress
+    }
+
+    /// Drops waiting requests that append rows; whether there were any. Their clients ask again.
+    fn drop_creates(&mut self) -> bool {
+        let before = self.pipeline.waiting.len();
+        for _ in 0..before {
+            let request = self.pipeline.waiting.pop().expect("as many as there were");
+            if self.span(&request) > 0 {
+                let header = request.request();
+                let dropped = self.pipeline.finish(header.client, header.frame.checksum);
+                assert!(dropped.is_some(), "a request that waits is in flight");
+            } else {
+                self.pipeline.waiting.push(request);
+            }
+        }
+        self.pipeline.waiting.len() < before
     }
 
     /// Makes a prepare of the oldest request and, if it is small, of other small ones.
@@ -218,7 +242,7 @@ impl<M: StateMachine> Replica<M> {
         let is_pulse = |prepared: &Prepared| prepared.message.prepare().operation == pulse;
         if self.pipeline.prepared.iter().any(is_pulse)
             || self.pipeline.prepared.is_full()
-            || !self.machine.admits()
+            || self.machine.room() < Room::Everything
         {
             return;
         }

@@ -25,7 +25,7 @@ use crate::protocol::{
     Command, EvictionHeader, EvictionReason, Message, PingClientHeader, Pool, PrepareHeader,
     Release, to_index,
 };
-use crate::storage::{Config, DiskDone, DiskOwner, Job};
+use crate::storage::{Config, DiskDone, DiskOwner, Job, StorageUse};
 
 /// How long an idle primary waits before it looks again for something to expire.
 const PULSE_INTERVAL_NS: u64 = 100_000_000;
@@ -178,6 +178,12 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn checkpoint_op(&self) -> u64 {
         self.superblock.durable().checkpoint.op
+    }
+
+    /// How much of the storage limit is used; meaningful while serving.
+    #[must_use]
+    pub fn storage_use(&self) -> StorageUse {
+        self.machine.storage_use()
     }
 
     /// Sessions now.

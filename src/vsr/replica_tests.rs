@@ -5,7 +5,7 @@ use super::test_world::{CLUSTER, World, options};
 use super::*;
 use crate::protocol::{Command, EvictionReason, Message, Pool, Release};
 use crate::simulator::disk::MemoryDisk;
-use crate::storage::{Config, Zone, Zones};
+use crate::storage::{Config, Room, Zone, Zones};
 
 /// Goal: many clients, requests of all sizes, checkpoints and wraps of the log, without faults:
 /// everything is executed once, and afterwards all memory is returned.
@@ -53,6 +53,38 @@ fn group_commit() {
     let ops = world.replica.commit_op() - before;
     assert!(ops < 80, "{ops} ops for 400 requests");
     world.settle();
+    world.check_history();
+}
+
+/// Goal: at the storage limit reads and registers are answered and creates are not; clients that
+/// keep asking are answered once there is room again.
+#[test]
+fn full_storage_answers_reads() {
+    let mut world = World::new(4, 10);
+    world.open_serving();
+    world.replica.machine.room = Room::Reads;
+    world.replica.machine.next_pulse = 0;
+    // The first request of each client registers it.
+    for transfers in [0, 0, 1] {
+        for index in 0..10 {
+            world.clients[index].next(1, if index % 2 == 0 { transfers } else { 0 });
+            world.send(index);
+        }
+        for _ in 0..1_000 {
+            world.step();
+        }
+        let waiting = world.clients.iter().filter(|client| !client.answered).count();
+        assert_eq!(waiting, if transfers > 0 { 5 } else { 0 });
+    }
+    assert!(world.replica.is_quiet(), "what cannot be done does not wait");
+    world.replica.machine.room = Room::Everything;
+    for index in 0..10 {
+        if !world.clients[index].answered {
+            world.send(index);
+        }
+    }
+    world.settle();
+    assert!(world.clients.iter().all(|client| client.answered));
     world.check_history();
 }
 

@@ -10,8 +10,8 @@ use super::machine::{CheckpointFault, CheckpointRoot, StateMachine};
 use crate::protocol::{Buffer, Operation, Pool, checksum, to_index, to_size};
 use crate::storage::grid::GridFault;
 use crate::storage::{
-    Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, Fetch, Job, StorageOutbox, Zone,
-    Zones,
+    Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, Fetch, Job, Room, StorageOutbox,
+    StorageUse, Zone, Zones,
 };
 
 const CHUNK_SIZE: u32 = 16_384;
@@ -56,6 +56,8 @@ pub struct TestMachine {
     pub hash: u128,
     pub next_pulse: u64,
     pub releases: u64,
+    /// For which ops there is room.
+    pub room: Room,
     op_ended: u64,
     current: Option<(Operation, u64)>,
     peek: Peek,
@@ -76,6 +78,7 @@ impl TestMachine {
             hash: 0,
             next_pulse: 0,
             releases: 0,
+            room: Room::Everything,
             op_ended: 0,
             current: None,
             peek: Peek::None,
@@ -181,8 +184,12 @@ impl StateMachine for TestMachine {
         }
     }
 
-    fn admits(&self) -> bool {
-        true
+    fn room(&self) -> Room {
+        self.room
+    }
+
+    fn storage_use(&self) -> StorageUse {
+        StorageUse { limit_bytes: 1 << 20, used_bytes: 0, usable_bytes: 1 << 20, room: self.room }
     }
 
     fn pulse_due(&self, now: u64) -> bool {

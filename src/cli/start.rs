@@ -8,19 +8,22 @@ use super::format::superblock_class;
 use super::output::print_error;
 use super::size::ByteSize;
 use crate::client::parse_addresses;
-use crate::io::bus::BusOptions;
+use crate::io::bus::{Bus, BusOptions};
 use crate::io::file::DataFile;
-use crate::io::memory::MemoryTable;
+use crate::io::memory::{HumanSize, MemoryTable};
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
 use crate::io::{allocator, memory};
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::protocol::buffer::mapped_bytes;
 use crate::protocol::huge_pages;
 use crate::protocol::{Pool, Release};
 use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{Config, Zones};
 use crate::vsr::checkpoint::checkpoint_extra_max;
-use crate::vsr::{Fatal, Replica, ReplicaOptions, Superblock, messages_needed};
+use crate::vsr::{
+    Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
+};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -36,6 +39,11 @@ const PAGE_READS_MAX: u32 = 64;
 /// Memory of a cached account with its place in the index, in bytes.
 const ACCOUNT_BYTES: u64 = 256;
 const MEBIBYTE: u64 = 1 << 20;
+/// No size is larger than a pebibyte: a mistake in typing, and sums would not fit 64 bits.
+const SIZE_MAX: u64 = 1 << 50;
+/// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
+/// helper thread.
+const OTHER_BYTES: u64 = 4 * MEBIBYTE;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,17 +133,37 @@ impl Sizes {
     };
 }
 
+impl Sizes {
+    /// By name of the option.
+    fn options(&self) -> [(&'static str, u64); 5] {
+        [
+            ("cache-grid", self.cache_grid),
+            ("cache-accounts", self.cache_accounts),
+            ("cache-transfers", self.cache_transfers),
+            ("filters", self.filters),
+            ("limit-storage", self.limit_storage),
+        ]
+    }
+}
+
 impl StartArguments {
     /// Where to listen.
     ///
     /// # Errors
     ///
-    /// If that is not one address, or the admitted releases are none.
+    /// If that is not one address, a size is absurd, or the admitted releases are none.
     pub fn check(&self) -> Result<SocketAddr, Failure> {
         let usage = |message: String| Failure::new(ExitClass::Usage, message);
         if self.release_min > self.release_max {
             let (min, max) = (self.release_min, self.release_max);
             return Err(usage(format!("--release-min={min} is above --release-max={max}")));
+        }
+        let sizes = self.sizes();
+        for (option, size) in sizes.options() {
+            if size > SIZE_MAX {
+                let max = HumanSize(SIZE_MAX);
+                return Err(usage(format!("--{option} is {}: at most {max}", HumanSize(size))));
+            }
         }
         let addresses =
             parse_addresses(&self.addresses).map_err(|error| usage(error.to_string()))?;
@@ -221,21 +249,17 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
         let message = format!("{path} has {size} bytes and must have {size_min}: it was truncated");
         return Err(Failure::new(ExitClass::DataFile, message));
     }
-    let pool = message_pool(&superblock.config);
-    let mut table = MemoryTable::new();
-    let message_bytes = u64::from(pool.count()) * u64::from(pool.size());
-    table.add("messages", message_bytes);
+    let table = memory_table(service, &superblock);
     if !service.is_development {
-        let Sizes { cache_grid, cache_accounts, cache_transfers, filters, .. } = service.sizes;
-        let caches = cache_grid + cache_accounts + cache_transfers + filters;
-        let needed = message_bytes + caches;
-        memory::check(needed)
-            .map_err(|error| Failure::new(ExitClass::Machine, error.to_string()))?;
+        memory::check(table.total())
+            .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
     }
+    let pool = message_pool(&superblock.config);
     let options = server_options(service, &superblock)?;
-    let replica = replica_make(service, &superblock, pool.clone(), &mut table);
+    let replica = replica_make(service, &superblock, pool.clone());
     let mut report = std::io::stderr();
-    let mut server = Server::new(options, replica, file, pool, table, &mut report)?;
+    let mut server = Server::new(options, replica, file, pool, &table, &mut report)?;
+    check_reserved(&table);
     announce(server.address());
     allocator::freeze();
     match server.run()? {
@@ -249,11 +273,43 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
 }
 
 /// Buffers of the replica: what it needs itself at most, what is left to it while the bus takes
-/// others, and a request of each client.
-fn message_pool(config: &Config) -> Pool {
+/// others, and a request of each client. Their number and size.
+fn message_sizes(config: &Config) -> (u32, u32) {
     let own = messages_needed(config) - config.clients_max;
     let count = own + message_reserve(config) + config.clients_max;
-    Pool::new("messages", count, config.reply_size_max.max(config.message_size_max))
+    (count, config.reply_size_max.max(config.message_size_max))
+}
+
+fn message_pool(config: &Config) -> Pool {
+    let (count, size) = message_sizes(config);
+    Pool::new("messages", count, size)
+}
+
+/// All memory that the server is going to reserve, before any of it is.
+fn memory_table(service: &Service, superblock: &Superblock) -> MemoryTable {
+    let config = &superblock.config;
+    let (count, size) = message_sizes(config);
+    let mut table = MemoryTable::new();
+    table.add("messages", Pool::memory_bytes(count, size));
+    table.add("receive buffers", Bus::memory_bytes(CONNECTIONS_MAX));
+    table.add("write-ahead log", journal_memory_bytes(config, superblock.cluster));
+    for (name, bytes) in Store::memory_bytes(config, &store_options(service, superblock)) {
+        table.add(name, bytes);
+    }
+    for (name, bytes) in Ledger::memory_bytes(&ledger_options(service, config)) {
+        table.add(name, bytes);
+    }
+    table.add("everything else", OTHER_BYTES);
+    table
+}
+
+/// The table says what is: neither less, so that the check means something, nor much more.
+fn check_reserved(table: &MemoryTable) {
+    let heap = u64::try_from(allocator::bytes_now()).expect("64 bits");
+    let reserved = heap + mapped_bytes();
+    let total = table.total();
+    assert!(reserved <= total, "{reserved} bytes are reserved, {total} were announced");
+    assert!(total - reserved <= 2 * OTHER_BYTES, "{total} were announced, {reserved} are reserved");
 }
 
 /// Messages that the bus leaves alone: a reply for each session, the pipeline, and small answers.
@@ -287,14 +343,9 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
     })
 }
 
-fn replica_make(
-    service: &Service,
-    superblock: &Superblock,
-    pool: Pool,
-    table: &mut MemoryTable,
-) -> Replica<Ledger> {
+fn store_options(service: &Service, superblock: &Superblock) -> StoreOptions {
     let (config, sizes) = (&superblock.config, &service.sizes);
-    let store_options = StoreOptions {
+    StoreOptions {
         cluster: superblock.cluster,
         cache_grid_bytes: sizes.cache_grid,
         cache_transfers_bytes: sizes.cache_transfers,
@@ -302,17 +353,19 @@ fn replica_make(
         storage_limit_bytes: sizes.limit_storage.max(u64::from(config.block_size)),
         blob_extra_bytes: checkpoint_extra_max(config),
         page_reads_max: PAGE_READS_MAX,
-    };
-    let store = Store::new(config, &store_options);
-    table.add("pages", sizes.cache_grid);
-    table.add("filters", sizes.filters);
-    table.add("newest transfers", sizes.cache_transfers);
-    let accounts = sizes.cache_accounts / ACCOUNT_BYTES;
-    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(1 << 30);
-    let ledger = Ledger::new(store, &LedgerOptions::new(config, accounts));
-    for (name, bytes) in ledger.memory_bytes() {
-        table.add(name, bytes);
     }
+}
+
+fn ledger_options(service: &Service, config: &Config) -> LedgerOptions {
+    let accounts = service.sizes.cache_accounts / ACCOUNT_BYTES;
+    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(1 << 30);
+    LedgerOptions::new(config, accounts)
+}
+
+fn replica_make(service: &Service, superblock: &Superblock, pool: Pool) -> Replica<Ledger> {
+    let config = &superblock.config;
+    let store = Store::new(config, &store_options(service, superblock));
+    let ledger = Ledger::new(store, &ledger_options(service, config));
     let options = ReplicaOptions {
         cluster: superblock.cluster,
         replica: superblock.replica,
@@ -381,6 +434,8 @@ mod tests {
         assert_eq!(check("--addresses=0 x").map(|address| address.port()), Ok(0));
         assert_eq!(check("--addresses=3000,3001 x"), Err(ExitClass::Usage));
         assert_eq!(check("--addresses=here:3000 x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=1 --cache-grid=1025TiB x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=1 --limit-storage=2PiB x"), Err(ExitClass::Usage));
         let text = "--addresses=1 --release-min=0.17.5 --release-max=0.17.4 x";
         assert_eq!(check(text), Err(ExitClass::Usage));
         assert_eq!(arguments("--addresses=1 --release-min=0.17.5 x").release_min.patch(), 5);
@@ -390,12 +445,40 @@ mod tests {
     #[test]
     fn pool_is_large_enough() {
         for config in [Config::production(), Config::development(), Config::testing()] {
-            let count = {
-                let own = messages_needed(&config) - config.clients_max;
-                own + message_reserve(&config) + config.clients_max
-            };
+            let (count, size) = message_sizes(&config);
             assert!(count >= messages_needed(&config) + message_reserve(&config));
+            assert!(size >= config.message_size_max);
         }
+    }
+
+    /// Goal: the table knows all caches by what was asked for, before anything is allocated.
+    #[test]
+    fn memory_tables() {
+        let total = |text: &str| {
+            let arguments = arguments(text);
+            let service = Service {
+                address: arguments.check().unwrap(),
+                path: arguments.path.clone(),
+                sizes: arguments.sizes(),
+                release_min: Release::CLIENT_MIN,
+                release_max: Release::CLIENT_MAX,
+                is_development: false,
+                is_child: false,
+            };
+            let config = Config::production();
+            let mut superblock = Superblock::blank();
+            superblock.config = config;
+            memory_table(&service, &superblock).total()
+        };
+        let base = total("--addresses=1 x");
+        assert!((1 << 30..3 << 30).contains(&base), "{base}");
+        let large = 1_u64 << 37;
+        for option in ["cache-grid", "cache-accounts", "cache-transfers"] {
+            let more = total(&format!("--addresses=1 --{option}=128GiB x")) - base;
+            assert!(more > large / 5 && more < large + large / 20, "{option}: {more}");
+        }
+        assert!(total("--addresses=1 --filters=0 x") < base - (32 << 20));
+        assert!(total("--addresses=1 --limit-storage=1PiB x") > base + (1 << 28));
     }
 
     /// Goal: a formatted file's superblock is read; other files are refused by class.

@@ -308,7 +308,7 @@ impl Bus {
     /// Bytes of the receive buffers, beside the pool.
     #[must_use]
     pub fn memory_bytes(connections_max: u32) -> u64 {
-        u64::from(connections_max) * u64::from(RECEIVE_SIZE)
+        Pool::memory_bytes(connections_max, RECEIVE_SIZE)
     }
 
     /// Where it listens; with the real port if the system chose it.

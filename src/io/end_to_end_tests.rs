@@ -135,7 +135,7 @@ fn serve(path: &Path) -> ExitReason {
     let replica = Replica::new(&replica_options, pool.clone(), machine);
     let table = MemoryTable::new();
     let mut report = std::io::sink();
-    let mut server = Server::new(options, replica, file, pool, table, &mut report).unwrap();
+    let mut server = Server::new(options, replica, file, pool, &table, &mut report).unwrap();
     let reason = server.run().unwrap();
     if let Some(fatal) = server.core().fatal() {
         eprintln!("{fatal}");

@@ -209,7 +209,7 @@ impl<C: Core> Server<C> {
         core: C,
         file: DataFile,
         pool: Pool,
-        mut table: MemoryTable,
+        table: &MemoryTable,
         report: &mut dyn Write,
     ) -> Result<Server<C>, ServerError> {
         let system = |step| move |error| ServerError::System { step, error };
@@ -226,8 +226,6 @@ impl<C: Core> Server<C> {
         let ring = Ring::new(operations_max)?;
         let worker =
             Worker::new(options.jobs_max, Job::run).map_err(system("start the helper thread"))?;
-        table.add("receive buffers", Bus::memory_bytes(connections_max));
-        table.add("other (heap)", u64::try_from(allocator::bytes_now()).unwrap_or(u64::MAX));
         writeln!(report, "memory reserved:\n{table}").map_err(system("print the memory table"))?;
         if options.print_port {
             let mut output = io::stdout().lock();
@@ -592,7 +590,7 @@ mod tests {
         let mut table = MemoryTable::new();
         table.add("messages", 4 << 20);
         let core = EchoFromDisk::new();
-        let server = Server::new(options, core, file, pool, table, &mut report).unwrap();
+        let server = Server::new(options, core, file, pool, &table, &mut report).unwrap();
         (server, String::from_utf8(report).unwrap())
     }
 
@@ -603,7 +601,7 @@ mod tests {
         let path = TemporaryPath::new("server-echo");
         let (reader, mut writer) = io::pipe().unwrap();
         let (mut server, report) = server(&path, Some(reader.into()), false);
-        assert!(report.contains("messages") && report.contains("receive buffers"), "{report}");
+        assert!(report.contains("messages") && report.contains("total"), "{report}");
         let address = server.address();
         let peer = std::thread::spawn(move || {
             let mut peer = TcpStream::connect(address).unwrap();

@@ -60,7 +60,7 @@ impl AccountCache {
     pub fn new(capacity: u32) -> AccountCache {
         assert!(capacity > 0);
         assert!(capacity <= 1 << 30, "the index addresses slots with 32 bits");
-        let index_bits = (u64::from(capacity) * 2).next_power_of_two().trailing_zeros();
+        let index_bits = AccountCache::index_bits(capacity);
         let entry = Entry {
             account: Account::default(),
             newest_row: ROW_NONE,
@@ -79,10 +79,14 @@ impl AccountCache {
     }
 
     /// Bytes that the cache occupies.
-    pub fn memory_bytes(&self) -> u64 {
-        let entries = self.entries.capacity() * size_of::<Entry>();
-        let index = self.index.capacity() * size_of::<u64>();
-        u64::try_from(entries + index).expect("memory sizes fit 64 bits")
+    pub fn memory_bytes(capacity: u32) -> u64 {
+        let index = 1 << AccountCache::index_bits(capacity);
+        let entries = to_index(capacity) * size_of::<Entry>();
+        u64::try_from(entries + index * size_of::<u64>()).expect("memory sizes fit 64 bits")
+    }
+
+    fn index_bits(capacity: u32) -> u32 {
+        (u64::from(capacity) * 2).next_power_of_two().trailing_zeros()
     }
 
     /// Accounts that fit.

@@ -51,9 +51,9 @@ impl Batches {
     }
 
     /// Bytes that the lists occupy.
-    pub fn memory_bytes(&self) -> u64 {
-        let words = self.requested.capacity() + self.answered.capacity();
-        u64::try_from(words * size_of::<u16>()).expect("memory sizes fit 64 bits")
+    pub fn memory_bytes(body_size_max: u32) -> u64 {
+        let batches_max = (body_size_max / COUNT_SIZE).min(BATCH_COUNT_MAX);
+        2 * 2 * u64::from(batches_max)
     }
 
     /// Reads the shape of a request.

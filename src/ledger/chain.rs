@@ -168,10 +168,9 @@ impl Scope {
     }
 
     /// Bytes that the lists occupy.
-    pub fn memory_bytes(&self) -> u64 {
-        let changes = self.changes.capacity() * size_of::<Change>();
-        let created = self.created.capacity() * size_of::<u32>();
-        u64::try_from(changes + created).expect("memory sizes fit 64 bits")
+    pub fn memory_bytes(events_max: usize) -> u64 {
+        let event = 2 * size_of::<Change>() + size_of::<u32>();
+        u64::try_from(events_max * event).expect("memory sizes fit 64 bits")
     }
 
     /// From here on everything can be undone.

@@ -113,10 +113,9 @@ impl ChangeEvents {
     }
 
     /// Bytes that the buffers occupy.
-    pub fn memory_bytes(&self) -> u64 {
-        let ahead = self.ahead.iter().map(Vec::capacity).sum::<usize>() * size_of::<Transfer>();
-        let bytes = ahead + self.chosen.capacity() * size_of::<Chosen>();
-        u64::try_from(bytes).expect("memory sizes fit 64 bits")
+    pub fn memory_bytes() -> u64 {
+        let event = 2 * size_of::<Transfer>() + size_of::<Chosen>();
+        u64::try_from(BLOCK_MAX * event).expect("memory sizes fit 64 bits")
     }
 
     /// Before a request.

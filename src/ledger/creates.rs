@@ -63,11 +63,9 @@ impl Creates {
     }
 
     /// Bytes that the lists occupy.
-    pub fn memory_bytes(&self) -> u64 {
-        let slots = self.slots.capacity() * size_of::<[u32; 2]>();
-        let detail_of = self.detail_of.capacity() * size_of::<u32>();
-        let details = self.details.capacity() * size_of::<Detail>();
-        u64::try_from(slots + detail_of + details).expect("memory sizes fit 64 bits")
+    pub fn memory_bytes(events_max: usize) -> u64 {
+        let event = size_of::<[u32; 2]>() + size_of::<u32>() + size_of::<Detail>();
+        u64::try_from(events_max * event).expect("memory sizes fit 64 bits")
     }
 
     /// Starts a request of `events` events.

@@ -91,6 +91,17 @@ impl LedgerOptions {
     pub fn accounts_min(&self) -> u32 {
         8 * self.batch_max.max(self.pulse_max)
     }
+
+    /// Accounts that the cache holds.
+    fn accounts(&self) -> u32 {
+        self.cache_accounts.max(self.accounts_min())
+    }
+
+    /// Items that one operation looks up at most.
+    fn items_max(&self) -> usize {
+        let events = to_index(self.batch_max) * ITEMS_PER_EVENT;
+        events.max(to_index(self.pulse_max)).max(WINDOW_MAX)
+    }
 }
 
 /// How far the current request has come.
@@ -141,7 +152,6 @@ impl Ledger {
         assert!(options.pulse_max > 0);
         let events_max = to_index(options.batch_max);
         let expiries_max = to_index(options.pulse_max);
-        let items_max = (events_max * ITEMS_PER_EVENT).max(expiries_max).max(WINDOW_MAX);
         Ledger {
             store,
             options: *options,
@@ -149,9 +159,9 @@ impl Ledger {
             timestamp: 0,
             phase: Phase::Idle,
             state: State::default(),
-            cache: AccountCache::new(options.cache_accounts.max(options.accounts_min())),
+            cache: AccountCache::new(options.accounts()),
             batches: Batches::new(options.request_body_size_max),
-            work: work::Work::new(items_max),
+            work: work::Work::new(options.items_max()),
             creates: Creates::new(events_max),
             scope: Scope::new(events_max),
             newest_id: 0,
@@ -163,17 +173,20 @@ impl Ledger {
         }
     }
 
-    /// Memory of each part in bytes, the store's excepted.
+    /// Memory of each part of a ledger in bytes, the store's excepted.
     #[must_use]
-    pub fn memory_bytes(&self) -> [(&'static str, u64); 7] {
+    pub fn memory_bytes(options: &LedgerOptions) -> [(&'static str, u64); 7] {
+        let events_max = to_index(options.batch_max);
+        let expiries_max = to_index(options.pulse_max);
+        let work = work::Work::memory_bytes(options.items_max());
         [
-            ("account cache", self.cache.memory_bytes()),
-            ("batches", self.batches.memory_bytes()),
-            ("create lookups", self.creates.memory_bytes() + self.work.memory_bytes()),
-            ("chain undo", self.scope.memory_bytes()),
-            ("reads", self.reads.memory_bytes()),
-            ("change events", self.change_events.memory_bytes()),
-            ("pulse", self.pulse.memory_bytes()),
+            ("account cache", AccountCache::memory_bytes(options.accounts())),
+            ("batches", Batches::memory_bytes(options.request_body_size_max)),
+            ("create lookups", Creates::memory_bytes(events_max) + work),
+            ("chain undo", Scope::memory_bytes(events_max)),
+            ("reads", Reads::memory_bytes()),
+            ("change events", ChangeEvents::memory_bytes()),
+            ("pulse", Pulse::memory_bytes(expiries_max)),
         ]
     }
 

@@ -121,12 +121,10 @@ impl Pulse {
     }
 
     /// Bytes that the buffers occupy.
-    pub fn memory_bytes(&self) -> u64 {
-        let due = self.earliest.list.capacity() * size_of::<Due>();
-        let transfers = self.transfers.capacity() * size_of::<Transfer>();
-        let slots = self.slots.capacity() * size_of::<[u32; 2]>();
+    pub fn memory_bytes(expiries_max: usize) -> u64 {
+        let expiry = 2 * size_of::<Due>() + size_of::<Transfer>() + size_of::<[u32; 2]>();
         let rows = super::reads::WINDOW_MAX * size_of::<u64>();
-        u64::try_from(due + transfers + slots + rows).expect("memory sizes fit 64 bits")
+        u64::try_from(expiries_max * expiry + rows).expect("memory sizes fit 64 bits")
     }
 
     /// Before a pulse.

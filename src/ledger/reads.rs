@@ -59,13 +59,13 @@ impl Reads {
     }
 
     /// Bytes that the buffers occupy.
-    pub fn memory_bytes(&self) -> u64 {
+    pub fn memory_bytes() -> u64 {
         let record = size_of::<Transfer>()
             + size_of::<BalanceRow>()
             + size_of::<Account>()
-            + size_of::<Verdict>();
-        let bytes = self.transfers.len() * record + 2 * self.window.capacity() * size_of::<u64>();
-        u64::try_from(bytes).expect("memory sizes fit 64 bits")
+            + size_of::<Verdict>()
+            + 2 * size_of::<u64>();
+        u64::try_from(WINDOW_MAX * record).expect("memory sizes fit 64 bits")
     }
 
     /// Starts without candidates.

@@ -60,9 +60,9 @@ impl Work {
     }
 
     /// Bytes that the lists occupy.
-    pub fn memory_bytes(&self) -> u64 {
-        let todo = self.todo.capacity() * size_of::<u32>();
-        let active = self.active.capacity() * size_of::<Task>();
+    pub fn memory_bytes(items_max: usize) -> u64 {
+        let todo = items_max * size_of::<u32>();
+        let active = TASKS_MAX * size_of::<Task>();
         u64::try_from(todo + active).expect("memory sizes fit 64 bits")
     }
 

@@ -9,7 +9,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::huge_pages;
@@ -28,6 +28,15 @@ pub struct AlignedMemory {
 unsafe impl Send for AlignedMemory {}
 // SAFETY: a shared borrow only reads.
 unsafe impl Sync for AlignedMemory {}
+
+/// Bytes mapped now by all of [`AlignedMemory`].
+static MAPPED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that this process has mapped for buffers; the allocator does not count them.
+#[must_use]
+pub fn mapped_bytes() -> u64 {
+    MAPPED_BYTES.load(Ordering::Relaxed)
+}
 
 impl AlignedMemory {
     /// Maps `length` bytes, all zero.
@@ -54,6 +63,7 @@ impl AlignedMemory {
         let pointer = NonNull::new(address.cast::<u8>()).expect("a mapping is never at zero");
         assert!(pointer.as_ptr().addr().is_multiple_of(to_index(SECTOR_SIZE)));
         huge_pages::advise(pointer.as_ptr(), length);
+        MAPPED_BYTES.fetch_add(length as u64, Ordering::Relaxed);
         AlignedMemory { pointer, length }
     }
 
@@ -92,6 +102,7 @@ impl Drop for AlignedMemory {
         // SAFETY: the region came from `mmap` with this length and nothing borrows it any more.
         let result = unsafe { libc::munmap(self.pointer.as_ptr().cast(), self.length) };
         assert!(result == 0, "unmapping an owned region cannot fail");
+        MAPPED_BYTES.fetch_sub(self.length as u64, Ordering::Relaxed);
     }
 }
 
@@ -127,6 +138,13 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Bytes that a pool of `count` buffers of `size` bytes occupies.
+    #[must_use]
+    pub fn memory_bytes(count: u32, size: u32) -> u64 {
+        // Beside the buffers: a count of references each, and a list of those that are free.
+        u64::from(count) * (u64::from(size) + 2 * 4)
+    }
+
     /// Reserves `count` buffers of `size` bytes each; `name` is for messages to people.
     ///
     /// # Panics

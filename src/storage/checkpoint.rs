@@ -109,6 +109,12 @@ impl BlobWriter {
         }
     }
 
+    /// Bytes that a writer of blobs of up to `capacity` bytes occupies.
+    pub(super) fn memory_bytes(block_size: u32, capacity: u64) -> u64 {
+        let blocks = capacity / Packing::new(1, block_size).per_block() + 2;
+        capacity + blocks * (8 + count_of(size_of::<BlockRef>()))
+    }
+
     /// Blocks of the largest blob, its index included.
     pub(super) fn blocks_max(&self) -> u64 {
         count_of(self.addresses.capacity())

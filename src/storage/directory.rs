@@ -75,7 +75,7 @@ impl Directory {
     #[must_use]
     pub fn new(name: &'static str, kind: BlockKind, block_size: u32, blocks_max: u64) -> Directory {
         let packing = Packing::new(to_size(ENTRY_SIZE), block_size);
-        let capacity = blocks_max / packing.per_block() + 1;
+        let capacity = Directory::blocks_capacity(block_size, blocks_max);
         Directory {
             ring: BlockRing::new(name, kind, packing, RING_BLOCKS),
             blocks: Vec::with_capacity(index_of(capacity)),
@@ -85,6 +85,26 @@ impl Directory {
             search: None,
             opening: None,
         }
+    }
+
+    /// Full blocks that a directory can have.
+    fn blocks_capacity(block_size: u32, blocks_max: u64) -> u64 {
+        blocks_max / Packing::new(to_size(ENTRY_SIZE), block_size).per_block() + 1
+    }
+
+    /// Bytes that a directory occupies.
+    #[must_use]
+    pub fn memory_bytes(block_size: u32, blocks_max: u64) -> u64 {
+        let references = Directory::blocks_capacity(block_size, blocks_max);
+        BlockRing::memory_bytes(RING_BLOCKS, block_size)
+            + references * count_of(size_of::<BlockRef>())
+    }
+
+    /// Bytes of the longest state of a directory.
+    #[must_use]
+    pub fn state_size_max(block_size: u32, blocks_max: u64) -> u64 {
+        let references = Directory::blocks_capacity(block_size, blocks_max);
+        count_of(size_of::<DirectoryState>()) + references * count_of(size_of::<BlockRef>())
     }
 
     /// Entries, one for each sealed block of the log.
@@ -199,12 +219,6 @@ impl Directory {
         let state = DirectoryState { tail: self.tail, entries, blocks };
         out.extend_from_slice(state.as_bytes());
         out.extend_from_slice(self.blocks.as_bytes());
-    }
-
-    /// Bytes that [`Directory::encode`] ever appends at most.
-    #[must_use]
-    pub fn encoded_size_max(&self) -> usize {
-        size_of::<DirectoryState>() + self.blocks.capacity() * size_of::<BlockRef>()
     }
 
     /// Replaces the state; entries are readable after [`Directory::open_step`].

@@ -118,6 +118,20 @@ impl FilterPool {
         FilterPool { free }
     }
 
+    /// Bytes that the filters occupy together.
+    #[must_use]
+    pub fn memory_bytes(keys_by_level: &[u64], per_level: usize, bytes_max: u64) -> u64 {
+        let all = keys_by_level.iter().flat_map(|keys| (0..per_level).map(|_| *keys));
+        let mut used = 0;
+        for size in all.map(Filter::size_of) {
+            if used + size > bytes_max {
+                break;
+            }
+            used += size;
+        }
+        used
+    }
+
     /// A filter for a run of this level, if there is one.
     pub fn take(&mut self, level: u32) -> Option<Filter> {
         let at = self.free.iter().position(|filter| filter.level == level)?;

@@ -48,6 +48,13 @@ impl FlushJob {
         }
     }
 
+    /// Bytes that a job occupies.
+    #[must_use]
+    pub fn memory_bytes(slots_max: u64, buckets_max: u64, blocks_max: u64) -> u64 {
+        let output = RunOutput::memory_bytes(blocks_max, blocks_max);
+        slots_max * 8 + (buckets_max + 1) * 4 + output
+    }
+
     /// Takes a column; memory for its blocks must be put into the output's spare by the caller.
     pub(super) fn start(
         &mut self,

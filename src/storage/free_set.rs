@@ -54,6 +54,12 @@ impl FreeSet {
         }
     }
 
+    /// Bytes that a set of `blocks_max` blocks occupies.
+    #[must_use]
+    pub fn memory_bytes(blocks_max: u64) -> u64 {
+        3 * blocks_max.div_ceil(count_of(WORD_BITS)) * 8
+    }
+
     /// Addresses go from 1 to this.
     #[must_use]
     pub fn blocks_max(&self) -> u64 {

@@ -249,6 +249,22 @@ impl Grid {
         }
     }
 
+    /// Bytes that a grid occupies, page cache and free set excepted.
+    #[must_use]
+    pub fn memory_bytes(config: &Config, options: &GridOptions) -> u64 {
+        let pages = Pool::memory_bytes(options.page_reads_max, SECTOR_SIZE);
+        let page_read = size_of::<Option<PageRead>>() + 3 * size_of::<u32>();
+        let buffers = 1 + options.read_buffers + options.write_buffers;
+        let blocks = Pool::memory_bytes(buffers, config.block_size);
+        let window = 2 * options.writes_in_flight_max;
+        let writes = u64::from(options.writes_queued_max + window);
+        pages
+            + u64::from(options.page_reads_max) * count_of(page_read)
+            + blocks
+            + u64::from(options.block_reads_max) * count_of(size_of::<Option<BlockRead>>())
+            + writes * count_of(size_of::<PendingWrite>())
+    }
+
     /// Bytes of a block.
     #[must_use]
     pub fn block_size(&self) -> u32 {

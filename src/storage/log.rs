@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::block::{BlockKind, BlockRef};
 use super::config::Config;
+use super::count_of;
 use super::decode::{DecodeError, Reader, require};
 use super::directory::{Directory, DirectoryEntry, require_tail};
 use super::fetch::Fetch;
@@ -97,6 +98,20 @@ impl Log {
             tail_rows: 0,
             opening: Opening::Done,
         }
+    }
+
+    /// Bytes that a log occupies.
+    #[must_use]
+    pub fn memory_bytes(config: &Config, options: &LogOptions) -> u64 {
+        BlockRing::memory_bytes(options.recent_blocks, config.block_size)
+            + Directory::memory_bytes(config.block_size, options.blocks_max)
+    }
+
+    /// Bytes of the longest state of a log.
+    #[must_use]
+    pub fn state_size_max(config: &Config, options: &LogOptions) -> u64 {
+        count_of(size_of::<LogState>())
+            + Directory::state_size_max(config.block_size, options.blocks_max)
     }
 
     /// Rows in the log.
@@ -269,12 +284,6 @@ impl Log {
         let state = LogState { tail: self.tail, rows: self.rows(), row_size };
         out.extend_from_slice(state.as_bytes());
         self.directory.encode(out);
-    }
-
-    /// Bytes that [`Log::encode`] ever appends at most.
-    #[must_use]
-    pub fn encoded_size_max(&self) -> usize {
-        size_of::<LogState>() + self.directory.encoded_size_max()
     }
 
     /// Replaces the state and returns the bytes read; then call [`Log::open_step`] until ready.
@@ -486,7 +495,8 @@ mod tests {
             self.settle();
             let mut bytes = Vec::new();
             self.log.encode(&mut bytes);
-            assert!(bytes.len() <= self.log.encoded_size_max());
+            let limit = Log::state_size_max(&Config::testing(), &options(self.row_size));
+            assert!(count_of(bytes.len()) <= limit);
             self.grid.free_set_encode(&mut bytes);
             bytes
         }

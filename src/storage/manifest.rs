@@ -12,17 +12,6 @@ use super::table::Table;
 use super::{count_of, index_of};
 
 impl Table {
-    /// Bytes of the longest manifest.
-    #[must_use]
-    pub fn manifest_size_max(&self) -> usize {
-        let runs: usize = self.runs.iter().map(Vec::capacity).sum();
-        let flush = self.tasks.flush.addresses.iter();
-        let merges = self.tasks.merges.iter().flat_map(|group| &group.addresses);
-        let words: usize = flush.chain(merges).map(|list| list.capacity() + 1).sum();
-        let fixed = 16 + 8 * self.tasks.merges.len();
-        runs * size_of::<Run>() + (words + fixed) * 8
-    }
-
     /// Appends the manifest; there must be room.
     ///
     /// # Panics

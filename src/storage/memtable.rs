@@ -26,7 +26,11 @@ const UPPER: u64 = 0xffff_ffff_0000_0000;
 impl PointTable {
     /// At most half of the slots are ever used.
     fn new(rows: usize) -> PointTable {
-        PointTable { slots: vec![0; (2 * rows).next_power_of_two()], used: 0 }
+        PointTable { slots: vec![0; PointTable::slots_for(rows)], used: 0 }
+    }
+
+    fn slots_for(rows: usize) -> usize {
+        (2 * rows).next_power_of_two()
     }
 
     #[inline]
@@ -95,8 +99,12 @@ struct SpillTable {
 impl SpillTable {
     /// A row names two accounts at most, so at most half of the slots are ever used.
     fn new(rows: usize) -> SpillTable {
-        let slots = (4 * rows).next_power_of_two();
+        let slots = SpillTable::slots_for(rows);
         SpillTable { keys: vec![0; slots], rows: vec![0; slots], used: 0 }
+    }
+
+    fn slots_for(rows: usize) -> usize {
+        (4 * rows).next_power_of_two()
     }
 
     fn slot(&self, hash: u64, key: u128) -> usize {
@@ -191,6 +199,16 @@ impl Memtable {
         }
         let spill = spills.then(|| SpillTable::new(index_of(rows)));
         Memtable { first_row: 0, rows: 0, prepared: 0, capacity: rows, columns, spill }
+    }
+
+    /// Bytes that a memtable occupies.
+    #[must_use]
+    pub fn memory_bytes(tags: &[TagOptions], rows: u64, spills: bool) -> u64 {
+        let slots: u64 = tags.iter().map(|tag| rows * u64::from(tag.entries_per_row)).sum();
+        let points = count_of(tags.iter().filter(|tag| tag.point).count());
+        let points = points * count_of(PointTable::slots_for(index_of(rows)));
+        let spill = u64::from(spills) * count_of(SpillTable::slots_for(index_of(rows)));
+        (slots + points) * 8 + spill * (16 + 4) + count_of(size_of_val(tags) + size_of::<Column>())
     }
 
     /// Forgets everything and begins at `first_row`.

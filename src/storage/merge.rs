@@ -257,6 +257,14 @@ impl MergeJob {
         }
     }
 
+    /// Bytes that a job occupies.
+    #[must_use]
+    pub fn memory_bytes(blocks_max: u64, scratch_entries: usize) -> u64 {
+        let entries = count_of(2 * scratch_entries + CHUNK_ENTRIES);
+        let inputs = count_of(FAN_IN_MAX * size_of::<MergeInput>());
+        entries * 8 + inputs + RunOutput::memory_bytes(blocks_max, count_of(SEALED_MAX))
+    }
+
     /// Starts merging `runs`, neighbours in row order with this many entries per row, into one.
     pub(super) fn start(
         &mut self,

@@ -73,13 +73,24 @@ impl PageCache {
     /// A cache of about `bytes` bytes; at least one set of sixteen pages.
     #[must_use]
     pub fn new(bytes: u64) -> PageCache {
-        let sets = (index_of(bytes) / (PAGE * WAYS)).max(1);
+        let sets = PageCache::sets(bytes);
         PageCache {
             memory: AlignedMemory::new(sets * WAYS * PAGE),
             entries: vec![EMPTY; sets * WAYS],
             tags: vec![[0; WAYS]; sets],
             hands: vec![0; sets],
         }
+    }
+
+    /// Bytes that a cache of about `bytes` bytes occupies.
+    #[must_use]
+    pub fn memory_bytes(bytes: u64) -> u64 {
+        let sets = PageCache::sets(bytes);
+        count_of(sets) * count_of(WAYS * (PAGE + size_of::<Entry>() + 1) + 1)
+    }
+
+    fn sets(bytes: u64) -> usize {
+        (index_of(bytes) / (PAGE * WAYS)).max(1)
     }
 
     /// Pages that fit.

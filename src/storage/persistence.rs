@@ -36,16 +36,9 @@ struct BlobHeader {
 
 const BLOB_HEADER_SIZE: usize = size_of::<BlobHeader>();
 
-/// Room that the largest blob needs.
-pub(super) fn blob_size_max(
-    extra_bytes: u64,
-    logs: [&Log; 3],
-    tables: [&Table; 2],
-    free_set_bytes: u64,
-) -> usize {
-    let logs: usize = logs.iter().map(|log| log.encoded_size_max()).sum();
-    let tables: usize = tables.iter().map(|table| table.manifest_size_max()).sum();
-    BLOB_HEADER_SIZE + index_of(extra_bytes) + logs + tables + index_of(free_set_bytes)
+/// Bytes of the largest blob, when logs, tables and free set take so many.
+pub(super) fn blob_size_max(extra: u64, logs: u64, tables: u64, free_set: u64) -> u64 {
+    count_of(BLOB_HEADER_SIZE) + extra + logs + tables + free_set
 }
 
 /// Why a data file cannot be opened, besides damage inside a block, which the grid reports.

@@ -61,6 +61,13 @@ impl BlockRing {
         }
     }
 
+    /// Bytes that an array with `count` blocks in memory occupies.
+    #[must_use]
+    pub fn memory_bytes(count: u32, block_size: u32) -> u64 {
+        let slot = count_of(size_of::<Option<Buffer>>());
+        Pool::memory_bytes(count, block_size) + u64::from(count) * slot
+    }
+
     /// Items in the array.
     #[inline]
     #[must_use]

@@ -379,6 +379,13 @@ impl RunOutput {
         }
     }
 
+    /// Bytes that it occupies.
+    #[must_use]
+    pub fn memory_bytes(blocks_max: u64, sealed_max: u64) -> u64 {
+        let sealed = size_of::<Buffer>() + size_of::<(Buffer, BlockRef)>();
+        blocks_max * 8 + sealed_max * count_of(sealed)
+    }
+
     /// Starts a run.
     ///
     /// # Panics

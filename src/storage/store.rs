@@ -29,6 +29,7 @@ use super::log::{Log, LogOptions};
 use super::lookup::Lookup;
 use super::memtable::PointCursor;
 use super::packing::Packing;
+use super::page_cache::PageCache;
 use super::rows::{self, BalanceRow, EventKind, is_expiry, is_orphan};
 use super::table::{FilterOptions, Table, TableOptions, TagOptions};
 use crate::protocol::types::{Account, Transfer};
@@ -239,51 +240,13 @@ impl Store {
         config.validate().expect("a valid configuration");
         let sizes = Sizes::new(config, options);
         assert!(sizes.blocks_max > 0, "the storage limit holds a block at least");
-        let log = |name, kind, directory_kind, row_size, recent_blocks| {
-            Log::new(
-                config,
-                &LogOptions {
-                    name,
-                    kind,
-                    directory_kind,
-                    row_size,
-                    recent_blocks,
-                    op_rows_max: sizes.rows_per_op,
-                    blocks_max: sizes.blocks_max,
-                },
-            )
-        };
-        let transfers = log(
-            "transfers",
-            BlockKind::Transfers,
-            BlockKind::TransfersDirectory,
-            TRANSFER_SIZE,
-            sizes.transfers_blocks,
-        );
-        let balances = log(
-            "balances",
-            BlockKind::Balances,
-            BlockKind::BalancesDirectory,
-            BALANCE_SIZE,
-            sizes.balances_blocks,
-        );
-        let accounts = log(
-            "accounts",
-            BlockKind::Accounts,
-            BlockKind::AccountsDirectory,
-            ACCOUNT_SIZE,
-            sizes.accounts_blocks,
-        );
+        let log = |options: LogOptions| Log::new(config, &options);
+        let [transfers, balances, accounts] = log_options(&sizes).map(log);
         let filters = filter_options(options);
         let events = Table::with_filters(&event_table_options(config, options, &sizes), filters);
         let account_table = Table::new(&account_table_options(config, options, &sizes));
-        let grid = new_grid(config, options, &sizes, &events, &account_table);
-        let blob_size = super::persistence::blob_size_max(
-            options.blob_extra_bytes,
-            [&transfers, &balances, &accounts],
-            [&events, &account_table],
-            FreeSet::encoded_size_max(sizes.blocks_max),
-        );
+        let grid = Grid::new(config, &grid_options(config, options, &sizes));
+        let blob_size = index_of(blob_size_max(config, options, &sizes));
         let boundaries_max = index_of(u64::from(sizes.rows_per_op) / 8 + 2);
         Self {
             grid,
@@ -306,6 +269,31 @@ impl Store {
             blob_extra_max: index_of(options.blob_extra_bytes),
             ops_ahead_max: index_of(config.pipeline_max.into()),
         }
+    }
+
+    /// Memory that a store occupies, by purpose, in bytes. Nothing is allocated for the answer.
+    #[must_use]
+    pub fn memory_bytes(config: &Config, options: &StoreOptions) -> [(&'static str, u64); 11] {
+        let sizes = Sizes::new(config, options);
+        let logs = log_options(&sizes).map(|log| Log::memory_bytes(config, &log));
+        let filters = filter_options(options);
+        let events = event_table_options(config, options, &sizes).memory_bytes(filters);
+        let accounts = account_table_options(config, options, &sizes).memory_bytes(None);
+        let blob_size = blob_size_max(config, options, &sizes);
+        let grid = grid_options(config, options, &sizes);
+        [
+            ("page cache", PageCache::memory_bytes(options.cache_grid_bytes)),
+            ("newest transfers", logs[0]),
+            ("newest balances", logs[1]),
+            ("newest accounts", logs[2]),
+            ("filters", events.filters + accounts.filters),
+            ("newest index entries", events.memtables + accounts.memtables),
+            ("flushes and merges", events.work + accounts.work),
+            ("runs", events.runs + accounts.runs),
+            ("grid reads and writes", Grid::memory_bytes(config, &grid)),
+            ("free blocks", FreeSet::memory_bytes(sizes.blocks_max)),
+            ("checkpoint", BlobWriter::memory_bytes(config.block_size, blob_size)),
+        ]
     }
 
     // The world.
@@ -641,32 +629,55 @@ fn account_table_options(config: &Config, options: &StoreOptions, sizes: &Sizes)
     }
 }
 
-fn new_grid(
-    config: &Config,
-    options: &StoreOptions,
-    sizes: &Sizes,
-    events: &Table,
-    accounts: &Table,
-) -> Grid {
+/// Transfers, balances, accounts.
+fn log_options(sizes: &Sizes) -> [LogOptions; 3] {
+    let log = |name, kind, directory_kind, row_size, recent_blocks| LogOptions {
+        name,
+        kind,
+        directory_kind,
+        row_size,
+        recent_blocks,
+        op_rows_max: sizes.rows_per_op,
+        blocks_max: sizes.blocks_max,
+    };
+    let (kind, directory) = (BlockKind::Transfers, BlockKind::TransfersDirectory);
+    let transfers = log("transfers", kind, directory, TRANSFER_SIZE, sizes.transfers_blocks);
+    let (kind, directory) = (BlockKind::Balances, BlockKind::BalancesDirectory);
+    let balances = log("balances", kind, directory, BALANCE_SIZE, sizes.balances_blocks);
+    let (kind, directory) = (BlockKind::Accounts, BlockKind::AccountsDirectory);
+    let accounts = log("accounts", kind, directory, ACCOUNT_SIZE, sizes.accounts_blocks);
+    [transfers, balances, accounts]
+}
+
+fn grid_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> GridOptions {
+    let events = event_table_options(config, options, sizes);
+    let accounts = account_table_options(config, options, sizes);
     let write_buffers = TAILS_MAX + u32::try_from(BLOB_WRITES_MAX).expect("a few") + 6;
     let read_buffers = events.read_buffers_max() + accounts.read_buffers_max() + 4;
     let logs = sizes.transfers_blocks + sizes.balances_blocks + sizes.accounts_blocks;
     let directories = LOGS * RING_BLOCKS;
     let tables = events.blocks_in_flight_max() + accounts.blocks_in_flight_max();
-    Grid::new(
-        config,
-        &GridOptions {
-            cluster: options.cluster,
-            cache_bytes: options.cache_grid_bytes,
-            blocks_max: sizes.blocks_max,
-            page_reads_max: options.page_reads_max,
-            block_reads_max: read_buffers,
-            read_buffers,
-            write_buffers,
-            writes_queued_max: write_buffers + logs + directories + tables,
-            writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
-        },
-    )
+    GridOptions {
+        cluster: options.cluster,
+        cache_bytes: options.cache_grid_bytes,
+        blocks_max: sizes.blocks_max,
+        page_reads_max: options.page_reads_max,
+        block_reads_max: read_buffers,
+        read_buffers,
+        write_buffers,
+        writes_queued_max: write_buffers + logs + directories + tables,
+        writes_in_flight_max: WRITES_IN_FLIGHT_MAX,
+    }
+}
+
+/// Bytes of the largest checkpoint blob.
+fn blob_size_max(config: &Config, options: &StoreOptions, sizes: &Sizes) -> u64 {
+    let logs = log_options(sizes).map(|log| Log::state_size_max(config, &log));
+    let events = event_table_options(config, options, sizes).manifest_size_max();
+    let accounts = account_table_options(config, options, sizes).manifest_size_max();
+    let free_set = FreeSet::encoded_size_max(sizes.blocks_max);
+    let (logs, tables) = (logs.iter().sum(), events + accounts);
+    super::persistence::blob_size_max(options.blob_extra_bytes, logs, tables, free_set)
 }
 
 /// A row as a value; rows may lie at any multiple of 8 bytes.

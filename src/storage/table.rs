@@ -121,6 +121,51 @@ impl TableOptions {
         u32::try_from(levels).expect("levels are few")
     }
 
+    /// Runs of a tag at most.
+    fn runs_max(&self) -> usize {
+        let per_level = 2 * index_of(self.fan_in);
+        to_index(self.levels()) * per_level + runs_last_max(self.block_size)
+    }
+
+    /// Blocks that can wait to be written at a time: the grid's queue must have room for them.
+    #[must_use]
+    pub fn blocks_in_flight_max(&self) -> u32 {
+        TasksSize::of(self, None, self.levels()).buffers()
+    }
+
+    /// Whole blocks that the table can read or hold at a time: the grid must have as many
+    /// buffers to spare, or merges could wait for each other.
+    ///
+    /// # Panics
+    ///
+    /// Never: the fan-in is 8 at most.
+    #[must_use]
+    pub fn read_buffers_max(&self) -> u32 {
+        2 * u32::try_from(self.fan_in).expect("8 at most")
+    }
+
+    /// What a table occupies, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self, filters: Option<FilterOptions>) -> TableMemory {
+        let tasks = TasksSize::of(self, filters, self.levels());
+        let spills = self.account_tag.is_some();
+        let run = self.tags.len() * size_of::<Run>() + size_of::<Option<Filter>>();
+        TableMemory {
+            memtables: 2 * Memtable::memory_bytes(self.tags, self.bar_rows, spills),
+            work: tasks.memory_bytes(),
+            filters: tasks.filter_memory_bytes(),
+            runs: count_of(self.runs_max() * run),
+        }
+    }
+
+    /// Bytes of the longest manifest.
+    #[must_use]
+    pub fn manifest_size_max(&self) -> u64 {
+        let runs = count_of(self.runs_max() * self.tags.len() * size_of::<Run>());
+        let fixed = 16 + 8 * u64::from(self.levels() - 1);
+        runs + TasksSize::of(self, None, self.levels()).addresses_size_max() + fixed * 8
+    }
+
     fn validate(&self) {
         assert!(self.bar_rows.is_power_of_two());
         assert!(self.bar_rows > 1);
@@ -134,6 +179,19 @@ impl TableOptions {
             assert!([1, 2].contains(&tag.entries_per_row), "tag {}", tag.name);
         }
     }
+}
+
+/// Memory of a table by purpose, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableMemory {
+    /// The newest rows.
+    pub memtables: u64,
+    /// Flushes and merges.
+    pub work: u64,
+    /// Filters.
+    pub filters: u64,
+    /// The list of runs.
+    pub runs: u64,
 }
 
 /// Where the release of merged runs goes on.
@@ -185,8 +243,7 @@ impl Table {
         options.validate();
         let options = *options;
         let levels = options.levels();
-        let per_level = 2 * index_of(options.fan_in);
-        let runs_max = to_index(levels) * per_level + runs_last_max(options.block_size);
+        let runs_max = options.runs_max();
         let spills = options.account_tag.is_some();
         Table {
             options,
@@ -212,23 +269,6 @@ impl Table {
     #[must_use]
     pub fn levels(&self) -> u32 {
         self.levels
-    }
-
-    /// Blocks that can wait to be written at a time: the grid's queue must have room for them.
-    #[must_use]
-    pub fn blocks_in_flight_max(&self) -> u32 {
-        self.tasks.pool_count()
-    }
-
-    /// Whole blocks that this table can read or hold at a time: the grid must have as many
-    /// buffers to spare, or merges could wait for each other.
-    ///
-    /// # Panics
-    ///
-    /// Never: the fan-in is 8 at most.
-    #[must_use]
-    pub fn read_buffers_max(&self) -> u32 {
-        2 * u32::try_from(self.options.fan_in).expect("8 at most")
     }
 
     /// Whether there is room for many more runs. Falls only after some thousands of merges of the

@@ -82,10 +82,10 @@ fn grid(options: &TableOptions, table: &Table) -> (Grid, MemoryDisk) {
         cache_bytes: 64 * 4096,
         blocks_max,
         page_reads_max: 16,
-        block_reads_max: table.read_buffers_max(),
-        read_buffers: table.read_buffers_max(),
+        block_reads_max: table.options().read_buffers_max(),
+        read_buffers: table.options().read_buffers_max(),
         write_buffers: 1,
-        writes_queued_max: table.blocks_in_flight_max(),
+        writes_queued_max: table.options().blocks_in_flight_max(),
         writes_in_flight_max: 2,
     };
     let disk = MemoryDisk::new(Zones::new(&config).file_size(blocks_max));
@@ -373,9 +373,9 @@ impl World {
                 self.grid.on_disk_done(done);
             }
         }
-        let mut manifest = Vec::with_capacity(self.table.manifest_size_max());
+        let mut manifest = Vec::with_capacity(index_of(self.table.options().manifest_size_max()));
         self.table.encode(&mut manifest);
-        assert!(manifest.len() <= self.table.manifest_size_max());
+        assert!(manifest.len() <= index_of(self.table.options().manifest_size_max()));
         let mut free = Vec::new();
         self.grid.free_set_encode(&mut free);
         let mut world = World::new(&self.table.options, 0, timing);

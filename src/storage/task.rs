@@ -77,6 +77,43 @@ impl TasksSize {
     }
 }
 
+impl TasksSize {
+    /// Blocks that are held or wait to be written at a time.
+    pub(super) fn buffers(&self) -> u32 {
+        let merges = u64::from(self.levels - 1);
+        // Input blocks that are still being written are shared with the writer.
+        let shared = 2 * count_of(FAN_IN_MAX);
+        let buffers = self.blocks_max[0] + merges * MERGE_BUFFERS + shared + WRITE_BUFFERS;
+        u32::try_from(buffers).expect("a flush is small")
+    }
+
+    /// Bytes that everything that works occupies, filters excepted.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let tags = count_of(self.tags);
+        let group = |blocks: u64| tags * (blocks * 8 + count_of(size_of::<Run>()));
+        let flush_blocks = self.blocks_max[0];
+        let flush = FlushJob::memory_bytes(self.slots_max, self.buckets_max, flush_blocks);
+        let merges = &self.blocks_max[1..to_index(self.levels)];
+        let merge = |blocks| group(blocks) + MergeJob::memory_bytes(blocks, self.scratch_entries);
+        Pool::memory_bytes(self.buffers(), self.block_size)
+            + group(flush_blocks)
+            + flush
+            + merges.iter().map(|blocks| merge(*blocks)).sum::<u64>()
+    }
+
+    /// Bytes that the filters occupy.
+    pub(super) fn filter_memory_bytes(&self) -> u64 {
+        let keys = &self.filter_keys[..to_index(self.levels)];
+        FilterPool::memory_bytes(keys, 2 * self.fan_in, self.filter_bytes)
+    }
+
+    /// Bytes of the longest list of addresses in a manifest.
+    pub(super) fn addresses_size_max(&self) -> u64 {
+        let lists = self.blocks_max[..to_index(self.levels)].iter();
+        lists.map(|blocks| (blocks + 1) * 8 * count_of(self.tags)).sum()
+    }
+}
+
 /// The flush of a bar.
 #[derive(Debug)]
 pub(super) struct FlushGroup {
@@ -225,11 +262,7 @@ pub(super) struct Tasks {
 impl Tasks {
     pub(super) fn new(size: &TasksSize) -> Tasks {
         let flush_blocks = size.blocks_max[0];
-        let merges = u64::from(size.levels - 1);
-        // Input blocks that are still being written are shared with the writer.
-        let shared = 2 * count_of(FAN_IN_MAX);
-        let buffers = flush_blocks + merges * MERGE_BUFFERS + shared + WRITE_BUFFERS;
-        let buffers = u32::try_from(buffers).expect("a flush is small");
+        let buffers = size.buffers();
         let vectors = |capacity: u64| {
             (0..size.tags).map(|_| Vec::with_capacity(index_of(capacity))).collect()
         };
@@ -283,10 +316,6 @@ impl Tasks {
                 size.filter_bytes,
             ),
         }
-    }
-
-    pub(super) fn pool_count(&self) -> u32 {
-        self.pool.count()
     }
 
     /// Whether nothing was begun yet.

@@ -196,6 +196,16 @@ impl Journal {
         }
     }
 
+    /// Bytes that a journal occupies.
+    #[must_use]
+    pub fn memory_bytes(geometry: &JournalGeometry) -> u64 {
+        let pending = size_of::<Option<(Write, PrepareHeader)>>();
+        u64::from(geometry.slots) * size_of::<Header>() as u64
+            + to_index(geometry.pipeline_max) as u64 * pending as u64
+            + u64::from(geometry.sectors())
+            + Pool::memory_bytes(geometry.pipeline_max, SECTOR_SIZE)
+    }
+
     /// Takes over the rings as recovery left them on disk.
     ///
     /// # Panics

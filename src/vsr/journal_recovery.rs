@@ -110,6 +110,15 @@ impl JournalRecovery {
         }
     }
 
+    /// Bytes that a recovery occupies, the messages excepted.
+    #[must_use]
+    pub fn memory_bytes(geometry: &JournalGeometry) -> u64 {
+        let slot = size_of::<HeaderSeen>() + size_of::<PrepareSeen>() + size_of::<Header>();
+        u64::from(geometry.slots) * slot as u64
+            + u64::from(geometry.sectors())
+            + Pool::memory_bytes(SECTORS_MAX, SECTOR_SIZE)
+    }
+
     /// Starts to recover the log after `checkpoint`.
     ///
     /// # Errors

@@ -73,6 +73,13 @@ pub fn messages_needed(config: &Config) -> u32 {
     replies + requests + 2 * config.pipeline_max + answers
 }
 
+/// Bytes of a replica's write-ahead log in memory.
+#[must_use]
+pub fn journal_memory_bytes(config: &Config, cluster: u128) -> u64 {
+    let geometry = JournalGeometry::new(config, cluster);
+    Journal::memory_bytes(&geometry) + JournalRecovery::memory_bytes(&geometry)
+}
+
 /// A replica and everything it owns.
 #[derive(Debug)]
 pub struct Replica<M> {

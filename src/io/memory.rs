@@ -51,7 +51,8 @@ impl fmt::Display for MemoryError {
         write!(
             formatter,
             "not enough memory: the server needs {} and {} are {}; lower --cache-transfers, \
-             --cache-accounts, --cache-grid or --filters, use --development, or give it more memory",
+             --cache-accounts, --cache-grid or --filters, use --development, or give it more \
+             memory",
             HumanSize(self.needed),
             HumanSize(self.available.bytes),
             self.available.source,

@@ -66,8 +66,8 @@ impl fmt::Display for StorageMessage {
         };
         write!(
             formatter,
-            "the storage limit of {limit} {what}; {used} of the {usable} that can be used now are in \
-             use (the rest is kept for merges and checkpoints); start again with a larger \
+            "the storage limit of {limit} {what}; {used} of the {usable} that can be used now are \
+             in use (the rest is kept for merges and checkpoints); start again with a larger \
              --limit-storage"
         )
     }

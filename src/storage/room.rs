@@ -1,7 +1,7 @@
 //! How much room the storage limit leaves, and for what.
 //!
-//! Asked before an op is put into the log: once it is there it must be executed, so all blocks that it
-//! may take must be free. Ops that append nothing take blocks at checkpoints only and go on when
+//! Asked before an op is put into the log: once it is there it must be executed, so all blocks that
+//! it may take must be free. Ops that append nothing take blocks at checkpoints only and go on when
 //! others can't. Not covered: the file system's own limits, which show as failed writes.
 
 use super::count_of;

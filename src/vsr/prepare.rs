@@ -4,8 +4,9 @@
 //! prepare at once, in the buffer it came in. While small prepares are on their way, small requests
 //! wait and are packed together into the next one, so that many clients share one write of the
 //! log. Large requests travel alone. In one prepare reads stand before creates, for the store's
-//! indexes learn of new rows when an op ends. When the storage limit is reached, requests that append
-//! are dropped, so that others still get their answers. Not covered: what makes a request acceptable.
+//! indexes learn of new rows when an op ends. When the storage limit is reached, requests that
+//! append are dropped, so that others still get their answers. Not covered: what makes a request
+//! acceptable.
 
 use super::ConnectionId;
 use super::machine::StateMachine;

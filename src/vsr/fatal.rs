@@ -74,8 +74,8 @@ impl fmt::Display for Fatal {
             Fatal::Superblock(error) => write!(formatter, "{error}"),
             Fatal::SuperblockWrite { copy, offset, error } => write!(
                 formatter,
-                "zone superblock: copy {copy} at file offset {offset} could not be written: {error}; \
-                 {}",
+                "zone superblock: copy {copy} at file offset {offset} could not be \
+                 written: {error}; {}",
                 write_remedy(*error)
             ),
             Fatal::Journal(fault) => write!(

@@ -32,7 +32,8 @@ pub fn advise(pointer: *mut u8, bytes: usize) {
         return;
     }
     let whole = (bytes - skip) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    let start = pointer.wrapping_add(skip);
     // SAFETY: the range lies inside the region that was just allocated, and the advice changes
     // nothing about its content.
-    let _ = unsafe { libc::madvise(pointer.add(skip).cast(), whole, libc::MADV_HUGEPAGE) };
+    let _ = unsafe { libc::madvise(start.cast(), whole, libc::MADV_HUGEPAGE) };
 }

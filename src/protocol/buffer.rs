@@ -67,6 +67,18 @@ impl AlignedMemory {
         AlignedMemory { pointer, length }
     }
 
+    /// The same, resident from the start in production, see [`huge_pages::populate`].
+    ///
+    /// # Panics
+    ///
+    /// As [`AlignedMemory::new`].
+    #[must_use]
+    pub fn new_resident(length: usize) -> AlignedMemory {
+        let mut memory = AlignedMemory::new(length);
+        huge_pages::populate(&mut memory);
+        memory
+    }
+
     /// Address of the first byte.
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
@@ -152,6 +164,26 @@ impl Pool {
     /// If `count` is zero, `size` is not a positive multiple of 4096, or memory is refused.
     #[must_use]
     pub fn new(name: &'static str, count: u32, size: u32) -> Pool {
+        Pool::with_memory(name, count, size, AlignedMemory::new)
+    }
+
+    /// The same, with all its memory resident from the start in production: for buffers that are
+    /// all in use sooner or later.
+    ///
+    /// # Panics
+    ///
+    /// As [`Pool::new`].
+    #[must_use]
+    pub fn new_resident(name: &'static str, count: u32, size: u32) -> Pool {
+        Pool::with_memory(name, count, size, AlignedMemory::new_resident)
+    }
+
+    fn with_memory(
+        name: &'static str,
+        count: u32,
+        size: u32,
+        memory: impl FnOnce(usize) -> AlignedMemory,
+    ) -> Pool {
         assert!(count > 0, "pool {name}: no buffers");
         assert!(size > 0, "pool {name}: empty buffers");
         assert!(size.is_multiple_of(SECTOR_SIZE), "pool {name}: size {size} is not aligned");
@@ -163,7 +195,7 @@ impl Pool {
                 name,
                 count,
                 size,
-                memory: AlignedMemory::new(length),
+                memory: memory(length),
                 references: (0..count).map(|_| AtomicU32::new(0)).collect(),
                 free: Mutex::new(free),
             }),

@@ -37,3 +37,16 @@ pub fn advise(pointer: *mut u8, bytes: usize) {
     // nothing about its content.
     let _ = unsafe { libc::madvise(start.cast(), whole, libc::MADV_HUGEPAGE) };
 }
+
+/// Makes memory of a region resident now, so that its first use costs no page faults: seconds of
+/// starting against stalls while serving. Does nothing unless huge pages are preferred, as in
+/// production: development keeps to the memory that it really needs. A hint as well.
+pub fn populate(region: &mut [u8]) {
+    if !HUGE_PAGES.load(Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: the range is a live exclusive borrow, and the advice keeps its content.
+    let _ = unsafe {
+        libc::madvise(region.as_mut_ptr().cast(), region.len(), libc::MADV_POPULATE_WRITE)
+    };
+}

@@ -75,7 +75,7 @@ impl PageCache {
     pub fn new(bytes: u64) -> PageCache {
         let sets = PageCache::sets(bytes);
         PageCache {
-            memory: AlignedMemory::new(sets * WAYS * PAGE),
+            memory: AlignedMemory::new_resident(sets * WAYS * PAGE),
             entries: vec![EMPTY; sets * WAYS],
             tags: vec![[0; WAYS]; sets],
             hands: vec![0; sets],

@@ -6,6 +6,7 @@
 //! store. Not covered: loading a missing account (`work.rs`) and what happens to its balances.
 
 use crate::protocol::types::Account;
+use crate::storage::prefetch::prefetch;
 
 use crate::protocol::to_index;
 use crate::storage::index_of;
@@ -128,6 +129,24 @@ impl AccountCache {
     pub fn guess(&self, tag: u32) -> u32 {
         let word = self.index[self.home(tag)];
         if word >> 32 == u64::from(tag) && word != 0 { slot_of(word) } else { SLOT_NONE }
+    }
+
+    /// Asks for the part of an entry that [`AccountCache::find_guessed`] compares.
+    #[inline]
+    pub fn prefetch_id(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(to_index(slot)) {
+            prefetch(entry);
+        }
+    }
+
+    /// Asks for all of an entry.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(to_index(slot)) {
+            prefetch(entry);
+            prefetch(&entry.account.user_data_128);
+            prefetch(&entry.newest_row);
+        }
     }
 
     /// The slot of an account, pinned, given what [`AccountCache::guess`] said.

@@ -204,6 +204,9 @@ impl Ledger {
         }
         for place in 0..count {
             guesses[place] = tags[place].map(|tag| self.cache.guess(tag));
+            for slot in guesses[place] {
+                self.cache.prefetch_id(slot);
+            }
         }
         for (place, index) in (start..end).enumerate() {
             for side in 0..2 {
@@ -265,7 +268,11 @@ impl Ledger {
             let events = self.batches.events();
             for index in 0..events {
                 if index + AHEAD < events {
-                    self.store.prefetch_transfer(event_at(body, before + index + AHEAD).id);
+                    let ahead = before + index + AHEAD;
+                    self.store.prefetch_transfer(event_at(body, ahead).id);
+                    for slot in self.creates.slots(ahead) {
+                        self.cache.prefetch(slot);
+                    }
                 }
                 let event = event_at(body, before + index);
                 self.transfer_execute(&mut frame, index, before + index, &event, reply);

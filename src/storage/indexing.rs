@@ -10,11 +10,13 @@
 //! are entered when a row is appended, since the next event of the same batch may ask for them.
 
 use super::count_of;
+use super::hash::HashKey;
 use super::index_of;
 use super::log::Log;
 use super::persistence::OpenError;
 use super::rows::{BalanceRow, EXPIRY_SLOT_BITS, EventKind, expires_at};
 use super::store::{Maxima, Store, account_tag, event_tag, tag_hash, view};
+use super::table::Table;
 use crate::protocol::types::{Account, Transfer};
 
 /// Rows that are indexed together.
@@ -55,6 +57,74 @@ impl Has {
     }
 }
 
+/// A chunk of events, and the table that gets its entries.
+struct Columns<'a> {
+    events: &'a mut Table,
+    key: HashKey,
+    first_row: u64,
+    rows: &'a [(EventKind, &'a Transfer)],
+}
+
+impl Columns<'_> {
+    fn end_row(&self) -> u64 {
+        self.first_row + count_of(self.rows.len())
+    }
+
+    /// Fills one column with the hashes of a field; a value of zero is not indexed.
+    #[inline]
+    fn fill(&mut self, tag: usize, has: Has, value: impl Fn(&Transfer) -> u128) {
+        let column = self.events.column_mut(tag, self.first_row, self.end_row());
+        for (slot, (kind, transfer)) in column.iter_mut().zip(self.rows) {
+            let value = value(transfer);
+            if value != 0 && has.admits(*kind) {
+                *slot = tag_hash(self.key, tag, value);
+            }
+        }
+    }
+
+    fn fill_accounts(&mut self) {
+        let tag = event_tag::ACCOUNT;
+        let column = self.events.column_mut(tag, self.first_row, self.end_row());
+        for (slots, (kind, transfer)) in column.chunks_exact_mut(2).zip(self.rows) {
+            if Has::Accounts.admits(*kind) {
+                slots[0] = tag_hash(self.key, tag, transfer.debit_account_id);
+                slots[1] = tag_hash(self.key, tag, transfer.credit_account_id);
+            }
+        }
+    }
+
+    fn extend_id_bounds(&mut self) {
+        let taken = self.rows.iter().filter(|(kind, _)| Has::Id.admits(*kind));
+        let ids = taken.map(|(_, transfer)| transfer.id);
+        if let (Some(min), Some(max)) = (ids.clone().min(), ids.max()) {
+            self.events.extend_bounds(self.first_row, event_tag::ID, min);
+            self.events.extend_bounds(self.first_row, event_tag::ID, max);
+        }
+    }
+
+    fn fill_resolutions(&mut self, balances: &Log) {
+        for ((kind, _), row) in self.rows.iter().zip(self.first_row..) {
+            if kind.resolves() {
+                let balances: &BalanceRow = view(recent(balances, row));
+                let value = u128::from(balances.pending_row()) + 1;
+                let hash = tag_hash(self.key, event_tag::RESOLUTION, value);
+                self.events.set(row, event_tag::RESOLUTION, 0, hash);
+            }
+        }
+    }
+
+    fn fill_expiries(&mut self) {
+        for ((kind, transfer), row) in self.rows.iter().zip(self.first_row..) {
+            if let (EventKind::Pending, Some(expires_at)) = (*kind, expires_at(transfer)) {
+                let slot = u128::from(expires_at >> EXPIRY_SLOT_BITS);
+                let hash = tag_hash(self.key, event_tag::EXPIRY, slot);
+                self.events.set(row, event_tag::EXPIRY, 0, hash);
+                self.events.extend_bounds(row, event_tag::EXPIRY, slot);
+            }
+        }
+    }
+}
+
 impl Store {
     /// Makes all entries of the events of this op.
     pub(super) fn index_events(&mut self) {
@@ -89,93 +159,30 @@ impl Store {
     }
 
     fn index_event_chunk(&mut self, first_row: u64, end_row: u64) {
-        let mut kinds = [EventKind::Orphan; CHUNK];
+        let Store { events, transfers, balances, key, .. } = self;
+        let count = index_of(end_row - first_row);
+        let mut rows = [(EventKind::Orphan, view::<Transfer>(recent(transfers, first_row))); CHUNK];
         let (mut plain, mut resolves) = (true, false);
-        for (kind, row) in kinds.iter_mut().zip(first_row..end_row) {
-            *kind = kind_of(&self.balances, row).expect("the rows were checked before");
-            plain &= *kind == EventKind::SinglePhase;
+        for (slot, row) in rows.iter_mut().zip(first_row..end_row) {
+            let kind = kind_of(balances, row).expect("the rows were checked before");
+            plain &= kind == EventKind::SinglePhase;
             resolves |= kind.resolves();
+            *slot = (kind, view(recent(transfers, row)));
         }
-        let kinds = &kinds[..index_of(end_row - first_row)];
-        self.fill_accounts(first_row, end_row, kinds);
-        self.fill(event_tag::ID, Has::Id, first_row, end_row, kinds, |transfer| transfer.id);
-        self.fill(event_tag::LEDGER, Has::Fields, first_row, end_row, kinds, |t| t.ledger.into());
-        self.fill(event_tag::CODE, Has::Fields, first_row, end_row, kinds, |t| t.code.into());
-        self.fill(event_tag::USER_DATA_32, Has::Fields, first_row, end_row, kinds, |transfer| {
-            transfer.user_data_32.into()
-        });
-        self.fill(event_tag::USER_DATA_64, Has::Fields, first_row, end_row, kinds, |transfer| {
-            transfer.user_data_64.into()
-        });
-        self.fill(event_tag::USER_DATA_128, Has::Fields, first_row, end_row, kinds, |transfer| {
-            transfer.user_data_128
-        });
-        for (kind, row) in kinds.iter().zip(first_row..end_row) {
-            if *kind != EventKind::Expired {
-                let transfer: &Transfer = view(recent(&self.transfers, row));
-                self.events.extend_bounds(row, event_tag::ID, transfer.id);
-            }
-        }
+        let mut columns = Columns { events, key: *key, first_row, rows: &rows[..count] };
+        columns.fill_accounts();
+        columns.fill(event_tag::ID, Has::Id, |transfer| transfer.id);
+        columns.fill(event_tag::LEDGER, Has::Fields, |transfer| transfer.ledger.into());
+        columns.fill(event_tag::CODE, Has::Fields, |transfer| transfer.code.into());
+        columns.fill(event_tag::USER_DATA_32, Has::Fields, |row| row.user_data_32.into());
+        columns.fill(event_tag::USER_DATA_64, Has::Fields, |row| row.user_data_64.into());
+        columns.fill(event_tag::USER_DATA_128, Has::Fields, |row| row.user_data_128);
+        columns.extend_id_bounds();
         if resolves {
-            self.fill_resolutions(first_row, kinds);
+            columns.fill_resolutions(balances);
         }
         if !plain {
-            self.fill_expiries(first_row, kinds);
-        }
-    }
-
-    /// Fills one column of a chunk with the hashes of a field; a value of zero is not indexed.
-    #[inline]
-    fn fill(
-        &mut self,
-        tag: usize,
-        has: Has,
-        first_row: u64,
-        end_row: u64,
-        kinds: &[EventKind],
-        value: impl Fn(&Transfer) -> u128,
-    ) {
-        let column = self.events.column_mut(tag, first_row, end_row);
-        for ((slot, kind), row) in column.iter_mut().zip(kinds).zip(first_row..end_row) {
-            let value = value(view(recent(&self.transfers, row)));
-            if value != 0 && has.admits(*kind) {
-                *slot = tag_hash(self.key, tag, value);
-            }
-        }
-    }
-
-    fn fill_accounts(&mut self, first_row: u64, end_row: u64, kinds: &[EventKind]) {
-        let tag = event_tag::ACCOUNT;
-        let column = self.events.column_mut(tag, first_row, end_row);
-        for ((slots, kind), row) in column.chunks_exact_mut(2).zip(kinds).zip(first_row..end_row) {
-            if Has::Accounts.admits(*kind) {
-                let transfer: &Transfer = view(recent(&self.transfers, row));
-                slots[0] = tag_hash(self.key, tag, transfer.debit_account_id);
-                slots[1] = tag_hash(self.key, tag, transfer.credit_account_id);
-            }
-        }
-    }
-
-    fn fill_resolutions(&mut self, first_row: u64, kinds: &[EventKind]) {
-        for (kind, row) in kinds.iter().zip(first_row..) {
-            if kind.resolves() {
-                let balances: &BalanceRow = view(recent(&self.balances, row));
-                let value = u128::from(balances.pending_row()) + 1;
-                let hash = tag_hash(self.key, event_tag::RESOLUTION, value);
-                self.events.set(row, event_tag::RESOLUTION, 0, hash);
-            }
-        }
-    }
-
-    fn fill_expiries(&mut self, first_row: u64, kinds: &[EventKind]) {
-        for (kind, row) in kinds.iter().zip(first_row..) {
-            let transfer: &Transfer = view(recent(&self.transfers, row));
-            if let (EventKind::Pending, Some(expires_at)) = (*kind, expires_at(transfer)) {
-                let slot = u128::from(expires_at >> EXPIRY_SLOT_BITS);
-                let hash = tag_hash(self.key, event_tag::EXPIRY, slot);
-                self.events.set(row, event_tag::EXPIRY, 0, hash);
-                self.events.extend_bounds(row, event_tag::EXPIRY, slot);
-            }
+            columns.fill_expiries();
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::prefetch::prefetch;
 use super::table::TagOptions;
 use super::{count_of, index_of};
 
@@ -365,7 +366,7 @@ impl Memtable {
     #[inline]
     pub fn prefetch(&self, tag: usize, hash: u64) {
         if let Some(points) = &self.columns[tag].points {
-            prefetch_line(&points.slots[points.home(hash)]);
+            prefetch(&points.slots[points.home(hash)]);
         }
     }
 
@@ -395,19 +396,6 @@ impl Memtable {
 fn hashes_mut(hashes: &mut Arc<Vec<u64>>) -> &mut Vec<u64> {
     Arc::get_mut(hashes).expect("no job reads the column of a memtable that changes")
 }
-
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-#[inline]
-fn prefetch_line(target: &u64) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a prefetch is a hint that reads nothing; the address is that of a live reference.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(target).cast()) };
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-fn prefetch_line(_target: &u64) {}
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ pub mod merge;
 pub mod packing;
 pub mod page_cache;
 pub mod persistence;
+pub mod prefetch;
 pub mod queue;
 pub mod ring;
 pub mod room;

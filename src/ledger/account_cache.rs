@@ -131,6 +131,12 @@ impl AccountCache {
         if word >> 32 == u64::from(tag) && word != 0 { slot_of(word) } else { SLOT_NONE }
     }
 
+    /// Asks for the word of the index that [`AccountCache::guess`] looks at.
+    #[inline]
+    pub fn prefetch_index(&self, id: u128) {
+        prefetch(&self.index[self.home(AccountCache::tag(id))]);
+    }
+
     /// Asks for the part of an entry that [`AccountCache::find_guessed`] compares.
     #[inline]
     pub fn prefetch_id(&self, slot: u32) {

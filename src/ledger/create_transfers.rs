@@ -37,7 +37,8 @@ const ITEM_TIMESTAMP: u32 = 4;
 
 const EVENT_SIZE: usize = size_of::<Transfer>();
 /// Events whose accounts are looked up together, so that cache misses overlap.
-const GROUP: usize = 32;
+const GROUP: usize = to_index(GROUP_EVENTS);
+const GROUP_EVENTS: u32 = 32;
 /// How many events ahead the index of ids is brought into the processor's cache.
 const AHEAD: u32 = 8;
 
@@ -172,7 +173,7 @@ impl Ledger {
         let mut newest_id = self.newest_id;
         let mut start = 0;
         while start < events {
-            let end = events.min(start + u32::try_from(GROUP).expect("a small number"));
+            let end = events.min(start + GROUP_EVENTS);
             self.transfers_find_accounts(body, start, end);
             for index in start..end {
                 let event = event_at(body, index);
@@ -197,6 +198,13 @@ impl Ledger {
         let count = to_index(end - start);
         for (place, index) in (start..end).enumerate() {
             let event = event_at(body, index);
+            let ahead = index + GROUP_EVENTS;
+            if ahead < self.batches.events_total() {
+                // Hashed again when its turn comes: cheaper than waiting for memory.
+                let event = event_at(body, ahead);
+                self.cache.prefetch_index(event.debit_account_id);
+                self.cache.prefetch_index(event.credit_account_id);
+            }
             if !post_void::is_post_or_void(&event) {
                 ids[place] = [event.debit_account_id, event.credit_account_id];
                 tags[place] = ids[place].map(AccountCache::tag);

@@ -69,7 +69,7 @@ pub struct StartArguments {
     /// Memory for accounts [default: 192MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_accounts: Option<ByteSize>,
-    /// Memory for the newest transfers [default: 576MiB, in development 8MiB]
+    /// Memory for the newest transfers [default: 512MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_transfers: Option<ByteSize>,
     /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development
@@ -119,7 +119,7 @@ impl Sizes {
     pub const PRODUCTION: Sizes = Sizes {
         cache_grid: 128 * MEBIBYTE,
         cache_accounts: 192 * MEBIBYTE,
-        cache_transfers: 576 * MEBIBYTE,
+        cache_transfers: 512 * MEBIBYTE,
         filters: 64 * MEBIBYTE,
         limit_storage: MEBIBYTE * MEBIBYTE,
     };
@@ -272,6 +272,9 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     }
 }
 
+/// Messages whose memory is resident from the start: what a few busy clients use.
+const MESSAGES_RESIDENT: u32 = 32;
+
 /// Buffers of the replica: what it needs itself at most, what is left to it while the bus takes
 /// others, and a request of each client. Their number and size.
 fn message_sizes(config: &Config) -> (u32, u32) {
@@ -282,7 +285,7 @@ fn message_sizes(config: &Config) -> (u32, u32) {
 
 fn message_pool(config: &Config) -> Pool {
     let (count, size) = message_sizes(config);
-    Pool::new("messages", count, size)
+    Pool::new_resident("messages", count, size, MESSAGES_RESIDENT.min(count))
 }
 
 /// All memory that the server is going to reserve, before any of it is.

@@ -5,6 +5,7 @@
 //! The cache is volatile and never decides a result: whatever is not here is found through the
 //! store. Not covered: loading a missing account (`work.rs`) and what happens to its balances.
 
+use crate::protocol::huge_pages::zeros;
 use crate::protocol::types::Account;
 use crate::storage::prefetch::prefetch;
 
@@ -71,7 +72,7 @@ impl AccountCache {
         };
         AccountCache {
             entries: vec![entry; to_index(capacity)],
-            index: vec![0; 1 << index_bits],
+            index: zeros(1 << index_bits),
             index_bits,
             hand: 0,
             operation: 1,

@@ -164,30 +164,24 @@ impl Pool {
     /// If `count` is zero, `size` is not a positive multiple of 4096, or memory is refused.
     #[must_use]
     pub fn new(name: &'static str, count: u32, size: u32) -> Pool {
-        Pool::with_memory(name, count, size, AlignedMemory::new)
+        Pool::new_resident(name, count, size, 0)
     }
 
-    /// The same, with all its memory resident from the start in production: for buffers that are
-    /// all in use sooner or later.
+    /// The same, with the memory of the first `resident` buffers, those that are acquired first,
+    /// resident from the start in production.
     ///
     /// # Panics
     ///
-    /// As [`Pool::new`].
+    /// As [`Pool::new`], and if more than all are to be resident.
     #[must_use]
-    pub fn new_resident(name: &'static str, count: u32, size: u32) -> Pool {
-        Pool::with_memory(name, count, size, AlignedMemory::new_resident)
-    }
-
-    fn with_memory(
-        name: &'static str,
-        count: u32,
-        size: u32,
-        memory: impl FnOnce(usize) -> AlignedMemory,
-    ) -> Pool {
+    pub fn new_resident(name: &'static str, count: u32, size: u32, resident: u32) -> Pool {
+        assert!(resident <= count, "pool {name}: {resident} of {count} buffers");
         assert!(count > 0, "pool {name}: no buffers");
         assert!(size > 0, "pool {name}: empty buffers");
         assert!(size.is_multiple_of(SECTOR_SIZE), "pool {name}: size {size} is not aligned");
         let length = to_index(count).checked_mul(to_index(size)).expect("a pool fits the memory");
+        let mut memory = AlignedMemory::new(length);
+        huge_pages::populate(&mut memory[..to_index(resident) * to_index(size)]);
         let mut free = Vec::with_capacity(to_index(count));
         free.extend((0..count).rev());
         Pool {
@@ -195,7 +189,7 @@ impl Pool {
                 name,
                 count,
                 size,
-                memory: memory(length),
+                memory,
                 references: (0..count).map(|_| AtomicU32::new(0)).collect(),
                 free: Mutex::new(free),
             }),

@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use zerocopy::IntoBytes;
+
 /// Whether large regions ask for huge pages.
 static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
 /// Regions from this size on are large.
@@ -23,6 +25,7 @@ pub fn prefer() {
 }
 
 /// Asks for huge pages for the whole ones inside a new region. A hint: it may be refused.
+#[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the pointer is only an address here")]
 pub fn advise(pointer: *mut u8, bytes: usize) {
     if bytes < LARGE_BYTES || pointer.is_null() || !HUGE_PAGES.load(Ordering::Relaxed) {
         return;
@@ -42,11 +45,23 @@ pub fn advise(pointer: *mut u8, bytes: usize) {
 /// starting against stalls while serving. Does nothing unless huge pages are preferred, as in
 /// production: development keeps to the memory that it really needs. A hint as well.
 pub fn populate(region: &mut [u8]) {
-    if !HUGE_PAGES.load(Ordering::Relaxed) {
+    if region.is_empty() || !HUGE_PAGES.load(Ordering::Relaxed) {
         return;
     }
-    // SAFETY: the range is a live exclusive borrow, and the advice keeps its content.
+    // The call wants whole pages: the one in which the region begins, too.
+    let before = region.as_ptr().addr() % 4096;
+    // SAFETY: the range is a live exclusive borrow and the rest of its first page, which is mapped
+    // as well, and the advice keeps all content.
     let _ = unsafe {
-        libc::madvise(region.as_mut_ptr().cast(), region.len(), libc::MADV_POPULATE_WRITE)
+        let start = region.as_mut_ptr().sub(before);
+        libc::madvise(start.cast(), region.len() + before, libc::MADV_POPULATE_WRITE)
     };
+}
+
+/// `count` zeros whose memory is resident from the start in production.
+#[must_use]
+pub fn zeros(count: usize) -> Vec<u64> {
+    let mut words = vec![0_u64; count];
+    populate(words.as_mut_bytes());
+    words
 }

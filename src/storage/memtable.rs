@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::prefetch::prefetch;
 use super::table::TagOptions;
 use super::{count_of, index_of};
+use crate::protocol::huge_pages::zeros;
 
 /// Where a search of a [`PointTable`] goes on; starts as the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +28,7 @@ const UPPER: u64 = 0xffff_ffff_0000_0000;
 impl PointTable {
     /// At most half of the slots are ever used.
     fn new(rows: usize) -> PointTable {
-        PointTable { slots: vec![0; PointTable::slots_for(rows)], used: 0 }
+        PointTable { slots: zeros(PointTable::slots_for(rows)), used: 0 }
     }
 
     fn slots_for(rows: usize) -> usize {
@@ -192,7 +193,7 @@ impl Memtable {
         for tag in tags {
             assert!(!tag.point || tag.entries_per_row == 1);
             columns.push(Column {
-                hashes: Arc::new(vec![0; index_of(rows * u64::from(tag.entries_per_row))]),
+                hashes: Arc::new(zeros(index_of(rows * u64::from(tag.entries_per_row)))),
                 per_row: u64::from(tag.entries_per_row),
                 points: tag.point.then(|| PointTable::new(index_of(rows))),
                 facts: ColumnFacts::EMPTY,

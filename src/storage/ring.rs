@@ -50,7 +50,7 @@ impl BlockRing {
             packing,
             item_size: to_index(packing.item_size()),
             kind,
-            pool: Pool::new_resident(name, count, packing.block_size()),
+            pool: Pool::new_resident(name, count, packing.block_size(), count),
             slots: (0..count).map(|_| None).collect(),
             head: 0,
             first_block: 0,

@@ -35,7 +35,7 @@ const LARGE_FRAMES_MAX: u32 = 32;
 /// Jobs in flight at a time: the two tables have one each.
 const JOBS_MAX: usize = 4;
 /// Page reads in flight at a time.
-const PAGE_READS_MAX: u32 = 64;
+const PAGE_READS_MAX: u32 = 256;
 /// Memory of a cached account with its place in the index, in bytes.
 const ACCOUNT_BYTES: u64 = 256;
 const MEBIBYTE: u64 = 1 << 20;
@@ -63,13 +63,13 @@ pub struct StartArguments {
     /// alone on the first line; the server then ends when its standard input closes
     #[arg(long, value_name = "LIST")]
     pub addresses: String,
-    /// Memory for pages of the data file [default: 128MiB, in development 32MiB]
+    /// Memory for pages of the data file [default: 64MiB, in development 32MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_grid: Option<ByteSize>,
     /// Memory for accounts [default: 192MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_accounts: Option<ByteSize>,
-    /// Memory for the newest transfers [default: 512MiB, in development 8MiB]
+    /// Memory for the newest transfers [default: 704MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_transfers: Option<ByteSize>,
     /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development
@@ -117,9 +117,9 @@ pub struct Sizes {
 impl Sizes {
     /// For production.
     pub const PRODUCTION: Sizes = Sizes {
-        cache_grid: 128 * MEBIBYTE,
+        cache_grid: 64 * MEBIBYTE,
         cache_accounts: 192 * MEBIBYTE,
-        cache_transfers: 512 * MEBIBYTE,
+        cache_transfers: 704 * MEBIBYTE,
         filters: 64 * MEBIBYTE,
         limit_storage: MEBIBYTE * MEBIBYTE,
     };
@@ -273,7 +273,7 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
 }
 
 /// Messages whose memory is resident from the start: what a few busy clients use.
-const MESSAGES_RESIDENT: u32 = 32;
+const MESSAGES_RESIDENT: u32 = 16;
 
 /// Buffers of the replica: what it needs itself at most, what is left to it while the bus takes
 /// others, and a request of each client. Their number and size.

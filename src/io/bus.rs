@@ -2,7 +2,8 @@
 //!
 //! Bounds hold everywhere: connections (one too many is accepted and closed at once), messages
 //! queued for a peer (a peer that does not take them is disconnected), messages queued in total,
-//! messages taken for frames that are still arriving. A peer that stops in the middle of a frame, or
+//! messages taken for frames that are still arriving. A peer that stops in the middle of a frame,
+//! or
 //! stops taking what is sent, is disconnected after some seconds; nobody else waits for it. While a
 //! peer leaves replies untaken, nothing more is read from it. All structures are made at start.
 //! Not covered: connections to other replicas; what a message means.

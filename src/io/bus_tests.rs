@@ -240,7 +240,8 @@ fn slow_reader() {
     assert_eq!(world.pool.available(), 32);
 }
 
-/// Goal: replies beyond the queue of a peer, or beyond the total, disconnect who does not take them.
+/// Goal: replies beyond the queue of a peer, or beyond the total, disconnect who does not take
+/// them.
 #[test]
 fn send_overflow() {
     let mut world = World::new(2, 64, 0);

@@ -111,7 +111,7 @@ impl fmt::Display for FileError {
             ),
             FileErrorKind::Unaligned { actual } => write!(
                 formatter,
-                "{path} has {actual} bytes, which is no multiple of {SECTOR_SIZE}: it was truncated \
+                "{path} has {actual} bytes, no multiple of {SECTOR_SIZE}: it was truncated \
                  or is no data file"
             ),
             FileErrorKind::NoSpace { needed } => write!(
@@ -269,7 +269,8 @@ impl DataFile {
     }
 
     /// Creates a data file of `size` bytes, a multiple of 4096, by the given steps; durable when
-    /// this returns. What no step writes reads as zero. Never overwrites. What it created it removes
+    /// this returns. What no step writes reads as zero. Never overwrites. What it created it
+    /// removes
     /// again if it fails.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! From a stream of bytes to frames, for one connection.
 //!
 //! Bytes arrive in a small buffer that belongs to the connection for good. A frame that fits it is
-//! completed and checked there, and only then copied into a message of the common pool. For a larger
+//! completed and checked there, and only then copied into a message of the common pool. For a
+//! larger
 //! one a message is taken as soon as its header is complete and valid, and the rest arrives there
 //! directly. So neither an idle connection nor garbage takes a message from others. The checks and
 //! their order are those every receiver of this protocol makes: checksum of the header, command,
-//! size, cluster, checksum of the body; whatever fails ends the connection. A frame of a command that
+//! size, cluster, checksum of the body; whatever fails ends the connection. A frame of a command
+//! that
 //! exists and is not for us is skipped. Not covered: the rules of each command, sockets.
 
 use std::fmt;

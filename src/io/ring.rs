@@ -146,7 +146,8 @@ impl Part {
 }
 
 impl Operation {
-    /// The submission entry. The addresses in it are those of pooled memory that the operation owns.
+    /// The submission entry. The addresses in it are those of pooled memory that the operation
+    /// owns.
     fn entry(&mut self) -> squeue::Entry {
         match self {
             Operation::Disk { descriptor, request, bytes_done, .. } => {

@@ -31,7 +31,8 @@ fn checked(result: i32) -> io::Result<i32> {
 /// A descriptor that the kernel has just made for us.
 fn owned(descriptor: RawFd) -> OwnedFd {
     assert!(descriptor >= 0);
-    // SAFETY: the caller got this descriptor from a successful system call that makes a new one, and
+    // SAFETY: the caller got this descriptor from a successful system call that makes a new one,
+    // and
     // nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

@@ -6,7 +6,8 @@
 //! Sketch: a chunk is 256 rows of 128 bytes, 32 KiB; nine columns of it are 20 KiB. Hashing and
 //! storing cost about 2 ns each.
 //!
-//! Not covered: what becomes of columns (`table`), and ids and resolutions in the point tables, which
+//! Not covered: what becomes of columns (`table`), and ids and resolutions in the point tables,
+//! which
 //! are entered when a row is appended, since the next event of the same batch may ask for them.
 
 use super::count_of;

@@ -261,7 +261,8 @@ impl Memtable {
         (Arc::clone(&column.hashes), index_of(self.rows * column.per_row))
     }
 
-    /// The slots of rows `first_row` to before `end_row`: zero, unless set since the last truncation.
+    /// The slots of rows `first_row` to before `end_row`: zero, unless set since the last
+    /// truncation.
     ///
     /// # Panics
     ///

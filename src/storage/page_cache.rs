@@ -2,7 +2,8 @@
 //!
 //! Set-associative, sixteen ways, in one piece of memory. A page is known by the block's address,
 //! the op that wrote the block, and its sector, so pages of a block that was freed and written anew
-//! can never be mistaken. A place is reserved when the read is requested and cannot be evicted until
+//! can never be mistaken. A place is reserved when the read is requested and cannot be evicted
+//! until
 //! the page has arrived. A page that has arrived and was not touched yet outlives touched ones.
 
 use super::{count_of, index_of};

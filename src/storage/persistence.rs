@@ -1,7 +1,8 @@
 //! The store over time: end of an op, checkpoint, opening a data file.
 //!
 //! Each of them takes several steps and says `Wait` in between; each is driven by whoever owns the
-//! store until it is ready. Not covered: at which ops checkpoints are due (the replica decides), and
+//! store until it is ready. Not covered: at which ops checkpoints are due (the replica decides),
+//! and
 //! what the layers above put into the blob.
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Scans over many rows: filters become conditions of the index.
 //!
-//! The rows that a scan names are candidates. A hash may collide, so whoever asks reads each row and
+//! The rows that a scan names are candidates. A hash may collide, so whoever asks reads each row
+//! and
 //! compares it with the filter.
 
 use super::fetch::Fetch;

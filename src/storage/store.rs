@@ -2,7 +2,8 @@
 //!
 //! Every event is appended to the logs `transfers` and `balances` and becomes a handful of entries
 //! of the table `events`; every account is appended to the log `accounts` and becomes entries of
-//! the table `accounts`. Nothing is ever changed in place. What an account's balance is now is found
+//! the table `accounts`. Nothing is ever changed in place. What an account's balance is now is
+//! found
 //! in its newest event.
 //!
 //! Ids and resolutions are visible to searches at once, since the next event of the same batch may

@@ -1,4 +1,5 @@
-//! Replica, ledger, store and disk together, against the reference model, with power lost at random.
+//! Replica, ledger, store and disk together, against the reference model, with power lost at
+//! random.
 
 use std::collections::BTreeMap;
 

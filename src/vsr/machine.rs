@@ -88,7 +88,8 @@ pub trait StateMachine {
     /// Ends an op after all its operations; the same until it is ready.
     fn end_op(&mut self, op: u64) -> Fetch<()>;
 
-    /// Begins a checkpoint of the state right after the end of `op`. What the replica appends to the
+    /// Begins a checkpoint of the state right after the end of `op`. What the replica appends to
+    /// the
     /// bytes that this returns becomes part of it: at most
     /// [`checkpoint_extra_max`](super::checkpoint::checkpoint_extra_max), for which there is room.
     fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8>;

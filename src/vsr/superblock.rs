@@ -366,7 +366,8 @@ pub fn quorum(copies: &[CopyState; COPIES]) -> Result<Quorum, SuperblockError> {
     })
 }
 
-/// Reads all copies as they lie in the file and copies the believed one to `chosen`; its contents are checked too.
+/// Reads all copies as they lie in the file and copies the believed one to `chosen`; its contents
+/// are checked too.
 ///
 /// # Errors
 ///

@@ -84,7 +84,7 @@ impl fmt::Display for FileError {
         match &self.kind {
             FileErrorKind::Exists => write!(
                 formatter,
-                "{path} exists already and is not overwritten: choose another path, or remove it if \
+                "{path} exists already and is not overwritten: take another path, or remove it if \
                  its data is not needed"
             ),
             FileErrorKind::Missing => write!(

@@ -11,8 +11,6 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::protocol::huge_pages;
-
 /// Whether an allocation aborts.
 static FROZEN: AtomicBool = AtomicBool::new(false);
 /// Bytes allocated and not yet released.
@@ -109,17 +107,13 @@ unsafe impl GlobalAlloc for FrozenAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note_allocation(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        let pointer = unsafe { System.alloc(layout) };
-        huge_pages::advise(pointer, layout.size());
-        pointer
+        unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note_allocation(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`.
-        let pointer = unsafe { System.alloc_zeroed(layout) };
-        huge_pages::advise(pointer, layout.size());
-        pointer
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

@@ -62,7 +62,6 @@ impl AlignedMemory {
         assert!(address != libc::MAP_FAILED, "the system refused to map {length} bytes");
         let pointer = NonNull::new(address.cast::<u8>()).expect("a mapping is never at zero");
         assert!(pointer.as_ptr().addr().is_multiple_of(to_index(SECTOR_SIZE)));
-        huge_pages::advise(pointer.as_ptr(), length);
         MAPPED_BYTES.fetch_add(length as u64, Ordering::Relaxed);
         AlignedMemory { pointer, length }
     }

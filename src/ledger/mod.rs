@@ -125,6 +125,8 @@ pub struct Ledger {
     /// Commit timestamp of the current request.
     timestamp: u64,
     phase: Phase,
+    /// The request was looked at before, and waits for pages.
+    has_waited: bool,
     state: State,
     cache: AccountCache,
     batches: Batches,
@@ -158,6 +160,7 @@ impl Ledger {
             operation: Operation::Pulse,
             timestamp: 0,
             phase: Phase::Idle,
+            has_waited: false,
             state: State::default(),
             cache: AccountCache::new(options.accounts()),
             batches: Batches::new(options.request_body_size_max),
@@ -199,6 +202,7 @@ impl Ledger {
         assert!(self.phase == Phase::Idle, "one request at a time");
         assert!(timestamp >= self.state.commit_timestamp, "the clock never runs back");
         self.phase = Phase::Begun;
+        self.has_waited = false;
         self.operation = operation;
         self.timestamp = timestamp;
         self.state.commit_timestamp = timestamp;
@@ -224,6 +228,10 @@ impl Ledger {
     /// When no request was begun.
     pub fn step(&mut self, body: &[u8], reply: &mut [u8]) -> Fetch<u32> {
         assert!(self.phase != Phase::Idle, "begin comes first");
+        if self.has_waited && !self.store.pages_arrived() {
+            return Fetch::Wait;
+        }
+        self.has_waited = true;
         let size = match self.operation {
             Operation::CreateAccounts => {
                 if self.phase == Phase::Begun {

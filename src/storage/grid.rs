@@ -22,6 +22,8 @@ use super::zones::{Zone, Zones};
 use super::{count_of, index_of};
 use crate::protocol::{Buffer, Pool, SECTOR_SIZE, to_index};
 
+/// The part of the reads under way that is worth looking at: a quarter keeps the disk busy.
+const PAGES_ARRIVED_PART: usize = 4;
 /// Attempts at a read before the whole block is tried, and at a write or whole read.
 const ATTEMPTS_MAX: u8 = 2;
 
@@ -183,6 +185,8 @@ pub struct Grid {
     page_pool: Pool,
     page_reads: Vec<Option<PageRead>>,
     page_reads_free: Vec<u32>,
+    /// Pages that arrived since someone last asked.
+    pages_arrived: usize,
     page_reads_wanted: Queue<u32>,
     /// Page reads that failed twice: their blocks are read whole, one at a time.
     rescues: Queue<u32>,
@@ -230,6 +234,7 @@ impl Grid {
             page_pool: Pool::new("grid pages", options.page_reads_max, SECTOR_SIZE),
             page_reads: vec![None; reads],
             page_reads_free: (0..options.page_reads_max).rev().collect(),
+            pages_arrived: 0,
             page_reads_wanted: Queue::new(reads),
             rescues: Queue::new(reads),
             rescue_pool: Pool::new("grid rescue", 1, config.block_size),
@@ -327,6 +332,18 @@ impl Grid {
         assert!(self.page_reads[to_index(index)].replace(read).is_none());
         self.page_reads_wanted.push(index);
         Fetch::Wait
+    }
+
+    /// Is it worth asking for pages again? True when no read is left, or a good part of those under
+    /// way has arrived since it was last true. Whoever waits for hundreds of pages would otherwise
+    /// look at all of them each time that one arrives.
+    pub fn pages_arrived(&mut self) -> bool {
+        let under_way = self.page_reads.len() - self.page_reads_free.len();
+        if under_way > 0 && self.pages_arrived * PAGES_ARRIVED_PART < under_way {
+            return false;
+        }
+        self.pages_arrived = 0;
+        true
     }
 
     /// Starts reading a whole block; `None` if all slots or buffers are taken: try again later.
@@ -618,6 +635,7 @@ impl Grid {
         self.cache.fill(read.slot, PageKey { address, sequence, sector: read.sector }, bytes);
         self.page_reads[to_index(index)] = None;
         self.page_reads_free.push(index);
+        self.pages_arrived += 1;
     }
 
     fn on_block_done(&mut self, done: DiskDone) {

@@ -322,6 +322,11 @@ impl Store {
         }
     }
 
+    /// Is it worth calling a function again that said `Wait`? See [`Grid::pages_arrived`].
+    pub fn pages_arrived(&mut self) -> bool {
+        self.grid.pages_arrived()
+    }
+
     /// A block that could not be read, verified or written. The replica must stop.
     #[must_use]
     pub fn fault(&self) -> Option<&GridFault> {

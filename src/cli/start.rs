@@ -37,7 +37,7 @@ const JOBS_MAX: usize = 4;
 /// Page reads in flight at a time.
 const PAGE_READS_MAX: u32 = 256;
 /// Memory of a cached account with its place in the index, in bytes.
-const ACCOUNT_BYTES: u64 = 256;
+const ACCOUNT_BYTES: u64 = 192;
 const MEBIBYTE: u64 = 1 << 20;
 /// No size is larger than a pebibyte: a mistake in typing, and sums would not fit 64 bits.
 const SIZE_MAX: u64 = 1 << 50;

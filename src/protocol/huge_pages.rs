@@ -1,7 +1,7 @@
 //! Memory that is resident before a server serves, in huge pages where the machine has them.
 //!
-//! Used for the rings, the page cache and the tables that every load touches at random. Not covered:
-//! which memory that is.
+//! Used for the rings, the page cache and the tables that every load touches at random. Not
+//! covered: which memory that is.
 
 #![allow(unsafe_code)]
 
@@ -16,8 +16,8 @@ static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
 ///
 /// Why: a batch touches 16,000 accounts, ids and columns at random places of a gigabyte. With pages
 /// of 4 KiB nearly each touch also misses the processor's cache of page addresses, and the first
-/// touch of every page costs a fault: together a third of the time of executing a batch. Memory that
-/// may never be used is left alone: a fault that clears a huge page takes milliseconds.
+/// touch of every page costs a fault: together a third of the time of executing a batch. Memory
+/// that may never be used is left alone: a fault that clears a huge page takes milliseconds.
 pub fn prefer() {
     HUGE_PAGES.store(true, Ordering::SeqCst);
 }

@@ -16,7 +16,7 @@ static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
 ///
 /// Why: a batch touches 16,000 accounts, ids and columns at random places of a gigabyte. With pages
 /// of 4 KiB nearly each touch also misses the processor's cache of page addresses, and the first
-/// touch of every page costs a fault: together a third of the time of executing a batch. Memory
+/// touch of every page costs a fault. Memory
 /// that may never be used is left alone: a fault that clears a huge page takes milliseconds.
 pub fn prefer() {
     HUGE_PAGES.store(true, Ordering::SeqCst);

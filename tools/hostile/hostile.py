@@ -22,7 +22,7 @@ from harness import aegis, wire  # noqa: E402
 from harness.checks import CheckFailed, Checks, equal, require  # noqa: E402
 from harness.server import Server, format_file, remove_directory, scratch_directory  # noqa: E402
 
-ANSWER_SECONDS = 5
+ANSWER_SECONDS = 2
 MEMORY_GROWTH_MAX = 32 << 20
 CONNECTIONS = 1000
 

@@ -372,6 +372,9 @@ fn replica_make(service: &Service, superblock: &Superblock, pool: Pool) -> Repli
     let options = ReplicaOptions {
         cluster: superblock.cluster,
         replica: superblock.replica,
+        replica_count: 1,
+        standby_count: 0,
+        seed: 0,
         config: *config,
         release_client_min: service.release_min,
         release_client_max: service.release_max,

@@ -248,7 +248,8 @@ impl Session {
                 let reason = EvictionReason::try_from(eviction.reason);
                 Ok(Received::Evicted(reason.expect("a valid header has a known reason")))
             }
-            Command::PingClient | Command::Request | Command::Prepare => Ok(Received::Ignored),
+            // Nothing else is for a client.
+            _ => Ok(Received::Ignored),
         }
     }
 

@@ -127,6 +127,9 @@ fn serve(path: &Path) -> ExitReason {
     let replica_options = ReplicaOptions {
         cluster: superblock.cluster,
         replica: superblock.replica,
+        replica_count: 1,
+        standby_count: 0,
+        seed: 0,
         config,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,

@@ -470,7 +470,7 @@ pub(crate) mod tests {
     fn foreign_commands_are_skipped() {
         let ours = frame(5, CLUSTER, 300, 1);
         let parts =
-            [frame(0, CLUSTER, 256, 0), frame(24, CLUSTER, 300, 2), frame(1, CLUSTER, 9_000, 3)];
+            [frame(0, CLUSTER, 256, 0), frame(20, CLUSTER, 300, 2), frame(19, CLUSTER, 9_000, 3)];
         let bytes = [parts.concat(), ours.clone()].concat();
         let found = feed(&mut receiver(4096), &rules(1, 0), &bytes, 1_000).unwrap();
         assert_eq!(found, [ours]);

@@ -24,7 +24,7 @@ use super::storage_warning::StorageWarning;
 use super::worker::Worker;
 use crate::protocol::{Message, Pool};
 use crate::storage::{DiskDone, Job, StorageOutbox, StorageUse};
-use crate::vsr::{ConnectionId, Now, Replica, StateMachine, Status};
+use crate::vsr::{ConnectionId, Destination, Now, Replica, StateMachine, Status};
 
 /// Client connections at a time: a session for each and some to spare.
 pub const CONNECTIONS_MAX: u32 = 80;
@@ -50,7 +50,7 @@ pub trait Core {
     /// Disk requests and jobs to start.
     fn storage_outbox(&mut self) -> &mut StorageOutbox;
     /// The next message to send.
-    fn next_send(&mut self) -> Option<(ConnectionId, Message)>;
+    fn next_send(&mut self) -> Option<(Destination, Message)>;
     /// The next connection to close.
     fn next_close(&mut self) -> Option<ConnectionId>;
     /// Whether clients can be served: before, connections wait.
@@ -86,7 +86,7 @@ impl<M: StateMachine> Core for Replica<M> {
         &mut self.outbox.storage
     }
 
-    fn next_send(&mut self) -> Option<(ConnectionId, Message)> {
+    fn next_send(&mut self) -> Option<(Destination, Message)> {
         self.outbox.sends.pop()
     }
 
@@ -405,8 +405,13 @@ impl<C: Core> Server<C> {
 
     /// Starts what the core wants.
     fn drain(&mut self) {
-        while let Some((connection, message)) = self.core.next_send() {
-            self.bus.send(&mut self.ring, connection, message);
+        while let Some((destination, message)) = self.core.next_send() {
+            match destination {
+                Destination::Connection(connection) => {
+                    self.bus.send(&mut self.ring, connection, message);
+                }
+                Destination::Replica(_) => {}
+            }
         }
         while let Some(connection) = self.core.next_close() {
             self.bus.close(connection);
@@ -455,7 +460,7 @@ mod tests {
     /// Writes each message durably, reads it back, and answers with what it read.
     struct EchoFromDisk {
         outbox: StorageOutbox,
-        sends: Queue<(ConnectionId, Message)>,
+        sends: Queue<(Destination, Message)>,
         closes: Queue<ConnectionId>,
         /// Whom the file's slots are for.
         slots: Vec<Option<ConnectionId>>,
@@ -524,7 +529,8 @@ mod tests {
                 return;
             }
             let connection = self.slots[to_index(slot)].take().unwrap();
-            self.sends.push((connection, Message(done.request.buffer.unwrap())));
+            let message = Message(done.request.buffer.unwrap());
+            self.sends.push((Destination::Connection(connection), message));
             self.allocations = allocations_of_thread();
         }
 
@@ -540,7 +546,7 @@ mod tests {
             &mut self.outbox
         }
 
-        fn next_send(&mut self) -> Option<(ConnectionId, Message)> {
+        fn next_send(&mut self) -> Option<(Destination, Message)> {
             self.sends.pop()
         }
 

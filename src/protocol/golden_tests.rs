@@ -74,7 +74,7 @@ fn rebuild(old: &Header, body: &[u8]) -> Header {
             return new;
         }
         Command::Eviction => rebuild_eviction(old.eviction(), new.eviction_mut()),
-        Command::Prepare => panic!("prepares are not recorded"),
+        other => panic!("{other:?} is not recorded"),
     }
     new.set_checksums(body);
     new

@@ -3,7 +3,8 @@
 //! A header is a [`Frame`] of 128 bytes that is common to all commands and a part of 128 bytes that
 //! each command lays out for itself. Covered: the layouts, the checksums, and every rule that can
 //! be judged from a header alone. Not covered: whether the cluster is ours and the rules that need
-//! a session or a view. Our own prepare header is in [`prepare`](super::prepare).
+//! a session or a view. Our own headers are in [`prepare`](super::prepare) and
+//! [`peer`](super::peer).
 
 use static_assertions::const_assert_eq;
 use std::mem::offset_of;
@@ -328,7 +329,7 @@ fn frame_invalid(frame: &Frame) -> Option<HeaderError> {
 }
 
 /// The rules of a frame that consists of a header only.
-fn bodiless_invalid(frame: &Frame) -> Option<HeaderError> {
+pub(super) fn bodiless_invalid(frame: &Frame) -> Option<HeaderError> {
     first_broken(&[
         (frame.size == HEADER_SIZE, HeaderError::SizeOfCommand(frame.size)),
         (frame.checksum_body == CHECKSUM_EMPTY, HeaderError::ChecksumBody),
@@ -443,6 +444,17 @@ impl Header {
             Command::Prepare => self.prepare().part_invalid(),
             Command::Reply => self.reply().part_invalid(),
             Command::Eviction => self.eviction().part_invalid(),
+            Command::Ping
+            | Command::Pong
+            | Command::PrepareOk
+            | Command::Commit
+            | Command::StartViewChange
+            | Command::DoViewChange
+            | Command::RequestStartView
+            | Command::RequestHeaders
+            | Command::RequestPrepare
+            | Command::Headers
+            | Command::StartView => self.peer().part_invalid(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::header::{
     EvictionHeader, HEADER_SIZE, Header, PingClientHeader, PongClientHeader, ReplyHeader,
     RequestHeader,
 };
+use super::peer::PeerHeader;
 use super::prepare::PrepareHeader;
 use super::to_index;
 
@@ -168,6 +169,18 @@ impl Message {
     #[must_use]
     pub fn eviction(&self) -> &EvictionHeader {
         self.header().eviction()
+    }
+
+    /// The header of a control message between replicas.
+    #[must_use]
+    pub fn peer(&self) -> &PeerHeader {
+        self.header().peer()
+    }
+
+    /// The header of a control message between replicas, for writing.
+    #[must_use]
+    pub fn peer_mut(&mut self) -> &mut PeerHeader {
+        self.header_mut().peer_mut()
     }
 
     /// The header of a ping, for writing.

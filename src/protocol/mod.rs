@@ -15,6 +15,7 @@ pub mod message;
 pub mod multi_batch;
 pub mod operation;
 pub mod packed;
+pub mod peer;
 pub mod prepare;
 pub mod release;
 pub mod status;
@@ -37,6 +38,7 @@ pub use message::Message;
 pub use multi_batch::{MultiBatch, MultiBatchError, MultiBatchWriter};
 pub use operation::{BodyError, OPERATION_PACKED, Operation, body_valid};
 pub use packed::{PackedError, PackedRequest, PackedWriter, RequestView, Requests};
+pub use peer::PeerHeader;
 pub use prepare::{PrepareFacts, PrepareHeader};
 pub use release::Release;
 
@@ -48,6 +50,8 @@ pub const BODY_SIZE_MAX: u32 = MESSAGE_SIZE_MAX - HEADER_SIZE;
 pub const CLIENTS_MAX: u32 = 64;
 /// Replicas a cluster can have: a client refuses a longer list of addresses.
 pub const REPLICAS_MAX: u8 = 6;
+/// Replicas and standbys together at most.
+pub const NODES_MAX: u8 = 12;
 /// Unit of alignment of every buffer in bytes.
 pub const SECTOR_SIZE: u32 = 4096;
 

@@ -6,6 +6,7 @@
 
 use zerocopy::IntoBytes;
 
+use super::Destination;
 use super::fatal::Fatal;
 use super::machine::StateMachine;
 use super::replica::{Replica, Status};
@@ -215,7 +216,7 @@ impl<M: StateMachine> Replica<M> {
         let client = request.client;
         let heard = self.pipeline.finish(client, request.request_checksum);
         if let Some(connection) = heard {
-            self.outbox.sends.push((connection, reply.clone()));
+            self.outbox.sends.push((Destination::Connection(connection), reply.clone()));
         }
         if let Some(session) = self.sessions.find_mut(client) {
             session.connection = heard.or(session.connection);

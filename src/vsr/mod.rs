@@ -50,13 +50,22 @@ pub struct ConnectionId {
     pub generation: u32,
 }
 
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Destination {
+    /// To a client, or whoever is at this connection.
+    Connection(ConnectionId),
+    /// To this replica of the cluster: an index of the list of addresses, standbys last.
+    Replica(u8),
+}
+
 /// What a replica wants from the world: to be drained after every input.
 #[derive(Debug)]
 pub struct Outbox {
     /// Disk requests and jobs.
     pub storage: StorageOutbox,
-    /// Messages to clients.
-    pub sends: Queue<(ConnectionId, Message)>,
+    /// Messages to clients and other replicas.
+    pub sends: Queue<(Destination, Message)>,
     /// Connections to close.
     pub closes: Queue<ConnectionId>,
 }

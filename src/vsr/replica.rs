@@ -20,7 +20,7 @@ use super::prepare::Pipeline;
 use super::requests::{Circumstances, Verdict, judge};
 use super::sessions::Sessions;
 use super::superblock_zone::SuperblockZone;
-use super::{ConnectionId, Outbox};
+use super::{ConnectionId, Destination, Outbox};
 use crate::protocol::{
     Command, EvictionHeader, EvictionReason, Message, PingClientHeader, Pool, PrepareHeader,
     Release, to_index,
@@ -41,8 +41,14 @@ const SENDS_MAX: usize = 256;
 pub struct ReplicaOptions {
     /// The cluster.
     pub cluster: u128,
-    /// Index of this replica.
+    /// Index of this replica; a standby's is not below `replica_count`.
     pub replica: u8,
+    /// Replicas that vote, from 1 to 6.
+    pub replica_count: u8,
+    /// Standbys, up to 6.
+    pub standby_count: u8,
+    /// Where the jitter of timeouts comes from.
+    pub seed: u64,
     /// Geometry of the file.
     pub config: Config,
     /// Oldest client release admitted.
@@ -220,6 +226,13 @@ impl<M: StateMachine> Replica<M> {
         self.pump();
     }
 
+    /// Notes that the connection to another replica broke or was refused.
+    pub fn on_peer_lost(&mut self, replica: u8, now: Now) {
+        assert!(replica < self.options.replica_count + self.options.standby_count);
+        self.now = now;
+        self.pump();
+    }
+
     /// Takes the answer to a disk request.
     pub fn on_disk_done(&mut self, done: DiskDone, now: Now) {
         self.now = now;
@@ -327,7 +340,7 @@ impl<M: StateMachine> Replica<M> {
         header.frame.replica = self.options.replica;
         header.ping_timestamp_monotonic = ping.ping_timestamp_monotonic;
         answer.set_checksums();
-        self.outbox.sends.push((connection, answer));
+        self.outbox.sends.push((Destination::Connection(connection), answer));
     }
 
     fn on_request(&mut self, connection: ConnectionId, message: Message) {
@@ -353,7 +366,9 @@ impl<M: StateMachine> Replica<M> {
                 let session = self.sessions.find_mut(client).expect("a known client");
                 session.connection = Some(connection);
                 if !self.outbox.sends.is_full() {
-                    self.outbox.sends.push((connection, session.reply.clone()));
+                    self.outbox
+                        .sends
+                        .push((Destination::Connection(connection), session.reply.clone()));
                 }
             }
             Verdict::Accept(_) => {
@@ -380,7 +395,7 @@ impl<M: StateMachine> Replica<M> {
         header.client = client;
         header.reason = reason.into();
         eviction.set_checksums();
-        self.outbox.sends.push((connection, eviction));
+        self.outbox.sends.push((Destination::Connection(connection), eviction));
     }
 
     /// Whether nothing waits, is being prepared, executed or checkpointed.

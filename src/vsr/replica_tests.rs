@@ -276,7 +276,7 @@ fn pings() {
         let now = world.now();
         world.replica.on_message(connection, message, now);
         let (to, answer) = world.replica.outbox.sends.pop().unwrap();
-        assert_eq!(to, connection);
+        assert_eq!(to, Destination::Connection(connection));
         assert_eq!(answer.header().invalid(), None);
         answer
     };

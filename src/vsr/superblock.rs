@@ -12,6 +12,7 @@ use std::mem::offset_of;
 use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+pub use crate::protocol::peer::ROOT_SIZE;
 use crate::protocol::{PrepareHeader, Release, checksum};
 use crate::storage::zones::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use crate::storage::{Config, ConfigError};
@@ -22,8 +23,6 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"florin\0\0");
 pub const VERSION: u32 = 1;
 /// Headers of a view's log suffix that a superblock has room for.
 pub const VIEW_HEADERS_MAX: u32 = 16;
-/// Bytes of the state machine's root of a checkpoint.
-pub const ROOT_SIZE: u32 = 256;
 /// Bytes at the start of a copy that its checksum does not cover.
 const UNCOVERED_SIZE: usize = 32;
 /// Copies as an array length.

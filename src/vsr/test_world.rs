@@ -18,6 +18,9 @@ pub fn options(config: &Config) -> ReplicaOptions {
     ReplicaOptions {
         cluster: CLUSTER,
         replica: 0,
+        replica_count: 1,
+        standby_count: 0,
+        seed: 0,
         config: *config,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,
@@ -238,6 +241,9 @@ impl<M: StateMachine> World<M> {
             self.jobs.push(job);
         }
         while let Some((connection, message)) = self.replica.outbox.sends.pop() {
+            let Destination::Connection(connection) = connection else {
+                panic!("there are no other replicas")
+            };
             if connection.generation != self.generation {
                 continue;
             }

@@ -11,8 +11,11 @@ pub mod command;
 pub mod eviction;
 pub mod header;
 pub mod huge_pages;
+pub mod marks;
 pub mod message;
 pub mod multi_batch;
+pub mod mutations;
+pub mod names;
 pub mod operation;
 pub mod packed;
 pub mod peer;
@@ -50,8 +53,10 @@ pub const BODY_SIZE_MAX: u32 = MESSAGE_SIZE_MAX - HEADER_SIZE;
 pub const CLIENTS_MAX: u32 = 64;
 /// Replicas a cluster can have: a client refuses a longer list of addresses.
 pub const REPLICAS_MAX: u8 = 6;
+/// Standbys a cluster can have: they follow and do not vote.
+pub const STANDBYS_MAX: u8 = 6;
 /// Replicas and standbys together at most.
-pub const NODES_MAX: u8 = 12;
+pub const NODES_MAX: u8 = REPLICAS_MAX + STANDBYS_MAX;
 /// Unit of alignment of every buffer in bytes.
 pub const SECTOR_SIZE: u32 = 4096;
 

@@ -110,6 +110,9 @@ impl<M: StateMachine> Replica<M> {
                 let durable = &self.superblock.durable().checkpoint;
                 assert!(durable.as_bytes() == self.checkpoint.header.as_bytes());
                 self.checkpoint.stage = Stage::Idle;
+                crate::mark!("checkpoint_durable");
+                // Ops that waited for it may be acknowledged now.
+                self.acknowledge_all();
                 true
             }
         }

@@ -1,16 +1,19 @@
 //! Executing the log: one op after the other, request after request.
 //!
-//! An op is executed once it is durable in the log. The same code runs when the replica serves and
-//! when it replays the log after a restart; the replies come out the same, byte for byte, because
-//! everything in them comes from the prepare and the state.
+//! An op is executed once it is committed, proven to belong to the log, and here. The same code runs
+//! on a primary, on a backup and when the log is replayed after a restart; the replies come out the
+//! same, byte for byte, because everything in them comes from the prepare and the state.
 
 use zerocopy::IntoBytes;
 
 use super::Destination;
 use super::fatal::Fatal;
+use super::journal::ReadPurpose;
 use super::machine::StateMachine;
+use super::opening::Opening;
 use super::replica::{Replica, Status};
 use super::sessions::Session;
+use crate::{mark, mutated};
 use crate::protocol::packed::{RequestView, Requests};
 use crate::protocol::types::RegisterResult;
 use crate::protocol::{Command, HEADER_SIZE, Message, Operation, PrepareHeader, to_index, to_size};
@@ -36,6 +39,8 @@ enum Stage {
 pub struct Commit {
     /// Newest op executed.
     pub op: u64,
+    /// Checksum of its header.
+    pub checksum: u128,
     stage: Stage,
     /// The op being executed.
     message: Option<Message>,
@@ -47,7 +52,7 @@ impl Commit {
     /// Nothing executed.
     #[must_use]
     pub fn new() -> Commit {
-        Commit { op: 0, stage: Stage::Idle, message: None, reply: None }
+        Commit { op: 0, checksum: 0, stage: Stage::Idle, message: None, reply: None }
     }
 
     /// Whether no op is being executed.
@@ -74,7 +79,7 @@ impl<M: StateMachine> Replica<M> {
             let before = self.commit.stage;
             let went_on = match before {
                 Stage::Idle => self.commit_next(),
-                Stage::Load => self.commit_load(),
+                Stage::Load => false,
                 Stage::Release => self.commit_release(),
                 Stage::Execute { place, begun } => self.commit_execute(place, begun),
                 Stage::End => self.commit_end(),
@@ -86,34 +91,61 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// Whether anything may be executed: while opening nothing is known to be committed, and a
+    /// replica that does not know its head knows nothing of the log.
     fn may_commit(&self) -> bool {
-        matches!(self.status, Status::Normal | Status::Opening(super::opening::Opening::Replay))
+        match self.status {
+            Status::Normal | Status::ViewChange | Status::Opening(Opening::Replay) => true,
+            Status::Opening(_) | Status::RecoveringHead | Status::Fatal => false,
+        }
     }
 
     fn commit_next(&mut self) -> bool {
         assert!(self.commit.message.is_none());
         let next = self.commit.op + 1;
-        if !self.journal.is_durable(next) {
+        if next > self.commit_max || !self.chain.is_proven(next) {
             return false;
         }
-        if let Some(prepared) = self.pipeline.front() {
-            assert!(prepared.message.prepare().op == next);
-            self.commit.message = Some(prepared.message.clone());
+        let Some(header) = self.journal.header(next).copied() else {
+            self.repair.wanted = true;
+            return false;
+        };
+        if header.parent != self.commit.checksum && !mutated!("skip_chain_check") {
+            let (op, executed) = (self.commit.op, self.commit.checksum);
+            self.stop(Fatal::Diverged { op, executed, expected: header.parent });
+            return false;
+        }
+        let checksum = header.frame.checksum;
+        if let Some(message) = self.recent.get(next, checksum) {
+            self.commit.message = Some(message.clone());
             self.commit.stage = Stage::Release;
             return true;
         }
+        if !self.journal.has(next, checksum) {
+            self.repair.wanted = true;
+            return false;
+        }
+        if !self.journal.can_read(ReadPurpose::Commit) {
+            return false;
+        }
         let Some(buffer) = self.pool.try_acquire() else { return false };
-        self.journal.load_start(next, buffer, &mut self.outbox.storage);
+        let storage = &mut self.outbox.storage;
+        self.journal.read(next, checksum, buffer, ReadPurpose::Commit, storage);
         self.commit.stage = Stage::Load;
         true
     }
 
-    fn commit_load(&mut self) -> bool {
-        let Some(message) = self.journal.load_take() else { return false };
+    /// Takes the prepare that was read for execution; none if it turned out to be damaged.
+    pub(super) fn commit_loaded(&mut self, message: Option<Message>) {
+        assert!(self.commit.stage == Stage::Load);
+        let Some(message) = message else {
+            self.commit.stage = Stage::Idle;
+            self.repair.wanted = true;
+            return;
+        };
         assert!(message.prepare().op == self.commit.op + 1);
         self.commit.message = Some(message);
         self.commit.stage = Stage::Release;
-        true
     }
 
     /// Blocks that only checkpoints before the durable one needed become free at a fixed op, so
@@ -207,15 +239,24 @@ impl<M: StateMachine> Replica<M> {
         let mut reply = self.commit.reply.take().expect("a reply is being written");
         reply.set_body_size(body_size);
         fill_reply(&mut reply, header, request);
-        self.answer(reply, place, request);
+        self.answer(reply, header.frame.view, place, request);
         true
     }
 
-    /// Keeps a reply with its session and sends it.
-    fn answer(&mut self, reply: Message, place: u32, request: &RequestView<'_>) {
+    /// Keeps a reply with its session and sends it: on the primary to whom it accepted the request
+    /// from, elsewhere to whom it has handed the request over for.
+    fn answer(&mut self, reply: Message, view: u32, place: u32, request: &RequestView<'_>) {
         let client = request.client;
-        let heard = self.pipeline.finish(client, request.request_checksum);
-        if let Some(connection) = heard {
+        let accepted = self.pipeline.finish(client, request.request_checksum);
+        let held = self.held.finish(client, request.request_checksum);
+        let orphan = view < self.view;
+        let handed = held.filter(|held| held.forwarded || orphan).and_then(|held| held.connection);
+        let heard = accepted.flatten().or(handed);
+        let session = self.sessions.find(client);
+        let known = session.and_then(|session| session.connection);
+        let here = accepted.is_some() || (orphan && self.is_primary());
+        let connection = heard.or(if here { known } else { None });
+        if let Some(connection) = connection {
             self.outbox.sends.push((Destination::Connection(connection), reply.clone()));
         }
         if let Some(session) = self.sessions.find_mut(client) {
@@ -224,7 +265,10 @@ impl<M: StateMachine> Replica<M> {
             session.reply = reply;
         } else if request.operation == Operation::Register {
             let session = reply.reply().op;
-            self.sessions.register(Session { session, place, connection: heard, reply });
+            let entry = Session { session, place, connection: heard, reply };
+            if self.sessions.register(entry).is_some() {
+                mark!("session_evicted");
+            }
         }
         // Else the session went while its request was on its way: the client gets this reply, and
         // an eviction when it asks again.
@@ -238,17 +282,17 @@ impl<M: StateMachine> Replica<M> {
         let message = self.commit.message.take().expect("an op is being executed");
         assert!(message.prepare().op == op);
         self.commit.op = op;
+        self.commit.checksum = message.header().frame.checksum;
         self.commit.stage = Stage::Idle;
-        if self.pipeline.front().is_some() {
-            self.pipeline.pop(op);
+        self.pipeline.executed(op);
+        if self.options.is_solo() {
+            self.recent.remove(op);
         }
         if self.is_checkpoint(op) {
             self.checkpoint_start(message.prepare());
         }
         drop(message);
-        if self.status == Status::Normal {
-            self.prepare_pulse();
-        }
+        self.prepare_pulse();
         true
     }
 }

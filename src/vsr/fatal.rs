@@ -44,6 +44,26 @@ pub enum Fatal {
         /// What is wrong with it.
         fault: CheckpointFault,
     },
+    /// What was executed here is not what the cluster's log says.
+    Diverged {
+        /// Newest op executed here.
+        op: u64,
+        /// Checksum of its header.
+        executed: u128,
+        /// What the log says it must be.
+        expected: u128,
+    },
+    /// Another replica has made another checkpoint of the same op.
+    CheckpointDiverged {
+        /// Its op.
+        op: u64,
+        /// The other replica.
+        replica: u8,
+        /// Identity of the checkpoint here.
+        own: u128,
+        /// Identity of the checkpoint there.
+        other: u128,
+    },
     /// The prepares since the checkpoint were made by a program this one does not know.
     Prepare {
         /// Its op.
@@ -91,6 +111,16 @@ impl fmt::Display for Fatal {
             Fatal::Checkpoint { op, fault } => {
                 write!(formatter, "zone grid: checkpoint of op {op}: {fault}; {RESTORE}")
             }
+            Fatal::Diverged { op, executed, expected } => write!(
+                formatter,
+                "op {op} was executed as {executed:#034x}, but the cluster's log has \
+                 {expected:#034x} in its place; keep this file and report it"
+            ),
+            Fatal::CheckpointDiverged { op, replica, own, other } => write!(
+                formatter,
+                "checkpoint of op {op} is {own:#034x} here and {other:#034x} on replica {replica}; \
+                 keep both files and report it"
+            ),
             Fatal::Prepare { op, what } => {
                 write!(formatter, "zone WAL prepares: op {op}: {what}; use a matching program")
             }

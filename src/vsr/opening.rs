@@ -1,13 +1,20 @@
-//! From a file to a serving replica.
+//! From a file to a replica that takes part.
 //!
-//! Superblock, view, checkpoint, log, replay: each stage leaves the file in a state from which
-//! opening can start over, so it may be interrupted anywhere. The view is raised durably before
-//! anything is answered, since clients never follow a view back.
+//! Superblock, checkpoint, log: each stage leaves the file in a state from which opening can start
+//! over, so it may be interrupted anywhere. A cluster of one raises its view durably before anything
+//! is answered, since clients never follow a view back, and replays its log before it serves. A
+//! replica of a larger cluster takes part as soon as it knows its log: in the view it was in, except
+//! that a primary does not go on where it was but leaves for the next view; if the end of its log is
+//! uncertain, it waits for a view to tell it.
 
+use super::do_view_change::Suffix;
 use super::fatal::Fatal;
+use super::log_chain::LogChain;
 use super::machine::{CheckpointRoot, StateMachine};
 use super::replica::{Replica, Status};
 use super::superblock::SuperblockError;
+use crate::mark;
+use crate::protocol::PrepareHeader;
 use crate::storage::Zones;
 
 /// What an opening replica is doing; in this order.
@@ -17,13 +24,13 @@ pub enum Opening {
     Start,
     /// Reading and repairing the superblock.
     Superblock,
-    /// Writing the superblock with the next view.
+    /// Writing the superblock with the next view: a cluster of one only.
     View,
     /// Loading the checkpoint.
     Checkpoint,
     /// Reading and repairing the log.
     Journal,
-    /// Executing the log from the checkpoint on.
+    /// Executing the log from the checkpoint on: a cluster of one only.
     Replay,
 }
 
@@ -36,13 +43,16 @@ impl<M: StateMachine> Replica<M> {
             Opening::Superblock => self.open_superblock(),
             Opening::View => self.open_view(),
             Opening::Checkpoint => self.open_checkpoint(),
-            Opening::Journal => Ok(self.open_journal()),
+            Opening::Journal => self.open_journal(),
             Opening::Replay => Ok(self.open_replay()),
         };
         match next {
             Ok(None) => false,
             Ok(Some(status)) => {
                 self.status = status;
+                if status == Status::ViewChange {
+                    self.begin_view_change();
+                }
                 true
             }
             Err(fatal) => {
@@ -62,10 +72,13 @@ impl<M: StateMachine> Replica<M> {
             ("cluster", durable.cluster == options.cluster),
             ("replica", durable.replica == options.replica),
             ("config", durable.config == options.config),
-            ("replica_count", durable.replica_count == 1),
+            ("replica_count", durable.replica_count == options.replica_count),
         ];
         if let Some((field, _)) = fields.into_iter().find(|(_, holds)| !holds) {
             return Err(Fatal::Superblock(SuperblockError::Field { field }));
+        }
+        if !options.is_solo() {
+            return Ok(Some(Status::Opening(Opening::View)));
         }
         let Some(view) = durable.view.checked_add(1) else {
             return Err(Fatal::Superblock(SuperblockError::Field { field: "view" }));
@@ -83,6 +96,7 @@ impl<M: StateMachine> Replica<M> {
         }
         let durable = self.superblock.durable();
         self.view = durable.view;
+        self.log_view = durable.log_view;
         let op = durable.checkpoint.op;
         let config = &self.options.config;
         let grid_size = durable.storage_size.saturating_sub(Zones::new(config).file_size(0));
@@ -98,22 +112,100 @@ impl<M: StateMachine> Replica<M> {
         }
         let checkpoint = self.superblock.durable().checkpoint;
         self.commit.op = checkpoint.op;
-        self.recovery.start(&checkpoint, &mut self.outbox.storage)?;
+        self.commit.checksum = checkpoint.frame.checksum;
+        self.commit_max = checkpoint.op;
+        self.recovery.start(&checkpoint, &mut self.outbox.storage);
         Ok(Some(Status::Opening(Opening::Journal)))
     }
 
-    fn open_journal(&mut self) -> Option<Status> {
-        if !self.recovery.is_done() {
-            return None;
+    fn open_journal(&mut self) -> Result<Option<Status>, Fatal> {
+        if self.recovery.is_done() {
+            self.recovery.open(&mut self.journal);
+            let solo = self.options.is_solo();
+            return Ok(Some(if solo { self.open_solo()? } else { self.open_log() }));
         }
-        self.recovery.finish(&mut self.journal);
-        self.head = *self.recovery.head();
-        self.clock.newest = self.head.timestamp;
-        Some(Status::Opening(Opening::Replay))
+        if !self.recovery.is_read() {
+            return Ok(None);
+        }
+        let storage = &mut self.outbox.storage;
+        if self.options.is_solo() {
+            let head = self.recovery.solo_head()?;
+            self.recovery.finish_solo(&head, storage);
+        } else {
+            self.recovery.finish_cluster(storage);
+        }
+        Ok(self.recovery.is_done().then_some(self.status))
+    }
+
+    /// A cluster of one: everything in the log is committed.
+    fn open_solo(&mut self) -> Result<Status, Fatal> {
+        let head = self.recovery.solo_head()?;
+        self.chain = LogChain::new(&head);
+        self.link_chain();
+        assert!(self.chain.op_min() <= self.commit.op + 1, "recovery has followed the chain");
+        self.commit_max = head.op;
+        self.view_op = head.op;
+        self.clock.newest = head.timestamp;
+        Ok(Status::Opening(Opening::Replay))
     }
 
     fn open_replay(&mut self) -> Option<Status> {
-        assert!(self.commit.op <= self.head.op);
-        if self.commit.op < self.head.op { None } else { Some(Status::Normal) }
+        assert!(self.commit.op <= self.commit_max);
+        if self.commit.op < self.commit_max {
+            return None;
+        }
+        self.timers.view_began(self.now.monotonic_ns);
+        Some(Status::Normal)
+    }
+
+    /// A replica of a cluster: finds the head of its log, and what it may do with it.
+    fn open_log(&mut self) -> Status {
+        let checkpoint = self.superblock.durable().checkpoint;
+        let recorded = self.recorded_suffix();
+        let known = recorded.as_ref().map_or(checkpoint, |suffix| *suffix.head());
+        let base = if known.op >= checkpoint.op { known } else { checkpoint };
+        let took_part = self.log_view == self.view;
+        let head = if took_part { self.newest_in_view(&base) } else { base };
+        self.journal.remove_after(head.op);
+        self.chain = LogChain::new(&head);
+        self.change.suffix = recorded.unwrap_or_else(|| Suffix::new(&head));
+        for header in self.change.suffix.clone().headers() {
+            self.know_header(header);
+        }
+        self.know_header(&head);
+        let pipeline = u64::from(self.options.config.pipeline_max);
+        self.learn_commit(head.commit.max(head.op.saturating_sub(pipeline)));
+        self.link_chain();
+        self.clock.newest = head.timestamp;
+        self.view_op = head.op;
+        self.repair.restart();
+        let uncertain = took_part && self.journal.may_hide_op_after(head.op, self.op_max());
+        if uncertain && !crate::mutated!("trust_uncertain_head") {
+            mark!("head_uncertain");
+            return Status::RecoveringHead;
+        }
+        if !took_part {
+            if !self.options.is_standby() {
+                return Status::ViewChange;
+            }
+        } else if self.is_primary_index() {
+            self.change.suffix = self.log_suffix();
+            self.view += 1;
+            return Status::ViewChange;
+        }
+        self.timers.view_began(self.now.monotonic_ns);
+        Status::Normal
+    }
+
+    /// The newest op that this replica prepared in the view it was in, or what that began with.
+    fn newest_in_view(&self, base: &PrepareHeader) -> PrepareHeader {
+        let mut newest = *base;
+        for header in self.journal.headers() {
+            let in_view = header.frame.view == self.log_view && header.op <= self.op_max();
+            if in_view && header.op > newest.op {
+                newest = *header;
+            }
+        }
+        newest
     }
 }

@@ -10,11 +10,11 @@
 
 use super::ConnectionId;
 use super::machine::StateMachine;
-use super::replica::{Replica, Status};
+use super::replica::Replica;
 use super::requests::InFlightFacts;
 use crate::protocol::packed::{PACKED_REQUEST_SIZE, PackedWriter};
 use crate::protocol::{
-    HEADER_SIZE, Message, Operation, PrepareFacts, PrepareHeader, Release, round_up, to_index,
+    HEADER_SIZE, Message, NODES_MAX, Operation, PrepareFacts, PrepareHeader, Release, round_up, to_index,
 };
 use crate::storage::{Config, Queue, Room};
 
@@ -29,7 +29,7 @@ pub struct InFlight {
     client: u128,
     registers: bool,
     request_checksum: u128,
-    connection: ConnectionId,
+    connection: Option<ConnectionId>,
 }
 
 impl InFlight {
@@ -41,11 +41,32 @@ impl InFlight {
 }
 
 /// A prepare on its way from the log to its execution.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Prepared {
-    /// The prepare.
-    pub message: Message,
+    /// Its op.
+    pub op: u64,
+    /// Its checksum.
+    pub checksum: u128,
+    /// Replicas on which it is durable, a bit each.
+    acks: u8,
+    /// When it was last sent, by the monotonic clock.
+    pub sent_ns: u64,
     small: bool,
+    pulse: bool,
+}
+
+impl Prepared {
+    /// Whether it is durable on this replica.
+    #[must_use]
+    pub fn is_acked(&self, replica: u8) -> bool {
+        self.acks & (1 << replica) != 0
+    }
+
+    /// Replicas on which it is durable.
+    #[must_use]
+    pub fn acks_count(&self) -> u32 {
+        self.acks.count_ones()
+    }
 }
 
 /// Requests that wait and prepares on their way.
@@ -97,12 +118,17 @@ impl Pipeline {
     }
 
     /// Notes where a client was heard that sent its request again.
-    pub fn heard(&mut self, client: u128, request_checksum: u128, connection: ConnectionId) {
+    pub fn heard(
+        &mut self,
+        client: u128,
+        request_checksum: u128,
+        connection: Option<ConnectionId>,
+    ) {
         let in_flight = self.in_flight.iter_mut().find(|in_flight| in_flight.client == client);
         if let Some(in_flight) = in_flight
             && in_flight.request_checksum == request_checksum
         {
-            in_flight.connection = connection;
+            in_flight.connection = connection.or(in_flight.connection);
         }
     }
 
@@ -111,7 +137,7 @@ impl Pipeline {
     /// # Panics
     ///
     /// If there is no room, or the client has a request.
-    pub fn accept(&mut self, connection: ConnectionId, request: Message) {
+    pub fn accept(&mut self, connection: Option<ConnectionId>, request: Message) {
         assert!(!self.is_full());
         let header = request.request();
         assert!(self.find(header.client).is_none());
@@ -124,28 +150,84 @@ impl Pipeline {
         self.waiting.push(request);
     }
 
-    /// Ends a client's request, and says where the client is. `None` during replay.
-    pub fn finish(&mut self, client: u128, request_checksum: u128) -> Option<ConnectionId> {
+    /// Ends a client's request if it was accepted here; says where the client is, if that is known.
+    pub fn finish(
+        &mut self,
+        client: u128,
+        request_checksum: u128,
+    ) -> Option<Option<ConnectionId>> {
         let index = self.in_flight.iter().position(|in_flight| {
             in_flight.client == client && in_flight.request_checksum == request_checksum
         })?;
         Some(self.in_flight.swap_remove(index).connection)
     }
 
-    /// The oldest prepare on its way.
-    #[must_use]
-    pub fn front(&self) -> Option<&Prepared> {
-        self.prepared.front()
+    /// Prepares on their way, oldest first.
+    pub fn prepared(&self) -> impl Iterator<Item = &Prepared> {
+        self.prepared.iter()
     }
 
-    /// Ends the oldest prepare, which was executed.
+    /// The same, to change them.
+    pub fn prepared_mut(&mut self) -> impl Iterator<Item = &mut Prepared> {
+        self.prepared.iter_mut()
+    }
+
+    /// Notes that a prepare is durable on a replica.
+    pub fn acknowledge(&mut self, op: u64, checksum: u128, replica: u8) {
+        let prepared = self.prepared.iter_mut().find(|prepared| prepared.op == op);
+        if let Some(prepared) = prepared
+            && prepared.checksum == checksum
+        {
+            prepared.acks |= 1 << replica;
+        }
+    }
+
+    /// Takes over an op that the view began with, as if it were prepared here.
     ///
     /// # Panics
     ///
-    /// If the oldest is another.
-    pub fn pop(&mut self, op: u64) {
-        let prepared = self.prepared.pop().expect("what was executed was prepared");
-        assert!(prepared.message.prepare().op == op, "prepares are executed in order");
+    /// If the pipeline is full.
+    pub fn inherit(&mut self, header: &PrepareHeader) {
+        self.prepared.push(Prepared {
+            op: header.op,
+            checksum: header.frame.checksum,
+            acks: 0,
+            sent_ns: 0,
+            small: false,
+            pulse: header.operation == u8::from(Operation::Pulse),
+        });
+    }
+
+    /// Ends the oldest prepare if it is the one that was executed.
+    ///
+    /// # Panics
+    ///
+    /// If an op was executed before an older one.
+    pub fn executed(&mut self, op: u64) {
+        if self.prepared.front().is_some_and(|prepared| prepared.op <= op) {
+            let prepared = self.prepared.pop().expect("there is a front");
+            assert!(prepared.op == op, "prepares are executed in order");
+        }
+    }
+
+    /// Takes out the oldest waiting request, with what is known of its client's place.
+    pub fn take_waiting(&mut self) -> Option<(Message, Option<ConnectionId>)> {
+        let request = self.waiting.pop()?;
+        let header = request.request();
+        let connection = self.finish(header.client, header.frame.checksum);
+        let connection = connection.expect("a request that waits is in flight");
+        Some((request, connection))
+    }
+
+    /// Forgets everything: another replica goes on with it.
+    ///
+    /// # Panics
+    ///
+    /// If requests still wait.
+    pub fn reset(&mut self) {
+        assert!(self.waiting.is_empty(), "waiting requests are taken out first");
+        self.prepared.clear();
+        self.in_flight.clear();
     }
 
     fn small_count(&self) -> usize {
@@ -167,9 +249,11 @@ impl Pipeline {
 impl<M: StateMachine> Replica<M> {
     /// Prepares what may be prepared; whether anything was.
     pub(super) fn pump_prepare(&mut self) -> bool {
-        assert!(self.status == Status::Normal);
+        if !self.may_prepare() {
+            return false;
+        }
         let mut progress = false;
-        while self.pipeline.next_may_go() {
+        while self.pipeline.next_may_go() && self.may_append() {
             let room = self.machine.room();
             if room == Room::Nothing {
                 break;
@@ -202,11 +286,12 @@ impl<M: StateMachine> Replica<M> {
     /// Makes a prepare of the oldest request and, if it is small, of other small ones.
     fn prepare_requests(&mut self) {
         let config = self.options.config;
+        let now = self.cluster_now().expect("who may prepare knows the time");
         let first = self.pipeline.waiting.pop().expect("a request waits");
         let small = self.pipeline.is_small(&first);
         let mut events = self.span(&first);
         let mut bodies_size = round_up(first.header().body_size(), BODY_ALIGNMENT);
-        let timestamp = self.clock.advance(self.now, events);
+        let timestamp = self.clock.advance(now, events);
         let mut writer = PackedWriter::from_request(first, timestamp);
         if small {
             for _ in 0..self.pipeline.waiting.len() {
@@ -222,7 +307,7 @@ impl<M: StateMachine> Replica<M> {
                     && events + span <= u64::from(config.batch_max)
                     && self.pipeline.is_small(&request);
                 if fits && writer.fits(request.header().body_size()) {
-                    let timestamp = self.clock.advance(self.now, span);
+                    let timestamp = self.clock.advance(now, span);
                     writer.append(request.request(), request.body(), timestamp);
                     bodies_size += body_size;
                     events += span;
@@ -237,22 +322,23 @@ impl<M: StateMachine> Replica<M> {
 
     /// Prepares a pulse if one is due and none is on its way.
     pub(super) fn prepare_pulse(&mut self) {
-        assert!(self.status == Status::Normal);
         self.pulse_looked_ns = self.now.monotonic_ns;
-        let pulse = u8::from(Operation::Pulse);
-        let is_pulse = |prepared: &Prepared| prepared.message.prepare().operation == pulse;
-        if self.pipeline.prepared.iter().any(is_pulse)
+        if !self.may_prepare() || !self.may_append() {
+            return;
+        }
+        if self.pipeline.prepared.iter().any(|prepared| prepared.pulse)
             || self.pipeline.prepared.is_full()
             || self.machine.room() < Room::Everything
         {
             return;
         }
-        if !self.machine.pulse_due(self.clock.peek(self.now)) {
+        let Some(now) = self.cluster_now() else { return };
+        if !self.machine.pulse_due(self.clock.peek(now)) {
             return;
         }
         let Some(buffer) = self.pool.try_acquire() else { return };
         let span = self.machine.timestamp_span(Operation::Pulse, &[]);
-        self.clock.advance(self.now, span);
+        self.clock.advance(now, span);
         let mut message = Message(buffer);
         *message.header_mut() = *PrepareHeader::pulse(&self.facts()).header();
         self.append(message, true);
@@ -267,31 +353,45 @@ impl<M: StateMachine> Replica<M> {
 
     /// The place in history of the next prepare.
     fn facts(&self) -> PrepareFacts {
+        let head = self.chain.head();
         PrepareFacts {
             cluster: self.options.cluster,
             view: self.view,
             replica: self.options.replica,
             release: Release::SERVER,
-            parent: self.head.frame.checksum,
-            checkpoint_id: self.superblock.durable().checkpoint.frame.checksum,
-            op: self.head.op + 1,
+            parent: head.frame.checksum,
+            checkpoint_id: self.superblock.durable().checkpoint_id(),
+            op: head.op + 1,
             commit: self.commit.op,
             timestamp: self.clock.newest,
         }
     }
 
-    /// Puts the next prepare into the log and the pipeline.
+    /// Whether the journal and the outbox can take another prepare now.
+    fn may_append(&self) -> bool {
+        let op = self.chain.head().op + 1;
+        let sends = usize::from(self.options.nodes() + NODES_MAX);
+        self.journal.can_write(op) && self.outbox.sends.room() > sends
+    }
+
+    /// Puts the next prepare into the log and the pipeline, and sends it to the backups.
     fn append(&mut self, mut message: Message, small: bool) {
         let header = *message.prepare();
-        assert!(header.op == self.head.op + 1);
-        assert!(header.parent == self.head.frame.checksum);
-        assert!(header.timestamp > self.head.timestamp);
+        assert!(self.chain.follows(&header), "each op names its parent");
         // The slot's old contents are needed until a durable checkpoint covers them. Commits wait
         // for checkpoints early enough that this never has to wait.
-        let slots = u64::from(self.options.config.journal_slots);
-        assert!(header.op <= self.superblock.durable().checkpoint.op + slots);
-        self.journal.append(&mut message, &mut self.outbox.storage);
-        self.head = header;
-        self.pipeline.prepared.push(Prepared { message, small });
+        assert!(header.op <= self.op_max(), "the log has room for what may be prepared");
+        self.journal.write(&mut message, &mut self.outbox.storage);
+        self.chain.append(&header);
+        self.recent.put(&message);
+        self.pipeline.prepared.push(Prepared {
+            op: header.op,
+            checksum: header.frame.checksum,
+            acks: 0,
+            sent_ns: self.now.monotonic_ns,
+            small,
+            pulse: header.operation == u8::from(Operation::Pulse),
+        });
+        self.replicate(&message);
     }
 }

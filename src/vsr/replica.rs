@@ -1,34 +1,40 @@
 //! The replica: what its components do together.
 //!
 //! A deterministic state machine without input or output of its own. Inputs are messages, answers
-//! to disk requests, finished jobs and ticks; outputs wait in bounded queues in [`Outbox`] until
-//! the world takes them. This file holds the state, the inputs and the answers to clients;
-//! [`opening`](super::opening) brings the replica up, [`prepare`](super::prepare) puts requests
-//! into the log, [`commit`](super::commit) executes them and [`checkpoint`](super::checkpoint)
-//! makes their effects independent of the log. A cluster of one for now: no messages from other
-//! replicas.
+//! to disk requests, finished jobs, lost connections and ticks; outputs wait in bounded queues in
+//! [`Outbox`] until the world takes them. This file holds the state and the inputs. What follows
+//! from them is in files of their own: [`opening`](super::opening) brings the replica up,
+//! [`client_requests`](super::client_requests) answers clients, [`prepare`](super::prepare) puts
+//! requests into the log, [`replication`](super::replication) makes them durable on a quorum,
+//! [`commit`](super::commit) executes them, [`checkpoint`](super::checkpoint) makes their effects
+//! independent of the log, [`view_change`](super::view_change) replaces a primary,
+//! [`repair`](super::repair) fetches what is missing, [`timers`](super::timers) says when.
 
 use super::checkpoint::Checkpoint;
-use super::clock::{Now, PrimaryClock};
+use super::clock::{ClusterClock, Now, PrimaryClock};
 use super::commit::Commit;
 use super::fatal::Fatal;
-use super::journal::{Journal, JournalGeometry};
+use super::held::HeldRequests;
+use super::journal::{Journal, JournalGeometry, ReadDone, ReadFault, ReadPurpose};
 use super::journal_recovery::JournalRecovery;
+use super::log_chain::LogChain;
 use super::machine::StateMachine;
 use super::opening::Opening;
+use super::peers::Peers;
 use super::prepare::Pipeline;
-use super::requests::{Circumstances, Verdict, judge};
+use super::quorum::Quorums;
+use super::recent::RecentPrepares;
+use super::repair::Repair;
 use super::sessions::Sessions;
 use super::superblock_zone::SuperblockZone;
+use super::timers::Timers;
+use super::view_change::ViewChange;
 use super::{ConnectionId, Destination, Outbox};
 use crate::protocol::{
-    Command, EvictionHeader, EvictionReason, Message, PingClientHeader, Pool, PrepareHeader,
-    Release, to_index,
+    Command, Message, NODES_MAX, Pool, PrepareHeader, REPLICAS_MAX, Release, STANDBYS_MAX, to_index,
 };
 use crate::storage::{Config, DiskDone, DiskOwner, Job, StorageUse};
 
-/// How long an idle primary waits before it looks again for something to expire.
-const PULSE_INTERVAL_NS: u64 = 100_000_000;
 /// Disk requests between two visits of the world at most.
 const DISK_REQUESTS_MAX: usize = 1024;
 /// Jobs between two visits of the world at most.
@@ -57,26 +63,59 @@ pub struct ReplicaOptions {
     pub release_client_max: Release,
 }
 
+impl ReplicaOptions {
+    /// Replicas and standbys together.
+    #[must_use]
+    pub fn nodes(&self) -> u8 {
+        self.replica_count + self.standby_count
+    }
+
+    /// Whether this replica follows without a vote.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.replica >= self.replica_count
+    }
+
+    /// Whether this replica is the only one that votes.
+    #[must_use]
+    pub fn is_solo(&self) -> bool {
+        self.replica_count == 1 && !self.is_standby()
+    }
+
+    /// Index of the primary of a view.
+    #[must_use]
+    pub fn primary_of(&self, view: u32) -> u8 {
+        u8::try_from(view % u32::from(self.replica_count)).expect("below the number of replicas")
+    }
+}
+
 /// How a replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Coming up.
     Opening(Opening),
-    /// Serving.
+    /// Taking part in its view.
     Normal,
+    /// Between two views.
+    ViewChange,
+    /// The end of its log is uncertain: waits for a view to tell it.
+    RecoveringHead,
     /// Stopped; see [`Replica::fatal`].
     Fatal,
 }
 
 /// Buffers of `reply_size_max` bytes that a replica needs in the pool it shares with the bus: the
-/// newest reply of each session and another being sent, a request of each, the pipeline with its
-/// prepares and pulses, and what one operation, a replay and small answers take.
+/// newest reply of each session and another being sent, a request of each accepted and one held,
+/// the pipeline with its prepares and pulses, prepares kept, read and repaired, and what one
+/// operation, a replay and small answers take.
 #[must_use]
 pub fn messages_needed(config: &Config) -> u32 {
     let replies = 2 * config.clients_max;
-    let requests = config.clients_max;
-    let answers = 16;
-    replies + requests + 2 * config.pipeline_max + answers
+    let requests = 2 * config.clients_max;
+    let prepares = 2 * config.pipeline_max + RecentPrepares::places(config.pipeline_max);
+    let repairs = 16;
+    let answers = 32;
+    replies + requests + prepares + repairs + answers
 }
 
 /// Bytes of a replica's write-ahead log in memory.
@@ -90,6 +129,7 @@ pub fn journal_memory_bytes(config: &Config, cluster: u128) -> u64 {
 #[derive(Debug)]
 pub struct Replica<M> {
     pub(super) options: ReplicaOptions,
+    pub(super) quorums: Quorums,
     /// Results for the world: to be drained after every input.
     pub outbox: Outbox,
     pub(super) pool: Pool,
@@ -98,16 +138,29 @@ pub struct Replica<M> {
     pub(super) superblock: SuperblockZone,
     pub(super) recovery: JournalRecovery,
     pub(super) journal: Journal,
+    pub(super) recent: RecentPrepares,
     pub(super) sessions: Sessions,
     pub(super) pipeline: Pipeline,
+    pub(super) held: HeldRequests,
     pub(super) clock: PrimaryClock,
+    pub(super) cluster_clock: ClusterClock,
     pub(super) commit: Commit,
+    /// Newest op known to be committed.
+    pub(super) commit_max: u64,
     pub(super) checkpoint: Checkpoint,
     /// What the log is executed by.
     pub machine: M,
     pub(super) view: u32,
-    /// Header of the newest op in the log.
-    pub(super) head: PrepareHeader,
+    /// Newest view in which this replica was in normal operation.
+    pub(super) log_view: u32,
+    /// The log as `log_view` has it.
+    pub(super) chain: LogChain,
+    /// The head with which the view began here.
+    pub(super) view_op: u64,
+    pub(super) change: ViewChange,
+    pub(super) repair: Repair,
+    pub(super) peers: Peers,
+    pub(super) timers: Timers,
     pub(super) now: Now,
     pub(super) pulse_looked_ns: u64,
 }
@@ -117,30 +170,45 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// # Panics
     ///
-    /// If the configuration is not valid or the pool's buffers are too small.
+    /// If the options are not valid or the pool's buffers are too small.
     #[must_use]
     pub fn new(options: &ReplicaOptions, pool: Pool, machine: M) -> Replica<M> {
         let config = &options.config;
         assert!(config.validate().is_ok(), "the configuration was validated");
+        assert!((1..=REPLICAS_MAX).contains(&options.replica_count));
+        assert!(options.standby_count <= STANDBYS_MAX);
+        assert!(options.replica < options.nodes());
         assert!(pool.size() >= config.reply_size_max.max(config.message_size_max));
         assert!(pool.count() >= messages_needed(config));
         let geometry = JournalGeometry::new(config, options.cluster);
+        let root = PrepareHeader::root(options.cluster);
         Replica {
             options: *options,
+            quorums: Quorums::new(options.replica_count),
             outbox: Outbox::new(DISK_REQUESTS_MAX, JOBS_MAX, SENDS_MAX),
             status: Status::Opening(Opening::Start),
             fatal: None,
             superblock: SuperblockZone::new(),
             recovery: JournalRecovery::new(geometry, pool.clone()),
             journal: Journal::new(geometry),
+            recent: RecentPrepares::new(config.pipeline_max),
             sessions: Sessions::new(config.clients_max),
             pipeline: Pipeline::new(config),
+            held: HeldRequests::new(config.clients_max),
             clock: PrimaryClock::default(),
+            cluster_clock: ClusterClock::new(options.replica, options.replica_count),
             commit: Commit::new(),
+            commit_max: 0,
             checkpoint: Checkpoint::new(),
             machine,
             view: 0,
-            head: PrepareHeader::root(options.cluster),
+            log_view: 0,
+            chain: LogChain::new(&root),
+            view_op: 0,
+            change: ViewChange::new(&root),
+            repair: Repair::default(),
+            peers: Peers::default(),
+            timers: Timers::new(options.seed),
             now: Now::default(),
             pulse_looked_ns: 0,
             pool,
@@ -177,10 +245,39 @@ impl<M: StateMachine> Replica<M> {
         self.view
     }
 
+    /// Newest view in which this replica was in normal operation.
+    #[must_use]
+    pub fn log_view(&self) -> u32 {
+        self.log_view
+    }
+
+    /// Whether this replica is the primary of its view, and the view has begun.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.status == Status::Normal && self.is_primary_index()
+    }
+
+    /// Whether the view's primary would be this replica.
+    pub(super) fn is_primary_index(&self) -> bool {
+        self.options.primary_of(self.view) == self.options.replica
+    }
+
     /// Newest op executed.
     #[must_use]
     pub fn commit_op(&self) -> u64 {
         self.commit.op
+    }
+
+    /// Newest op known to be committed.
+    #[must_use]
+    pub fn commit_max(&self) -> u64 {
+        self.commit_max
+    }
+
+    /// Newest op of the log.
+    #[must_use]
+    pub fn head_op(&self) -> u64 {
+        self.chain.head().op
     }
 
     /// Op of the newest durable checkpoint; meaningful once the superblock was read.
@@ -191,6 +288,13 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn checkpoint_op(&self) -> u64 {
         self.superblock.durable().checkpoint.op
+    }
+
+    /// Whether the others' logs need not hold what this replica must execute next: only a newer
+    /// checkpoint helps.
+    #[must_use]
+    pub fn waits_for_sync(&self) -> bool {
+        self.commit_max > self.commit.op + u64::from(self.options.config.journal_slots)
     }
 
     /// How much of the storage limit is used; meaningful while serving.
@@ -214,22 +318,61 @@ impl<M: StateMachine> Replica<M> {
     /// Takes a message whose frame is whole and of our cluster. The buffer has no other reference.
     pub fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now) {
         self.now = now;
-        if self.status != Status::Normal {
+        if matches!(self.status, Status::Opening(_) | Status::Fatal) {
             return;
         }
-        match Command::try_from(message.header().frame.command) {
-            Ok(Command::PingClient) => self.on_ping(connection, message.ping_client()),
-            Ok(Command::Request) => self.on_request(connection, message),
-            // Nobody sends a replica of a cluster of one anything else.
-            Ok(_) | Err(_) => {}
+        let header = message.header();
+        let Ok(command) = Command::try_from(header.frame.command) else { return };
+        if command.is_peer() {
+            if header.invalid().is_none() && header.frame.replica < self.options.nodes() {
+                self.on_peer_message(connection, command, message);
+            }
+        } else {
+            match command {
+                Command::PingClient => self.on_ping_client(connection, message.ping_client()),
+                Command::Request => self.on_request(connection, message),
+                Command::Prepare => self.on_prepare(message),
+                // Replies and evictions are for clients.
+                _ => {}
+            }
         }
         self.pump();
     }
 
-    /// Notes that the connection to another replica broke or was refused.
+    fn on_peer_message(&mut self, connection: ConnectionId, command: Command, message: Message) {
+        let replica = message.header().frame.replica;
+        if replica == self.options.replica {
+            return;
+        }
+        self.peers.heard(replica, connection, self.now.monotonic_ns);
+        match command {
+            Command::Ping => self.on_ping(&message),
+            Command::Pong => self.on_pong(&message),
+            Command::PrepareOk => self.on_prepare_ok(&message),
+            Command::Commit => self.on_commit(&message),
+            Command::StartViewChange => self.on_start_view_change(&message),
+            Command::DoViewChange => self.on_do_view_change(&message),
+            Command::RequestStartView => self.on_request_start_view(&message),
+            Command::RequestHeaders => self.on_request_headers(&message),
+            Command::RequestPrepare => self.on_request_prepare(&message),
+            Command::Headers => self.on_headers(&message),
+            Command::StartView => self.on_start_view(&message),
+            other => panic!("{other:?} is no message of a replica"),
+        }
+    }
+
+    /// Notes that the connection to another replica broke or was refused: evidence, no proof.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such replica.
     pub fn on_peer_lost(&mut self, replica: u8, now: Now) {
-        assert!(replica < self.options.replica_count + self.options.standby_count);
+        assert!(replica < self.options.nodes());
         self.now = now;
+        self.peers.lost(replica);
+        if matches!(self.status, Status::Normal | Status::ViewChange) {
+            self.suspect_primary(replica);
+        }
         self.pump();
     }
 
@@ -275,134 +418,123 @@ impl<M: StateMachine> Replica<M> {
     /// Lets time pass; to be called at least every 10 ms.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
-        if self.status == Status::Normal {
-            let since = now.monotonic_ns.saturating_sub(self.pulse_looked_ns);
-            if since >= PULSE_INTERVAL_NS && self.pipeline.is_empty() {
-                self.prepare_pulse();
-            }
-        }
+        self.pump_timers();
         self.pump();
     }
 
     /// Stops for good.
     pub(super) fn stop(&mut self, fatal: Fatal) {
-        assert!(self.fatal.is_none(), "a replica stops once");
-        self.fatal = Some(fatal);
-        self.status = Status::Fatal;
+        if self.fatal.is_none() {
+            self.fatal = Some(fatal);
+            self.status = Status::Fatal;
+        }
     }
 
     /// Does everything that can be done now.
     pub(super) fn pump(&mut self) {
-        if self.status == Status::Fatal {
-            return;
-        }
         // Each round ends with nothing left to do or with progress, which is finite: inputs are.
-        loop {
+        while self.status != Status::Fatal {
             let mut progress = self.pump_opening();
+            progress |= self.pump_journal();
+            progress |= self.pump_view();
             progress |= self.pump_commit();
             progress |= self.pump_checkpoint();
-            if self.status == Status::Normal {
-                progress |= self.pump_prepare();
-            }
+            progress |= self.pump_repair();
+            progress |= self.pump_requests();
+            progress |= self.pump_prepare();
             self.machine.pump(&mut self.outbox.storage);
-            if let Some(fault) = self.machine.fault()
-                && self.fatal.is_none()
-            {
+            if let Some(fault) = self.machine.fault() {
                 self.stop(Fatal::Grid(fault));
             }
-            if self.status == Status::Fatal || !progress {
-                return;
+            if !progress {
+                break;
+            }
+        }
+        self.send_commit_if_idle();
+    }
+
+    /// Takes what the journal has finished; whether there was anything.
+    fn pump_journal(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(header) = self.journal.take_written() {
+            self.acknowledge(header.op, header.frame.checksum);
+            progress = true;
+        }
+        while let Some(read) = self.journal.take_read() {
+            self.on_journal_read(read);
+            progress = true;
+        }
+        progress
+    }
+
+    fn on_journal_read(&mut self, read: ReadDone) {
+        if let Err(ReadFault::Lost(fatal)) = read.result
+            && self.options.is_solo()
+        {
+            return self.stop(fatal);
+        }
+        let message = read.result.ok();
+        if message.is_none() {
+            crate::mark!("journal_read_failed");
+        }
+        match read.purpose {
+            ReadPurpose::Commit => self.commit_loaded(message),
+            ReadPurpose::Serve { to } => {
+                if let Some(message) = message {
+                    self.send(Destination::Replica(to), message);
+                }
             }
         }
     }
 
-    fn on_ping(&mut self, connection: ConnectionId, ping: &PingClientHeader) {
-        if ping.invalid().is_some() || self.outbox.sends.is_full() {
-            return;
+    /// Sends a message, unless too many wait already: all of them are sent again if needed.
+    pub(super) fn send(&mut self, destination: Destination, message: Message) {
+        // Replies of the op being executed have their own room.
+        if self.outbox.sends.room() > usize::from(NODES_MAX) {
+            self.outbox.sends.push((destination, message));
+        } else {
+            crate::mark!("send_dropped");
         }
-        let release = ping.frame.release;
-        if release < self.options.release_client_min {
-            return self.evict(connection, ping.client, EvictionReason::ClientReleaseTooLow);
-        }
-        if release > self.options.release_client_max {
-            return self.evict(connection, ping.client, EvictionReason::ClientReleaseTooHigh);
-        }
-        let unknown = ping.session != 0 && self.sessions.find(ping.client).is_none();
-        if unknown && ping.session <= self.commit.op {
-            return self.evict(connection, ping.client, EvictionReason::NoSession);
-        }
-        let Some(buffer) = self.pool.try_acquire() else { return };
-        let mut answer = Message::new(buffer, Command::PongClient);
-        let header = answer.pong_client_mut();
-        header.frame.cluster = self.options.cluster;
-        header.frame.view = self.view;
-        header.frame.release = Release::SERVER;
-        header.frame.replica = self.options.replica;
-        header.ping_timestamp_monotonic = ping.ping_timestamp_monotonic;
-        answer.set_checksums();
-        self.outbox.sends.push((Destination::Connection(connection), answer));
     }
 
-    fn on_request(&mut self, connection: ConnectionId, message: Message) {
-        let header = message.request();
-        let client = header.client;
-        let session = self.sessions.find(client);
-        let circumstances = Circumstances {
-            view: self.view,
-            release_min: self.options.release_client_min,
-            release_max: self.options.release_client_max,
-            request_size_max: self.options.config.message_size_max,
-            session: session.map(super::sessions::Session::facts),
-            in_flight: self.pipeline.find(client).map(super::prepare::InFlight::facts),
-            full: self.pipeline.is_full(),
+    /// A control message from here; none if no buffer is free.
+    pub(super) fn control(&self, command: Command) -> Option<Message> {
+        let mut message = Message::new(self.pool.try_acquire()?, command);
+        let peer = message.peer_mut();
+        peer.frame.cluster = self.options.cluster;
+        peer.frame.view = self.view;
+        peer.frame.release = Release::SERVER;
+        peer.frame.replica = self.options.replica;
+        Some(message)
+    }
+
+    /// Sends a control message to all other replicas that vote, and to standbys if they are meant.
+    pub(super) fn broadcast(&mut self, mut message: Message, to: Audience) {
+        message.set_checksums();
+        let count = match to {
+            Audience::Voters => self.options.replica_count,
+            Audience::All => self.options.nodes(),
         };
-        match judge(header, message.body(), &circumstances) {
-            Verdict::Ignore(_) => {
-                // The same bytes from elsewhere: the client has reconnected.
-                self.pipeline.heard(client, header.frame.checksum, connection);
-            }
-            Verdict::Evict(reason) => self.evict(connection, client, reason),
-            Verdict::Resend => {
-                let session = self.sessions.find_mut(client).expect("a known client");
-                session.connection = Some(connection);
-                if !self.outbox.sends.is_full() {
-                    self.outbox
-                        .sends
-                        .push((Destination::Connection(connection), session.reply.clone()));
-                }
-            }
-            Verdict::Accept(_) => {
-                if let Some(session) = self.sessions.find_mut(client) {
-                    session.connection = Some(connection);
-                }
-                self.pipeline.accept(connection, message);
+        for replica in (0..count).filter(|replica| *replica != self.options.replica) {
+            if self.outbox.sends.room() > usize::from(NODES_MAX) {
+                self.outbox.sends.push((Destination::Replica(replica), message.clone()));
             }
         }
     }
 
-    /// Tells a client that its session is over. If there is no room the client asks again.
-    fn evict(&mut self, connection: ConnectionId, client: u128, reason: EvictionReason) {
-        if self.outbox.sends.is_full() {
-            return;
-        }
-        let Some(buffer) = self.pool.try_acquire() else { return };
-        let mut eviction = Message::new(buffer, Command::Eviction);
-        let header: &mut EvictionHeader = eviction.eviction_mut();
-        header.frame.cluster = self.options.cluster;
-        header.frame.view = self.view;
-        header.frame.release = Release::SERVER;
-        header.frame.replica = self.options.replica;
-        header.client = client;
-        header.reason = reason.into();
-        eviction.set_checksums();
-        self.outbox.sends.push((Destination::Connection(connection), eviction));
+    /// Sends a control message to one replica.
+    pub(super) fn send_control(&mut self, replica: u8, mut message: Message) {
+        assert!(replica != self.options.replica);
+        message.set_checksums();
+        self.send(Destination::Replica(replica), message);
     }
 
     /// Whether nothing waits, is being prepared, executed or checkpointed.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let requests = self.pipeline.is_quiet() && self.commit.is_idle();
-        requests && self.checkpoint.is_idle() && self.superblock.is_idle()
+        let disk = self.superblock.is_idle() && self.journal.is_idle();
+        requests && self.checkpoint.is_idle() && disk
     }
 
     /// Whether op `op` makes a checkpoint.
@@ -410,8 +542,23 @@ impl<M: StateMachine> Replica<M> {
         op > 0 && op.is_multiple_of(u64::from(self.options.config.checkpoint_interval))
     }
 
+    /// Highest op for which the log has a slot whose old content is not needed any more.
+    pub(super) fn op_max(&self) -> u64 {
+        let slots = u64::from(self.options.config.journal_slots);
+        self.superblock.durable().checkpoint.op + slots
+    }
+
     /// Bytes of the body of the largest reply.
     pub(super) fn reply_body_max(&self) -> usize {
         to_index(self.options.config.reply_size_max - crate::protocol::HEADER_SIZE)
     }
+}
+
+/// Whom a control message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// All other replicas that vote.
+    Voters,
+    /// Standbys too.
+    All,
 }

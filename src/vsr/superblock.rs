@@ -13,7 +13,7 @@ use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 pub use crate::protocol::peer::ROOT_SIZE;
-use crate::protocol::{PrepareHeader, Release, checksum};
+use crate::protocol::{PrepareHeader, REPLICAS_MAX, Release, STANDBYS_MAX, checksum};
 use crate::storage::zones::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use crate::storage::{Config, ConfigError};
 
@@ -58,7 +58,7 @@ pub struct Superblock {
     pub view: u32,
     /// Newest view in which the replica was in normal operation.
     pub log_view: u32,
-    /// Index of this replica.
+    /// Index of this replica; a standby's is not below the count.
     pub replica: u8,
     /// Replicas that vote.
     pub replica_count: u8,
@@ -128,10 +128,11 @@ impl Superblock {
     ///
     /// # Panics
     ///
-    /// If the replica is none of the cluster.
+    /// If the replica can be none of the cluster.
     #[must_use]
     pub fn genesis(genesis: &Genesis) -> Box<Superblock> {
-        assert!(genesis.replica < genesis.replica_count);
+        assert!((1..=REPLICAS_MAX).contains(&genesis.replica_count));
+        assert!(genesis.replica < genesis.replica_count + STANDBYS_MAX);
         let mut superblock = Superblock::blank();
         superblock.magic = MAGIC;
         superblock.version = VERSION;
@@ -144,6 +145,19 @@ impl Superblock {
         superblock.checkpoint = PrepareHeader::root(genesis.cluster);
         superblock.seal();
         superblock
+    }
+
+    /// Identity of the checkpoint: two replicas that made the same one agree on it.
+    ///
+    /// # Panics
+    ///
+    /// Never: both parts have fixed sizes.
+    #[must_use]
+    pub fn checkpoint_id(&self) -> u128 {
+        let mut bytes = [0; 16 + ROOT_SIZE as usize];
+        bytes[..16].copy_from_slice(&self.checkpoint.frame.checksum.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.root);
+        checksum(&bytes)
     }
 
     /// Writes the checksum; nothing but the copy's index may change afterwards.
@@ -191,7 +205,9 @@ impl Superblock {
             if holds { Ok(()) } else { Err(SuperblockError::Field { field }) }
         };
         rule(self.sequence > 0, "sequence")?;
-        rule(self.replica < self.replica_count, "replica")?;
+        let counted = (1..=REPLICAS_MAX).contains(&self.replica_count);
+        rule(counted, "replica_count")?;
+        rule(self.replica < self.replica_count + STANDBYS_MAX, "replica")?;
         rule(self.log_view <= self.view, "log_view")?;
         rule(self.epoch == 0, "epoch")?;
         rule(self.view_headers_count <= VIEW_HEADERS_MAX, "view_headers_count")?;

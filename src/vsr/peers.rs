@@ -1,0 +1,73 @@
+//! What a replica knows of the others: when they were heard, and where.
+
+use super::ConnectionId;
+use crate::protocol::NODES_MAX;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    /// Monotonic time at which it was heard last; `None` before.
+    heard_ns: Option<u64>,
+    /// Connection on which it was heard last.
+    connection: Option<ConnectionId>,
+    /// Its connection broke or was refused since it was heard.
+    lost: bool,
+}
+
+/// The other replicas and standbys, by index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peers {
+    peers: [Peer; NODES_MAX as usize],
+}
+
+impl Peers {
+    /// Notes a control message.
+    pub fn heard(&mut self, replica: u8, connection: ConnectionId, now_ns: u64) {
+        let peer = &mut self.peers[usize::from(replica)];
+        *peer = Peer { heard_ns: Some(now_ns), connection: Some(connection), lost: false };
+    }
+
+    /// Notes that a replica's connection broke or was refused.
+    pub fn lost(&mut self, replica: u8) {
+        self.peers[usize::from(replica)].lost = true;
+    }
+
+    /// Whether a replica's connection broke or was refused since it was heard.
+    #[must_use]
+    pub fn is_lost(&self, replica: u8) -> bool {
+        self.peers[usize::from(replica)].lost
+    }
+
+    /// Whether another replica sends on this connection.
+    #[must_use]
+    pub fn is_peer(&self, connection: ConnectionId) -> bool {
+        self.peers.iter().any(|peer| peer.connection == Some(connection))
+    }
+
+    /// How many of the first `count` replicas were heard since `since_ns`.
+    #[must_use]
+    pub fn heard_since(&self, count: u8, since_ns: u64) -> u8 {
+        let peers = &self.peers[..usize::from(count)];
+        let heard = |peer: &&Peer| peer.heard_ns.is_some_and(|heard_ns| heard_ns >= since_ns);
+        u8::try_from(peers.iter().filter(heard).count()).expect("at most twelve")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a replica is lost until it is heard again, and its connection is known as its own.
+    #[test]
+    fn lost_and_heard() {
+        let mut peers = Peers::default();
+        let connection = ConnectionId { index: 4, generation: 2 };
+        assert!(!peers.is_peer(connection) && !peers.is_lost(1));
+        peers.heard(1, connection, 50);
+        peers.lost(1);
+        assert!(peers.is_lost(1) && peers.is_peer(connection));
+        assert_eq!((peers.heard_since(2, 50), peers.heard_since(2, 51)), (1, 0));
+        assert_eq!(peers.heard_since(1, 0), 0);
+        peers.heard(1, connection, 60);
+        assert!(!peers.is_lost(1));
+    }
+}

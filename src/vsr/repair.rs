@@ -1,0 +1,353 @@
+//! Repair: fetching from peers what the log here lacks.
+//!
+//! First headers, backwards along the hash chain from the head that the view prescribes down to
+//! what was executed; then missing or damaged prepares, lowest first. A few requests are on their
+//! way at a time, each to another replica in turn, so that repair never starves the normal path and
+//! one silent replica does not hold it up. Any replica serves what it has verified. Not covered:
+//! blocks of the grid, and checkpoints of replicas that are too far behind.
+
+use super::Destination;
+use super::do_view_change::Suffix;
+use super::journal::ReadPurpose;
+use super::log_chain::LogChain;
+use super::machine::StateMachine;
+use super::replica::{Replica, Status};
+use crate::mark;
+use crate::protocol::peer::{HEADERS_MAX, body_headers, prepare_header, write_headers};
+use crate::protocol::{Command, Message, PrepareHeader, to_index};
+
+/// Prepares asked for at a time.
+const REQUESTS_MAX: usize = 8;
+/// A prepare is asked for again after so long.
+const REQUEST_NS: u64 = 100_000_000;
+/// Headers, and the beginning of a view, are asked for again after so long.
+const HEADERS_NS: u64 = 40_000_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    op: u64,
+    since_ns: u64,
+}
+
+/// What repair is doing.
+#[derive(Debug, Default)]
+pub struct Repair {
+    /// Something may be missing.
+    pub wanted: bool,
+    /// The newest commit that others were told of in a heartbeat.
+    pub commit_told: u64,
+    /// It is time to look what is missing.
+    look: bool,
+    requests: [Option<Request>; REQUESTS_MAX],
+    /// When headers below the proven part were asked for last; zero when none are on their way.
+    older_ns: u64,
+    newer_ns: u64,
+    start_view_ns: u64,
+    /// Whom to ask next.
+    turn: u8,
+}
+
+impl Repair {
+    /// Notes that a prepare has arrived.
+    pub fn arrived(&mut self, op: u64) {
+        for request in &mut self.requests {
+            if request.is_some_and(|request| request.op == op) {
+                *request = None;
+                self.look = true;
+            }
+        }
+    }
+
+    /// Forgets what was asked for: the log is another.
+    pub fn restart(&mut self) {
+        self.requests = [None; REQUESTS_MAX];
+        self.older_ns = 0;
+        self.newer_ns = 0;
+        self.wanted = true;
+        self.look = true;
+    }
+
+    fn is_requested(&self, op: u64) -> bool {
+        self.requests.iter().flatten().any(|request| request.op == op)
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Takes a head that is not the next op: what lies between is fetched.
+    pub(super) fn jump_to(&mut self, header: &PrepareHeader) {
+        assert!(header.op > self.chain.head().op);
+        self.chain = LogChain::new(header);
+        self.repair.wanted = true;
+        self.repair.look = true;
+    }
+
+    /// Whether the log in memory is what the view prescribes, so that it may be completed.
+    fn may_repair(&self) -> bool {
+        let known = self.status == Status::Normal || self.is_repairing();
+        known && !self.options.is_solo()
+    }
+
+    /// Goes on with repair; whether there was progress.
+    pub(super) fn pump_repair(&mut self) -> bool {
+        if !self.repair.wanted || !self.may_repair() {
+            return false;
+        }
+        let linked = self.link_chain();
+        if self.chain.op_min() > self.commit.op + 1 {
+            self.request_older_headers();
+            return linked;
+        }
+        if std::mem::take(&mut self.repair.look) {
+            self.request_missing();
+        }
+        linked
+    }
+
+    /// Extends the proven part downwards with what is known here; whether it grew.
+    pub(super) fn link_chain(&mut self) -> bool {
+        let mut linked = false;
+        while self.chain.op_min() > self.commit.op + 1 {
+            let op = self.chain.op_min() - 1;
+            let parent = self.chain.parent();
+            let fits = |header: &&PrepareHeader| header.frame.checksum == parent;
+            let known = self.journal.header(op).filter(fits);
+            let known = known.or_else(|| self.journal.stored(op).filter(fits));
+            let known = known.or_else(|| self.change.suffix.find(op).filter(fits)).copied();
+            let Some(header) = known else { break };
+            self.link(&header);
+            linked = true;
+        }
+        if linked {
+            self.acknowledge_all();
+            self.repair.look = true;
+        }
+        linked
+    }
+
+    /// Adds a header below the proven part; whether it is the one.
+    fn link(&mut self, header: &PrepareHeader) -> bool {
+        let linked = self.chain.link(header);
+        if linked {
+            self.know_header(header);
+        }
+        linked
+    }
+
+    /// Keeps a header that is proven to belong to the log, if the log has room for its op.
+    pub(super) fn know_header(&mut self, header: &PrepareHeader) {
+        let op = header.op;
+        if op <= self.checkpoint_op() || op > self.op_max() {
+            return;
+        }
+        if self.journal.header(op).is_none_or(|known| known != header) {
+            self.journal.set_header(header);
+        }
+    }
+
+    /// Asks for prepares that are not here, lowest first.
+    fn request_missing(&mut self) {
+        let last = self.chain.head().op.min(self.op_max());
+        let mut missing = false;
+        for op in self.commit.op + 1..=last {
+            if op == self.chain.head().op {
+                let head = *self.chain.head();
+                self.know_header(&head);
+            }
+            let Some(header) = self.journal.header(op) else {
+                // The log had no room for its header before the last checkpoint.
+                mark!("chain_restarted");
+                self.chain.restart();
+                self.repair.look = true;
+                return;
+            };
+            let checksum = header.frame.checksum;
+            if self.journal.has(op, checksum) {
+                continue;
+            }
+            missing = true;
+            if self.journal.is_writing(op) || self.repair.is_requested(op) {
+                continue;
+            }
+            if !self.request_prepare(op, checksum) {
+                break;
+            }
+        }
+        self.repair.wanted = missing || self.chain.head().op > last;
+    }
+
+    /// Asks the next replica for a prepare; false if enough are on their way.
+    fn request_prepare(&mut self, op: u64, checksum: u128) -> bool {
+        let Some(place) = self.repair.requests.iter().position(Option::is_none) else {
+            return false;
+        };
+        let Some(mut message) = self.control(Command::RequestPrepare) else { return false };
+        mark!("prepare_requested");
+        let peer = message.peer_mut();
+        peer.op = op;
+        peer.context = checksum;
+        self.repair.requests[place] = Some(Request { op, since_ns: self.now.monotonic_ns });
+        let replica = self.next_peer();
+        self.send_control(replica, message);
+        true
+    }
+
+    /// The replica whose turn it is to be asked: one that seems to be there, if there is any.
+    fn next_peer(&mut self) -> u8 {
+        let count = self.options.replica_count;
+        let mut chosen = None;
+        for _ in 0..2 * count {
+            self.repair.turn = (self.repair.turn + 1) % count;
+            let replica = self.repair.turn;
+            if replica == self.options.replica {
+                continue;
+            }
+            if !self.peers.is_lost(replica) {
+                return replica;
+            }
+            chosen = Some(replica);
+        }
+        chosen.expect("who repairs is not alone")
+    }
+
+    fn request_older_headers(&mut self) {
+        let now_ns = self.now.monotonic_ns;
+        let asked_ns = self.repair.older_ns;
+        if asked_ns > 0 && now_ns.saturating_sub(asked_ns) < HEADERS_NS {
+            return;
+        }
+        let last = self.chain.op_min() - 1;
+        let first = (self.commit.op + 1).max((last + 1).saturating_sub(u64::from(HEADERS_MAX)));
+        self.repair.older_ns = now_ns.max(1);
+        let replica = self.next_peer();
+        mark!("headers_requested");
+        self.request_headers(replica, first, last);
+    }
+
+    /// Asks a replica that is in this view for headers after the head.
+    pub(super) fn request_newer_headers(&mut self, replica: u8, newest: u64) {
+        let now_ns = self.now.monotonic_ns;
+        let asked_ns = self.repair.newer_ns;
+        if asked_ns > 0 && now_ns.saturating_sub(asked_ns) < HEADERS_NS {
+            return;
+        }
+        let head = self.chain.head().op;
+        assert!(newest > head);
+        self.repair.newer_ns = now_ns.max(1);
+        self.request_headers(replica, head + 1, newest.min(head + u64::from(HEADERS_MAX)));
+    }
+
+    fn request_headers(&mut self, replica: u8, first: u64, last: u64) {
+        assert!(first <= last);
+        if let Some(mut message) = self.control(Command::RequestHeaders) {
+            message.peer_mut().op_min = first;
+            message.peer_mut().op = last;
+            self.send_control(replica, message);
+        }
+    }
+
+    pub(super) fn on_request_headers(&mut self, message: &Message) {
+        let peer = *message.peer();
+        let last = peer.op.min(self.chain.head().op);
+        let first = peer.op_min.max((last + 1).saturating_sub(u64::from(HEADERS_MAX)));
+        // Only who is in normal operation may tell what comes after a head.
+        let view = if self.status == Status::Normal { self.view } else { 0 };
+        let known = |op: u64| {
+            let header = self.journal.header(op)?;
+            (self.chain.is_proven(op) || op <= self.commit.op).then_some(header)
+        };
+        let mut headers = (first..=last).rev().filter_map(known).peekable();
+        if headers.peek().is_none() {
+            return;
+        }
+        let Some(mut answer) = self.control(Command::Headers) else { return };
+        answer.peer_mut().frame.view = view;
+        write_headers(&mut answer, None, headers);
+        self.send_control(peer.frame.replica, answer);
+    }
+
+    pub(super) fn on_headers(&mut self, message: &Message) {
+        if !self.may_repair() {
+            return;
+        }
+        let cluster = self.options.cluster;
+        let same_view = message.peer().frame.view == self.view && self.view > 0;
+        self.repair.older_ns = 0;
+        for header in body_headers(message) {
+            let Some(header) = prepare_header(header, cluster) else { return };
+            self.link(header);
+        }
+        if same_view && self.status == Status::Normal && !self.is_primary_index() {
+            for header in body_headers(message).iter().rev() {
+                let Some(header) = prepare_header(header, cluster) else { return };
+                if header.frame.view <= self.view && self.chain.follows(header) {
+                    self.chain.append(header);
+                    self.know_header(header);
+                    self.repair.newer_ns = 0;
+                    self.repair.wanted = true;
+                }
+            }
+        }
+        self.acknowledge_all();
+        self.repair.look = true;
+    }
+
+    pub(super) fn on_request_prepare(&mut self, message: &Message) {
+        let peer = *message.peer();
+        let (op, checksum, to) = (peer.op, peer.context, peer.frame.replica);
+        if let Some(prepare) = self.recent.get(op, checksum) {
+            let prepare = prepare.clone();
+            return self.send(Destination::Replica(to), prepare);
+        }
+        let purpose = ReadPurpose::Serve { to };
+        if self.journal.has(op, checksum) && self.journal.can_read(purpose) {
+            let Some(buffer) = self.pool.try_acquire() else { return };
+            mark!("prepare_served_from_disk");
+            self.journal.read(op, checksum, buffer, purpose, &mut self.outbox.storage);
+        }
+    }
+
+    /// Asks the primary of a view what the view began with.
+    pub(super) fn request_start_view(&mut self, view: u32) {
+        let primary = self.options.primary_of(view);
+        let now_ns = self.now.monotonic_ns;
+        let asked_ns = self.repair.start_view_ns;
+        let early = asked_ns > 0 && now_ns.saturating_sub(asked_ns) < HEADERS_NS;
+        if early || primary == self.options.replica {
+            return;
+        }
+        if let Some(mut message) = self.control(Command::RequestStartView) {
+            self.repair.start_view_ns = now_ns.max(1);
+            message.peer_mut().frame.view = view;
+            self.send_control(primary, message);
+        }
+    }
+
+    /// Asks again for what did not come.
+    pub(super) fn repair_tick(&mut self) {
+        let before_ns = self.now.monotonic_ns.saturating_sub(REQUEST_NS);
+        for request in &mut self.repair.requests {
+            if request.is_some_and(|request| request.since_ns < before_ns) {
+                mark!("repair_timed_out");
+                *request = None;
+            }
+        }
+        self.repair.look = self.repair.wanted;
+    }
+
+    /// The end of the log: what may be uncommitted, and a little more. Each header is proven by the
+    /// one above it.
+    pub(super) fn log_suffix(&self) -> Suffix {
+        let mut suffix = Suffix::new(self.chain.head());
+        let count_max = to_index(self.options.config.pipeline_max) + 1;
+        while suffix.headers().len() < count_max {
+            let lowest = suffix.headers()[suffix.headers().len() - 1].op;
+            let Some(op) = lowest.checked_sub(1) else { break };
+            let known = self.journal.header(op).or_else(|| self.change.suffix.find(op));
+            let Some(header) = known.copied() else { break };
+            if !suffix.push(&header) {
+                break;
+            }
+        }
+        suffix
+    }
+}

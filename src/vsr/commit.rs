@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::Destination;
 use super::fatal::Fatal;
+use super::journal::{ReadFault, ReadPurpose};
 use super::machine::StateMachine;
 use super::replica::{Replica, Status};
 use super::sessions::Session;
@@ -93,7 +94,12 @@ impl<M: StateMachine> Replica<M> {
     fn commit_next(&mut self) -> bool {
         assert!(self.commit.message.is_none());
         let next = self.commit.op + 1;
-        if !self.journal.is_durable(next) {
+        while let Some(header) = self.journal.take_written() {
+            assert!(header.op <= self.head.op);
+        }
+        let Some(header) = self.journal.header(next) else { return false };
+        let checksum = header.frame.checksum;
+        if !self.journal.has(next, checksum) {
             return false;
         }
         if let Some(prepared) = self.pipeline.front() {
@@ -103,13 +109,22 @@ impl<M: StateMachine> Replica<M> {
             return true;
         }
         let Some(buffer) = self.pool.try_acquire() else { return false };
-        self.journal.load_start(next, buffer, &mut self.outbox.storage);
+        let storage = &mut self.outbox.storage;
+        self.journal.read(next, checksum, buffer, ReadPurpose::Commit, storage);
         self.commit.stage = Stage::Load;
         true
     }
 
     fn commit_load(&mut self) -> bool {
-        let Some(message) = self.journal.load_take() else { return false };
+        let Some(done) = self.journal.take_read() else { return false };
+        let message = match done.result {
+            Ok(message) => message,
+            Err(ReadFault::Lost(fatal)) => {
+                self.stop(fatal);
+                return false;
+            }
+            Err(ReadFault::Overwritten) => panic!("what is not executed is not overwritten"),
+        };
         assert!(message.prepare().op == self.commit.op + 1);
         self.commit.message = Some(message);
         self.commit.stage = Stage::Release;

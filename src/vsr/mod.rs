@@ -10,9 +10,11 @@ pub mod fatal;
 pub mod format;
 pub mod journal;
 pub mod journal_decision;
+pub mod journal_geometry;
 pub mod journal_recovery;
 pub mod ledger_machine;
 pub mod machine;
+pub mod marzullo;
 pub mod opening;
 pub mod prepare;
 pub mod replica;
@@ -22,9 +24,15 @@ pub mod superblock;
 pub mod superblock_zone;
 
 #[cfg(test)]
+mod journal_recovery_tests;
+#[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
 mod ledger_tests;
 #[cfg(test)]
 mod replica_tests;
+#[cfg(test)]
+mod test_log;
 #[cfg(test)]
 mod test_machine;
 #[cfg(test)]

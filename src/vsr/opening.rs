@@ -36,7 +36,7 @@ impl<M: StateMachine> Replica<M> {
             Opening::Superblock => self.open_superblock(),
             Opening::View => self.open_view(),
             Opening::Checkpoint => self.open_checkpoint(),
-            Opening::Journal => Ok(self.open_journal()),
+            Opening::Journal => self.open_journal(),
             Opening::Replay => Ok(self.open_replay()),
         };
         match next {
@@ -98,18 +98,21 @@ impl<M: StateMachine> Replica<M> {
         }
         let checkpoint = self.superblock.durable().checkpoint;
         self.commit.op = checkpoint.op;
-        self.recovery.start(&checkpoint, &mut self.outbox.storage)?;
+        self.recovery.start(&checkpoint, &mut self.outbox.storage);
         Ok(Some(Status::Opening(Opening::Journal)))
     }
 
-    fn open_journal(&mut self) -> Option<Status> {
-        if !self.recovery.is_done() {
-            return None;
+    fn open_journal(&mut self) -> Result<Option<Status>, Fatal> {
+        if self.recovery.is_read() {
+            self.head = self.recovery.solo_head()?;
+            self.clock.newest = self.head.timestamp;
+            self.recovery.finish_solo(&self.head, &mut self.outbox.storage);
         }
-        self.recovery.finish(&mut self.journal);
-        self.head = *self.recovery.head();
-        self.clock.newest = self.head.timestamp;
-        Some(Status::Opening(Opening::Replay))
+        if !self.recovery.is_done() {
+            return Ok(None);
+        }
+        self.recovery.open(&mut self.journal);
+        Ok(Some(Status::Opening(Opening::Replay)))
     }
 
     fn open_replay(&mut self) -> Option<Status> {

@@ -290,7 +290,7 @@ impl<M: StateMachine> Replica<M> {
         // for checkpoints early enough that this never has to wait.
         let slots = u64::from(self.options.config.journal_slots);
         assert!(header.op <= self.superblock.durable().checkpoint.op + slots);
-        self.journal.append(&mut message, &mut self.outbox.storage);
+        self.journal.write(&mut message, &mut self.outbox.storage);
         self.head = header;
         self.pipeline.prepared.push(Prepared { message, small });
     }

@@ -366,6 +366,10 @@ impl Journal {
     }
 
     /// A read that ended, each once, in any order.
+    ///
+    /// # Panics
+    ///
+    /// Never: a read that ended has a result.
     pub fn take_read(&mut self) -> Option<ReadDone> {
         let ended =
             |place: &&mut Option<Read>| place.as_ref().is_some_and(|read| read.result.is_some());

@@ -53,8 +53,7 @@ impl Torn {
         let new = with_parent(op, view, checkpoint.frame.checksum, LARGE, pool);
         let old = match before {
             Before::Empty => None,
-            Before::Old => Some(prepare(9, 1, LARGE, pool)),
-            Before::EarlierView => Some(prepare(9, 1, LARGE, pool)),
+            Before::Old | Before::EarlierView => Some(prepare(9, 1, LARGE, pool)),
             Before::LaterView => Some(prepare(9, 3, LARGE, pool)),
             Before::Damaged | Before::BothDamaged => Some(new.clone()),
         };

@@ -38,6 +38,10 @@ impl Interval {
     }
 
     /// Both bounds moved outwards by `error`.
+    ///
+    /// # Panics
+    ///
+    /// If `error` is negative.
     #[must_use]
     pub fn widened(&self, error: i128) -> Interval {
         assert!(error >= 0);

@@ -387,7 +387,10 @@ fn fatal_class(fatal: &Fatal) -> ExitClass {
         Fatal::Superblock(error) => superblock_class(error),
         Fatal::SuperblockWrite { .. } | Fatal::JournalDisk { .. } => ExitClass::Machine,
         Fatal::Prepare { .. } => ExitClass::DataFile,
-        Fatal::Journal(_) | Fatal::Checkpoint { .. } => ExitClass::Corruption,
+        Fatal::Journal(_)
+        | Fatal::Checkpoint { .. }
+        | Fatal::Diverged { .. }
+        | Fatal::CheckpointDiverged { .. } => ExitClass::Corruption,
         Fatal::Grid(fault) => match fault.kind {
             GridFaultKind::Address | GridFaultKind::Block(_) => ExitClass::Corruption,
             GridFaultKind::Read(_) | GridFaultKind::Write(_) | GridFaultKind::Sync(_) => {

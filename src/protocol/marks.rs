@@ -8,10 +8,33 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 3] = [
+pub const MARKS: [&str; 26] = [
+    "ack_waits_for_checkpoint",
+    "chain_restarted",
     "checkpoint_durable",
+    "head_recovered",
+    "head_uncertain",
+    "headers_requested",
+    "journal_read_failed",
+    "prepare_beyond_log",
+    "prepare_gap",
+    "prepare_requested",
+    "prepare_resent",
+    "prepare_served_from_disk",
+    "primary_abdicates",
+    "repair_timed_out",
+    "reply_from_backup",
+    "request_forwarded",
     "request_resent",
+    "send_dropped",
     "session_evicted",
+    "view_began_as_primary",
+    "view_change_forfeits",
+    "view_change_joined",
+    "view_change_truncates",
+    "view_change_undecided",
+    "view_change_vote",
+    "write_postponed",
 ];
 
 static HITS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];
@@ -20,10 +43,8 @@ static HITS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len(
 #[macro_export]
 macro_rules! mark {
     ($name:literal) => {{
-        const INDEX: usize = $crate::protocol::names::position(
-            &$crate::protocol::marks::MARKS,
-            $name,
-        );
+        const INDEX: usize =
+            $crate::protocol::names::position(&$crate::protocol::marks::MARKS, $name);
         $crate::protocol::marks::hit(INDEX);
     }};
 }

@@ -5,16 +5,24 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 1] = ["ack_before_durable"];
+pub const MUTATIONS: [&str; 9] = [
+    "ack_before_durable",
+    "ack_beyond_checkpoint",
+    "commit_without_quorum",
+    "forget_log_view",
+    "nack_damaged",
+    "skip_chain_check",
+    "skip_truncation",
+    "trust_one_clock",
+    "trust_uncertain_head",
+];
 
 /// Whether the named mistake is to be made now.
 #[macro_export]
 macro_rules! mutated {
     ($name:literal) => {{
-        const INDEX: usize = $crate::protocol::names::position(
-            &$crate::protocol::mutations::MUTATIONS,
-            $name,
-        );
+        const INDEX: usize =
+            $crate::protocol::names::position(&$crate::protocol::mutations::MUTATIONS, $name);
         $crate::protocol::mutations::is_chosen(INDEX)
     }};
 }

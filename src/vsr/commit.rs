@@ -13,11 +13,11 @@ use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
 use super::sessions::Session;
-use crate::{mark, mutated};
 use crate::protocol::packed::{RequestView, Requests};
 use crate::protocol::types::RegisterResult;
 use crate::protocol::{Command, HEADER_SIZE, Message, Operation, PrepareHeader, to_index, to_size};
 use crate::storage::Fetch;
+use crate::{mark, mutated};
 
 /// Where the execution of the next op is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

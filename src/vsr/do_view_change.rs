@@ -9,7 +9,7 @@
 
 use super::quorum::Quorums;
 use crate::protocol::peer::{body_headers, prepare_header};
-use crate::protocol::{Message, PrepareHeader, REPLICAS_MAX, to_index};
+use crate::protocol::{Message, PrepareHeader, to_index};
 
 /// Headers of the end of a log at most: those that may be uncommitted, and one below.
 pub const SUFFIX_MAX: u32 = super::superblock::VIEW_HEADERS_MAX;
@@ -152,9 +152,6 @@ impl LogReport {
     }
 }
 
-/// The reports of the replicas, by index.
-pub type LogReports = [Option<LogReport>; REPLICAS_MAX as usize];
-
 /// The log that a view begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChosenLog {
@@ -164,9 +161,10 @@ pub struct ChosenLog {
     pub commit: u64,
 }
 
-/// Chooses the log for the new view; `None` while the reports do not decide it.
+/// Chooses the log for the new view; `None` while the reports do not decide it. At most one report
+/// of each replica.
 #[must_use]
-pub fn choose(reports: &LogReports, quorums: &Quorums) -> Option<ChosenLog> {
+pub fn choose(reports: &[Option<LogReport>], quorums: &Quorums) -> Option<ChosenLog> {
     let known = || reports.iter().flatten();
     if known().count() < usize::from(quorums.view_change) {
         return None;

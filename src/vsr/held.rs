@@ -43,6 +43,10 @@ impl HeldRequests {
 
     /// Keeps a request in place of the client's last one. If there is no room, it takes the place
     /// of the one that is there longest.
+    ///
+    /// # Panics
+    ///
+    /// If the message is no request.
     pub fn keep(&mut self, connection: Option<ConnectionId>, message: Message, now_ns: u64) {
         let header = message.request();
         let (client, request_checksum) = (header.client, header.frame.checksum);
@@ -83,9 +87,10 @@ impl HeldRequests {
 
     /// Takes out a client's request that was executed.
     pub fn finish(&mut self, client: u128, request_checksum: u128) -> Option<Held> {
-        let index = self.held.iter().position(|held| {
-            held.client == client && held.request_checksum == request_checksum
-        })?;
+        let index = self
+            .held
+            .iter()
+            .position(|held| held.client == client && held.request_checksum == request_checksum)?;
         Some(self.held.swap_remove(index))
     }
 

@@ -1,140 +1,60 @@
 //! The write-ahead log: a ring of prepares and a ring of redundant copies of their headers.
 //!
-//! Slot of an op: op modulo slots. A prepare is written to its slot first, durably; only then the
-//! sector with its redundant header. The op is durable after both. Several ops can be on their way
-//! at a time; writes to one sector of headers are serialized and shared by all that wait for it.
-//! Which of two damaged or differing copies to believe after a crash is decided in
-//! [`journal_recovery`](super::journal_recovery), not here.
+//! A prepare is written to its slot first, durably; only then the sector with its redundant header.
+//! The op is durable after both. Ops are written in any order, several at a time; writes to one
+//! sector of headers are serialized and shared by all that wait for it. For each slot the journal
+//! knows three things: the header that the log should have there, the prepare that is durable
+//! there, and whether damage may hide one that was acknowledged. Not covered: which ops the log
+//! should have (the replica decides), and what to believe after a restart (see
+//! [`journal_recovery`](super::journal_recovery)).
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
-use super::fatal::{Fatal, JournalFault};
+use super::fatal::Fatal;
+pub use super::journal_geometry::{
+    HEADERS_PER_SECTOR, JournalGeometry, encode_sector, reserved_header,
+};
 use crate::protocol::{
-    Buffer, HEADER_SIZE, Header, Message, Pool, PrepareHeader, SECTOR_SIZE, round_up, to_index,
-    to_size,
+    Buffer, Header, Message, Pool, PrepareHeader, SECTOR_SIZE, round_up, to_index,
 };
-use crate::storage::{
-    Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, StorageOutbox, Zone, Zones,
-};
+use crate::storage::{DiskDone, DiskKind, DiskOwner, StorageOutbox};
 
-/// Headers in one sector of the ring.
-pub const HEADERS_PER_SECTOR: u32 = SECTOR_SIZE / HEADER_SIZE;
+/// Reads of prepares on their way, or waiting to be taken, at most.
+pub const READS_MAX: u32 = 4;
+/// Writes on their way, or waiting to be taken, at most: so many for each place of the pipeline,
+/// since repairs are written while new prepares arrive.
+const WRITES_PER_PIPELINE: u32 = 2;
 
-/// The mark of an empty slot in the headers ring: command 0, and the slot where a prepare has its
-/// op, so that a misdirected mark is noticed.
-#[must_use]
-pub fn reserved_header(cluster: u128, slot: u32) -> Header {
-    let mut header = Header::new_zeroed();
-    header.frame.cluster = cluster;
-    header.frame.size = HEADER_SIZE;
-    header.command_part[64..72].copy_from_slice(&u64::from(slot).to_le_bytes());
-    header.frame.checksum_body = crate::protocol::checksum::CHECKSUM_EMPTY;
-    header.set_checksum();
-    header
+/// Damage of a slot, and what it may hide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotFault {
+    /// Nothing that was ever acknowledged is missing.
+    None,
+    /// This prepare was durable here and is lost; no other was.
+    Hides {
+        /// Its op.
+        op: u64,
+        /// Checksum of its header.
+        checksum: u128,
+    },
+    /// Any prepare of this slot may have been durable here.
+    Unknown,
 }
 
-/// Where and how large the rings are.
+/// One slot of the log, as recovery finds it and the journal keeps it.
 #[derive(Clone, Copy, Debug)]
-pub struct JournalGeometry {
-    /// The file's zones.
-    pub zones: Zones,
-    /// Slots of each ring.
-    pub slots: u32,
-    /// Bytes of the largest prepare.
-    pub message_size_max: u32,
-    /// Ops on their way at most.
-    pub pipeline_max: u32,
-    /// Whose log it is.
-    pub cluster: u128,
+pub struct SlotState {
+    /// Header of the op that the log should have here, as far as known.
+    pub header: Option<PrepareHeader>,
+    /// The prepare that is durable here, with its redundant header, and not being overwritten.
+    pub stored: Option<PrepareHeader>,
+    /// What is damaged; nothing if `stored` is known.
+    pub fault: SlotFault,
 }
 
-impl JournalGeometry {
-    /// The geometry that follows from a configuration.
-    #[must_use]
-    pub fn new(config: &Config, cluster: u128) -> JournalGeometry {
-        JournalGeometry {
-            zones: Zones::new(config),
-            slots: config.journal_slots,
-            message_size_max: config.message_size_max,
-            pipeline_max: config.pipeline_max,
-            cluster,
-        }
-    }
-
-    /// The slot of an op.
-    ///
-    /// # Panics
-    ///
-    /// Never: a remainder is below its divisor.
-    #[must_use]
-    pub fn slot(&self, op: u64) -> u32 {
-        u32::try_from(op % u64::from(self.slots)).expect("below the number of slots")
-    }
-
-    /// Sectors of the headers ring.
-    #[must_use]
-    pub fn sectors(&self) -> u32 {
-        self.slots.div_ceil(HEADERS_PER_SECTOR)
-    }
-
-    /// A request for one sector of headers.
-    ///
-    /// # Panics
-    ///
-    /// If there is no such sector.
-    #[must_use]
-    pub fn header_request(&self, kind: DiskKind, sector: u32, buffer: Buffer) -> DiskRequest {
-        assert!(sector < self.sectors());
-        DiskRequest {
-            token: DiskToken { owner: DiskOwner::JournalHeader, index: sector },
-            kind,
-            offset: self.zones.wal_header_offset(sector * HEADERS_PER_SECTOR),
-            length: SECTOR_SIZE,
-            buffer: Some(buffer),
-            buffer_offset: 0,
-        }
-    }
-
-    /// A request for the first `length` bytes of a slot of prepares.
-    ///
-    /// # Panics
-    ///
-    /// If the slot is shorter.
-    #[must_use]
-    pub fn prepare_request(
-        &self,
-        kind: DiskKind,
-        slot: u32,
-        length: u32,
-        buffer: Buffer,
-    ) -> DiskRequest {
-        assert!(length <= self.message_size_max);
-        DiskRequest {
-            token: DiskToken { owner: DiskOwner::JournalPrepare, index: slot },
-            kind,
-            offset: self.zones.wal_prepare_offset(slot),
-            length,
-            buffer: Some(buffer),
-            buffer_offset: 0,
-        }
-    }
-
-    /// Damage of a prepare.
-    #[must_use]
-    pub fn prepare_fault(&self, op: u64, what: &'static str) -> Fatal {
-        let slot = self.slot(op);
-        let offset = self.zones.wal_prepare_offset(slot);
-        Fatal::Journal(JournalFault { zone: Zone::WalPrepares, slot, op, offset, what })
-    }
-
-    /// An operation on the log that the device refused.
-    #[must_use]
-    pub fn disk_fault(&self, done: &DiskDone) -> Option<Fatal> {
-        let error = done.result.err()?;
-        let offset = done.request.offset;
-        let (zone, _) = self.zones.locate(offset);
-        Some(Fatal::JournalDisk { zone, offset, error })
-    }
+impl SlotState {
+    /// A slot in which nothing was ever acknowledged.
+    pub const EMPTY: SlotState = SlotState { header: None, stored: None, fault: SlotFault::None };
 }
 
 /// How far the write of one op is.
@@ -146,170 +66,324 @@ enum WriteStage {
     HeaderWaits,
     /// The header's sector is being written.
     Header,
+    /// Both are durable; to be taken.
+    Written,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Write {
+    header: PrepareHeader,
     slot: u32,
-    op: u64,
     stage: WriteStage,
 }
 
-/// A prepare on its way from the log to memory.
-#[derive(Debug)]
-enum Load {
-    None,
-    Reading { op: u64 },
-    Done(Message),
+/// What a prepare is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPurpose {
+    /// To execute it.
+    Commit,
+    /// To send it to a replica that lacks it.
+    Serve {
+        /// The replica.
+        to: u8,
+    },
 }
 
-/// The log of an open file. Both rings are intact and agree, up to writes on their way.
+/// Why a prepare could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFault {
+    /// Its slot was given to another prepare meanwhile.
+    Overwritten,
+    /// It is damaged or unreadable, and its slot is faulty from now on. A replica without peers
+    /// stops with this reason.
+    Lost(Fatal),
+}
+
+/// The end of a read.
+#[derive(Debug)]
+pub struct ReadDone {
+    /// The op that was asked for.
+    pub op: u64,
+    /// Checksum of its header.
+    pub checksum: u128,
+    /// As it was asked for.
+    pub purpose: ReadPurpose,
+    /// The prepare, verified.
+    pub result: Result<Message, ReadFault>,
+}
+
+#[derive(Debug)]
+struct Read {
+    header: PrepareHeader,
+    purpose: ReadPurpose,
+    /// A write of the slot was started since.
+    overwritten: bool,
+    result: Option<Result<Message, ReadFault>>,
+}
+
+/// The log of an open file.
 #[derive(Debug)]
 pub struct Journal {
     geometry: JournalGeometry,
-    /// The headers ring: only headers of prepares that are durable.
-    headers: Vec<Header>,
-    /// Headers of ops on their way, found by slot.
-    pending: Vec<Option<(Write, PrepareHeader)>>,
+    slots: Vec<SlotState>,
+    /// The ring of redundant headers: only headers of prepares that are or were durable, and what
+    /// was found of damaged ones, which must stay damaged until a prepare is durable there.
+    ring: Vec<Header>,
+    writes: Vec<Option<Write>>,
+    reads: Vec<Option<Read>>,
     sector_busy: Vec<bool>,
     sector_pool: Pool,
-    load: Load,
-    /// Newest op appended.
-    head: u64,
 }
 
 impl Journal {
     /// A journal that knows nothing yet.
+    ///
+    /// # Panics
+    ///
+    /// Never: a valid geometry has room for a prepare.
     #[must_use]
     pub fn new(geometry: JournalGeometry) -> Journal {
-        let headers =
+        assert!(geometry.slots > 0);
+        let ring =
             (0..geometry.slots).map(|slot| reserved_header(geometry.cluster, slot)).collect();
-        let pipeline = to_index(geometry.pipeline_max);
+        let writes_max = writes_max(&geometry);
         Journal {
             geometry,
-            headers,
-            pending: vec![None; pipeline],
+            slots: vec![SlotState::EMPTY; to_index(geometry.slots)],
+            ring,
+            writes: vec![None; to_index(writes_max)],
+            reads: (0..READS_MAX).map(|_| None).collect(),
             sector_busy: vec![false; to_index(geometry.sectors())],
-            sector_pool: Pool::new("journal headers", geometry.pipeline_max, SECTOR_SIZE),
-            load: Load::None,
-            head: 0,
+            sector_pool: Pool::new("journal headers", writes_max, SECTOR_SIZE),
         }
     }
 
     /// Bytes that a journal occupies.
     #[must_use]
     pub fn memory_bytes(geometry: &JournalGeometry) -> u64 {
-        let pending = size_of::<Option<(Write, PrepareHeader)>>();
-        u64::from(geometry.slots) * size_of::<Header>() as u64
-            + to_index(geometry.pipeline_max) as u64 * pending as u64
+        let slot = size_of::<Header>() + size_of::<SlotState>();
+        let writes_max = writes_max(geometry);
+        u64::from(geometry.slots) * slot as u64
+            + u64::from(writes_max) * size_of::<Option<Write>>() as u64
+            + u64::from(READS_MAX) * size_of::<Option<Read>>() as u64
             + u64::from(geometry.sectors())
-            + Pool::memory_bytes(geometry.pipeline_max, SECTOR_SIZE)
+            + Pool::memory_bytes(writes_max, SECTOR_SIZE)
     }
 
     /// Takes over the rings as recovery left them on disk.
     ///
     /// # Panics
     ///
-    /// If the ring has another length or something is on its way.
-    pub fn open(&mut self, headers: &[Header], head: u64) {
+    /// If there are more or fewer slots, or something is on its way.
+    pub fn open(&mut self, ring: &[Header], slots: impl Iterator<Item = SlotState>) {
         assert!(self.is_idle());
-        self.headers.copy_from_slice(headers);
-        self.head = head;
+        self.ring.copy_from_slice(ring);
+        let mut count = 0;
+        for (place, slot) in self.slots.iter_mut().zip(slots) {
+            assert!(slot.stored.is_none() || slot.fault == SlotFault::None);
+            *place = slot;
+            count += 1;
+        }
+        assert!(count == self.slots.len(), "recovery knows every slot");
     }
 
-    /// The newest op in the log, durable or on its way.
+    /// Where the log lies.
     #[must_use]
-    pub fn head(&self) -> u64 {
-        self.head
+    pub fn geometry(&self) -> &JournalGeometry {
+        &self.geometry
     }
 
-    /// Whether this op of the log is durable.
-    #[must_use]
-    pub fn is_durable(&self, op: u64) -> bool {
-        let pending = self.pending.iter().flatten();
-        op <= self.head && pending.clone().all(|(write, _)| write.op != op)
-    }
-
-    /// Whether nothing is on its way.
+    /// Whether nothing is on its way or waits to be taken.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.pending.iter().all(Option::is_none)
+        self.writes.iter().all(Option::is_none) && self.reads.iter().all(Option::is_none)
     }
 
-    /// The header of an op that the log holds durably.
+    /// The header that the log should have at `op`, if it is known.
     #[must_use]
     pub fn header(&self, op: u64) -> Option<&PrepareHeader> {
-        let header = &self.headers[to_index(self.geometry.slot(op))];
-        if header.frame.command != crate::protocol::Command::Prepare as u8 {
-            return None;
-        }
-        let prepare = header.prepare();
-        if prepare.op == op { Some(prepare) } else { None }
+        self.slot(op).header.as_ref().filter(|header| header.op == op)
     }
 
-    /// Starts to write the next prepare. Its checksums are set; the rest of its last sector is
-    /// made zero here.
+    /// All headers that the log should have, as far as known, by slot.
+    pub fn headers(&self) -> impl Iterator<Item = &PrepareHeader> {
+        self.slots.iter().filter_map(|slot| slot.header.as_ref())
+    }
+
+    /// Notes a header that was learned from others, in place of the one that its slot had; the
+    /// prepare may be missing.
     ///
     /// # Panics
     ///
-    /// If it is not the next op, too large, or more ops are on their way than allowed.
-    pub fn append(&mut self, message: &mut Message, outbox: &mut StorageOutbox) {
+    /// If it is not a header of this log.
+    pub fn set_header(&mut self, header: &PrepareHeader) {
+        assert!(header.frame.cluster == self.geometry.cluster);
+        assert!(header.frame.size <= self.geometry.message_size_max);
+        self.slot_mut(header.op).header = Some(*header);
+    }
+
+    /// Forgets every op after `op`: it is not of this history. The disk stays as it is, and what is
+    /// damaged stays so. A write on its way still ends, and its prepare is stored then.
+    pub fn remove_after(&mut self, op: u64) {
+        for slot in &mut self.slots {
+            slot.header = slot.header.filter(|header| header.op <= op);
+            slot.stored = slot.stored.filter(|header| header.op <= op);
+        }
+    }
+
+    /// The prepare of `op` that is durable, if there is one.
+    #[must_use]
+    pub fn stored(&self, op: u64) -> Option<&PrepareHeader> {
+        self.slot(op).stored.as_ref().filter(|header| header.op == op)
+    }
+
+    /// Whether exactly this prepare is durable and, as far as known, intact.
+    #[must_use]
+    pub fn has(&self, op: u64, checksum: u128) -> bool {
+        self.stored(op).is_some_and(|header| header.frame.checksum == checksum)
+    }
+
+    /// Whether this replica certainly never acknowledged this prepare: it is not there, and nothing
+    /// that is damaged may have been it.
+    #[must_use]
+    pub fn may_nack(&self, op: u64, checksum: u128) -> bool {
+        let hidden = match self.slot(op).fault {
+            SlotFault::None => false,
+            SlotFault::Hides { op: lost_op, checksum: lost } => lost_op == op && lost == checksum,
+            SlotFault::Unknown => true,
+        };
+        !hidden && !self.has(op, checksum)
+    }
+
+    /// Whether damage may hide a prepare of `op`.
+    #[must_use]
+    pub fn is_faulty(&self, op: u64) -> bool {
+        match self.slot(op).fault {
+            SlotFault::None => false,
+            SlotFault::Hides { op: lost, .. } => lost == op,
+            SlotFault::Unknown => true,
+        }
+    }
+
+    /// Whether damage of which nothing is known may hide an op after `head`, up to `last`.
+    #[must_use]
+    pub fn may_hide_op_after(&self, head: u64, last: u64) -> bool {
+        let slots = u64::from(self.geometry.slots);
+        let last = last.min(head.saturating_add(slots));
+        (head.saturating_add(1)..=last).any(|op| self.slot(op).fault == SlotFault::Unknown)
+    }
+
+    /// Whether a write of the op's slot is on its way, of whichever op.
+    #[must_use]
+    pub fn is_writing(&self, op: u64) -> bool {
+        let slot = self.geometry.slot(op);
+        let mut writes = self.writes.iter().flatten();
+        writes.any(|write| write.slot == slot && write.stage != WriteStage::Written)
+    }
+
+    /// Whether a prepare of `op` can be written now. Writes that ended count until they are taken.
+    #[must_use]
+    pub fn can_write(&self, op: u64) -> bool {
+        self.writes.iter().any(Option::is_none) && !self.is_writing(op)
+    }
+
+    /// Starts to write a prepare whose checksums are set, and wants its header from now on. What
+    /// the slot had is gone: the caller knows that nobody needs it. The rest of the prepare's last
+    /// sector is made zero here if it is not, so that the buffer must have no other reference then.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written now, or is too large.
+    pub fn write(&mut self, message: &mut Message, outbox: &mut StorageOutbox) {
         let header = *message.prepare();
         let size = header.frame.size;
-        assert!(header.op == self.head + 1, "ops are appended in order");
+        assert!(self.can_write(header.op), "whoever writes has looked for a place");
         assert!(size <= self.geometry.message_size_max);
+        assert!(header.frame.cluster == self.geometry.cluster);
         let length = round_up(size, SECTOR_SIZE);
-        message.0.bytes_mut()[to_index(size)..to_index(length)].fill(0);
+        let rest = to_index(size)..to_index(length);
+        if message.0.bytes()[rest.clone()].iter().any(|byte| *byte != 0) {
+            message.0.bytes_mut()[rest].fill(0);
+        }
         let slot = self.geometry.slot(header.op);
-        let entry = self.pending.iter_mut().find(|entry| entry.is_none());
-        let entry = entry.expect("no more ops on their way than the pipeline has");
-        *entry = Some((Write { slot, op: header.op, stage: WriteStage::Prepare }, header));
-        self.head = header.op;
+        let place = self.writes.iter_mut().find(|place| place.is_none());
+        let place = place.expect("a place among the writes is free");
+        *place = Some(Write { header, slot, stage: WriteStage::Prepare });
+        let state = self.slot_mut(header.op);
+        state.header = Some(header);
+        state.stored = None;
+        for read in self.reads.iter_mut().flatten() {
+            read.overwritten |= self.geometry.slot(read.header.op) == slot;
+        }
+        let kind = DiskKind::WriteDurable;
         let buffer = message.0.clone();
-        outbox.disk.push(self.geometry.prepare_request(
-            DiskKind::WriteDurable,
-            slot,
-            length,
-            buffer,
-        ));
+        outbox.disk.push(self.geometry.prepare_request(kind, slot, length, buffer));
     }
 
-    /// Starts to read a durable prepare into `buffer`; one at a time.
+    /// A prepare that became durable since, each once, in any order. It may no longer be wanted.
+    pub fn take_written(&mut self) -> Option<PrepareHeader> {
+        let written = |place: &&mut Option<Write>| {
+            place.as_ref().is_some_and(|write| write.stage == WriteStage::Written)
+        };
+        let write = self.writes.iter_mut().find(written)?.take()?;
+        Some(write.header)
+    }
+
+    /// Whether a read can be started now. Reads for others leave a place for execution.
+    #[must_use]
+    pub fn can_read(&self, purpose: ReadPurpose) -> bool {
+        let free = self.reads.iter().filter(|read| read.is_none()).count();
+        match purpose {
+            ReadPurpose::Commit => free > 0,
+            ReadPurpose::Serve { .. } => free > 1,
+        }
+    }
+
+    /// Starts to read a prepare that the log has into `buffer`.
     ///
     /// # Panics
     ///
-    /// If the log does not hold the op or another load is going on.
-    pub fn load_start(&mut self, op: u64, buffer: Buffer, outbox: &mut StorageOutbox) {
-        assert!(matches!(self.load, Load::None), "one load at a time");
-        let header = self.header(op).expect("the log holds the op");
+    /// If the log does not have it, or no place among the reads is free.
+    pub fn read(
+        &mut self,
+        op: u64,
+        checksum: u128,
+        buffer: Buffer,
+        purpose: ReadPurpose,
+        outbox: &mut StorageOutbox,
+    ) {
+        assert!(self.has(op, checksum), "what is read is there");
+        assert!(self.can_read(purpose));
+        let header = *self.stored(op).expect("what is read is there");
+        let place = self.reads.iter().position(Option::is_none).expect("a place is free");
+        self.reads[place] = Some(Read { header, purpose, overwritten: false, result: None });
         let length = round_up(header.frame.size, SECTOR_SIZE);
         let slot = self.geometry.slot(op);
-        outbox.disk.push(self.geometry.prepare_request(DiskKind::Read, slot, length, buffer));
-        self.load = Load::Reading { op };
+        let kind = DiskKind::Read;
+        let mut request = self.geometry.prepare_request(kind, slot, length, buffer);
+        request.token.index = crate::protocol::to_size(place);
+        outbox.disk.push(request);
     }
 
-    /// Whether a load is going on or waits to be taken.
-    #[must_use]
-    pub fn is_loading(&self) -> bool {
-        !matches!(self.load, Load::None)
-    }
-
-    /// The prepare that was loaded, once it is there.
-    pub fn load_take(&mut self) -> Option<Message> {
-        match std::mem::replace(&mut self.load, Load::None) {
-            Load::Done(message) => Some(message),
-            other => {
-                self.load = other;
-                None
-            }
-        }
+    /// A read that ended, each once, in any order.
+    ///
+    /// # Panics
+    ///
+    /// Never: a read that ended has a result.
+    pub fn take_read(&mut self) -> Option<ReadDone> {
+        let ended =
+            |place: &&mut Option<Read>| place.as_ref().is_some_and(|read| read.result.is_some());
+        let Read { header, purpose, result, .. } = self.reads.iter_mut().find(ended)?.take()?;
+        let checksum = header.frame.checksum;
+        let result = result.expect("the read ended");
+        Some(ReadDone { op: header.op, checksum, purpose, result })
     }
 
     /// Takes the answer to one of the journal's requests.
     ///
     /// # Errors
     ///
-    /// If the device failed or what was loaded is damaged.
+    /// If the device refused a write.
     ///
     /// # Panics
     ///
@@ -319,54 +393,72 @@ impl Journal {
         done: DiskDone,
         outbox: &mut StorageOutbox,
     ) -> Result<(), Fatal> {
-        if let Some(fatal) = self.geometry.disk_fault(&done) {
-            return Err(fatal);
-        }
         let index = done.request.token.index;
         match (done.request.token.owner, done.request.kind) {
-            (DiskOwner::JournalPrepare, DiskKind::Read) => self.load_done(done),
-            (DiskOwner::JournalPrepare, _) => {
-                self.prepare_done(index, outbox);
-                Ok(())
-            }
-            (DiskOwner::JournalHeader, _) => {
+            (DiskOwner::JournalPrepare, DiskKind::Read) => self.read_done(done),
+            (DiskOwner::JournalPrepare | DiskOwner::JournalHeader, _) => {
+                if let Some(fatal) = self.geometry.disk_fault(&done) {
+                    return Err(fatal);
+                }
+                let owner = done.request.token.owner;
+                // The buffer of a sector goes back before the next write of it needs one.
                 drop(done);
-                self.header_done(index, outbox);
-                Ok(())
+                if owner == DiskOwner::JournalPrepare {
+                    self.prepare_done(index, outbox);
+                } else {
+                    self.sector_done(index, outbox);
+                }
             }
             (owner, _) => panic!("an answer for {owner:?} is not the journal's"),
         }
-    }
-
-    fn load_done(&mut self, done: DiskDone) -> Result<(), Fatal> {
-        let Load::Reading { op } = self.load else { panic!("an answer without a load") };
-        let message = Message(done.request.buffer.expect("a read returns its buffer"));
-        let expected = self.header(op).expect("the log still holds the op");
-        let same = message.header().as_bytes() == expected.as_bytes();
-        if !same || !message.valid_checksum_body() {
-            return Err(self.geometry.prepare_fault(op, "changed since it was verified"));
-        }
-        self.load = Load::Done(message);
         Ok(())
     }
 
+    fn read_done(&mut self, done: DiskDone) {
+        let place = to_index(done.request.token.index);
+        let read = self.reads[place].as_ref().expect("an answer to a read");
+        assert!(read.result.is_none(), "a read ends once");
+        let expected = read.header;
+        let refused = self.geometry.disk_fault(&done);
+        let message = Message(done.request.buffer.expect("a read returns its buffer"));
+        let intact = refused.is_none()
+            && message.header().as_bytes() == expected.as_bytes()
+            && message.valid_checksum_body();
+        let result = if intact {
+            Ok(message)
+        } else if read.overwritten {
+            Err(ReadFault::Overwritten)
+        } else {
+            let op = expected.op;
+            let slot = self.slot_mut(op);
+            slot.stored = None;
+            slot.fault = SlotFault::Hides { op, checksum: expected.frame.checksum };
+            let what = "changed since it was verified";
+            Err(ReadFault::Lost(refused.unwrap_or(self.geometry.prepare_fault(op, what))))
+        };
+        self.reads[place].as_mut().expect("an answer to a read").result = Some(result);
+    }
+
     fn prepare_done(&mut self, slot: u32, outbox: &mut StorageOutbox) {
-        let entry = self.pending.iter_mut().flatten().find(|(write, _)| write.slot == slot);
-        let (write, header) = entry.expect("an answer to a prepare on its way");
-        assert!(write.stage == WriteStage::Prepare);
+        let mut writes = self.writes.iter_mut().flatten();
+        let write = writes.find(|write| write.slot == slot && write.stage == WriteStage::Prepare);
+        let write = write.expect("an answer to a prepare on its way");
         write.stage = WriteStage::HeaderWaits;
-        self.headers[to_index(slot)] = *header.header();
+        self.ring[to_index(slot)] = *write.header.header();
         self.sector_write(slot / HEADERS_PER_SECTOR, outbox);
     }
 
-    fn header_done(&mut self, sector: u32, outbox: &mut StorageOutbox) {
+    fn sector_done(&mut self, sector: u32, outbox: &mut StorageOutbox) {
         assert!(self.sector_busy[to_index(sector)], "an answer to a write of this sector");
         self.sector_busy[to_index(sector)] = false;
-        for entry in &mut self.pending {
-            let Some((write, _)) = entry else { continue };
-            let done = write.stage == WriteStage::Header;
-            if done && write.slot / HEADERS_PER_SECTOR == sector {
-                *entry = None;
+        for write in self.writes.iter_mut().flatten() {
+            let ours = write.slot / HEADERS_PER_SECTOR == sector;
+            if ours && write.stage == WriteStage::Header {
+                write.stage = WriteStage::Written;
+                let slot = &mut self.slots[to_index(write.slot)];
+                assert!(slot.stored.is_none(), "one write of a slot at a time");
+                slot.stored = Some(write.header);
+                slot.fault = SlotFault::None;
             }
         }
         self.sector_write(sector, outbox);
@@ -378,149 +470,34 @@ impl Journal {
             return;
         }
         let mut needed = false;
-        for (write, _) in self.pending.iter_mut().flatten() {
-            let waits = write.stage == WriteStage::HeaderWaits;
-            if waits && write.slot / HEADERS_PER_SECTOR == sector {
+        for write in self.writes.iter_mut().flatten() {
+            let ours = write.slot / HEADERS_PER_SECTOR == sector;
+            if ours && write.stage == WriteStage::HeaderWaits {
                 write.stage = WriteStage::Header;
                 needed = true;
             }
         }
         if needed {
             let mut buffer = self.sector_pool.acquire();
-            encode_sector(&self.headers, sector, buffer.bytes_mut());
+            encode_sector(&self.ring, sector, buffer.bytes_mut());
             self.sector_busy[to_index(sector)] = true;
             let kind = DiskKind::WriteDurable;
             outbox.disk.push(self.geometry.header_request(kind, sector, buffer));
         }
     }
+
+    fn slot(&self, op: u64) -> &SlotState {
+        &self.slots[to_index(self.geometry.slot(op))]
+    }
+
+    fn slot_mut(&mut self, op: u64) -> &mut SlotState {
+        let slot = self.geometry.slot(op);
+        &mut self.slots[to_index(slot)]
+    }
 }
 
-/// The bytes of one sector of the headers ring; zero past its last slot.
-///
-/// # Panics
-///
-/// If there is no such sector or `bytes` is none.
-pub fn encode_sector(headers: &[Header], sector: u32, bytes: &mut [u8]) {
-    assert!(bytes.len() == to_index(SECTOR_SIZE));
-    let first = to_index(sector * HEADERS_PER_SECTOR);
-    let end = headers.len().min(first + to_index(HEADERS_PER_SECTOR));
-    let used = headers[first..end].as_bytes();
-    assert!(to_size(used.len()) <= SECTOR_SIZE);
-    bytes[..used.len()].copy_from_slice(used);
-    bytes[used.len()..].fill(0);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::PrepareFacts;
-    use crate::protocol::Release;
-
-    const CLUSTER: u128 = 5;
-
-    fn pulse(op: u64, parent: u128, pool: &Pool) -> Message {
-        let header = PrepareHeader::pulse(&PrepareFacts {
-            cluster: CLUSTER,
-            view: 1,
-            replica: 0,
-            release: Release::SERVER,
-            parent,
-            checkpoint_id: 0,
-            op,
-            commit: op - 1,
-            timestamp: op,
-        });
-        let mut message = Message(pool.acquire());
-        message.0.bytes_mut().fill(0xaa);
-        *message.header_mut() = *header.header();
-        message
-    }
-
-    fn journal() -> (Journal, Pool) {
-        let config = Config::testing();
-        let geometry = JournalGeometry::new(&config, CLUSTER);
-        let pool = Pool::new("test", 16, config.message_size_max);
-        (Journal::new(geometry), pool)
-    }
-
-    fn finish(journal: &mut Journal, outbox: &mut StorageOutbox, request: DiskRequest) {
-        request.check();
-        journal.on_disk_done(DiskDone { request, result: Ok(()) }, outbox).unwrap();
-    }
-
-    /// Goal: an op is durable only after its prepare and then its header were written, the tail
-    /// of the last sector is zero, and the header's sector holds what it must.
-    #[test]
-    fn prepare_then_header() {
-        let (mut journal, pool) = journal();
-        let mut outbox = StorageOutbox::new(16, 1);
-        let mut message = pulse(1, 0, &pool);
-        journal.append(&mut message, &mut outbox);
-        assert_eq!((journal.head(), journal.is_durable(1)), (1, false));
-        let prepare = outbox.disk.pop().unwrap();
-        assert_eq!((prepare.length, prepare.kind), (4096, DiskKind::WriteDurable));
-        let bytes = &prepare.buffer.as_ref().unwrap().bytes()[..4096];
-        assert!(bytes[256..].iter().all(|byte| *byte == 0));
-        assert!(outbox.disk.is_empty(), "the header waits for the prepare");
-        finish(&mut journal, &mut outbox, prepare);
-        assert!(!journal.is_durable(1));
-        let sector = outbox.disk.pop().unwrap();
-        assert_eq!(sector.token.owner, DiskOwner::JournalHeader);
-        let written = sector.buffer.as_ref().unwrap().bytes();
-        assert_eq!(&written[256..512], message.header().as_bytes());
-        assert_eq!(&written[512..768], reserved_header(CLUSTER, 2).as_bytes());
-        finish(&mut journal, &mut outbox, sector);
-        assert!(journal.is_durable(1) && journal.is_idle());
-        assert_eq!(journal.header(1).unwrap().op, 1);
-        assert!(journal.header(2).is_none() && journal.header(33).is_none());
-    }
-
-    /// Goal: writes of one sector are never concurrent, and one write serves all that waited.
-    #[test]
-    fn sector_writes_are_serialized_and_shared() {
-        let (mut journal, pool) = journal();
-        let mut outbox = StorageOutbox::new(16, 1);
-        for op in 1..=4 {
-            journal.append(&mut pulse(op, 0, &pool), &mut outbox);
-        }
-        let prepares: Vec<DiskRequest> = (0..4).map(|_| outbox.disk.pop().unwrap()).collect();
-        for prepare in prepares.into_iter().rev() {
-            finish(&mut journal, &mut outbox, prepare);
-        }
-        assert_eq!(outbox.disk.len(), 1, "one sector write at a time");
-        let first = outbox.disk.pop().unwrap();
-        finish(&mut journal, &mut outbox, first);
-        assert!(journal.is_durable(4) && !journal.is_durable(3));
-        assert_eq!(outbox.disk.len(), 1, "the three others share the second");
-        let second = outbox.disk.pop().unwrap();
-        finish(&mut journal, &mut outbox, second);
-        assert!(journal.is_idle() && outbox.disk.is_empty());
-        assert!((1..=4).all(|op| journal.is_durable(op)));
-    }
-
-    /// Goal: a prepare that changed on disk since it was verified is an error that says where.
-    #[test]
-    fn load_verifies() {
-        let (mut journal, pool) = journal();
-        let mut outbox = StorageOutbox::new(16, 1);
-        let message = pulse(1, 0, &pool);
-        journal.headers[1] = *message.header();
-        journal.head = 1;
-        for damage in [false, true] {
-            journal.load_start(1, pool.acquire(), &mut outbox);
-            assert!(journal.load_take().is_none() && journal.is_loading());
-            let mut request = outbox.disk.pop().unwrap();
-            let bytes = request.buffer.as_mut().unwrap().bytes_mut();
-            bytes[..256].copy_from_slice(message.header().as_bytes());
-            bytes[100] ^= u8::from(damage);
-            let result = journal.on_disk_done(DiskDone { request, result: Ok(()) }, &mut outbox);
-            if damage {
-                let text = result.unwrap_err().to_string();
-                assert!(text.contains("zone WAL prepares: slot 1 at file offset"), "{text}");
-            } else {
-                result.unwrap();
-                assert_eq!(journal.load_take().unwrap().prepare().op, 1);
-            }
-        }
-    }
+/// Writes on their way at most.
+fn writes_max(geometry: &JournalGeometry) -> u32 {
+    assert!(geometry.pipeline_max > 0);
+    geometry.pipeline_max * WRITES_PER_PIPELINE
 }

@@ -1,12 +1,13 @@
 //! What to believe about one slot of the write-ahead log after a restart.
 //!
 //! The log has two copies of every header: one with the prepare, one in the ring of redundant
-//! headers, and the second is written only after the first is durable. From what both say about
-//! the op that history needs next, [`decide`] finds a row of [`TABLE`]. Rows are data, so that a
-//! test proves them exhaustive and disjoint. What to do about a [`Decision::Faulty`] slot depends
-//! on the cluster: with peers it is fetched, alone it is fatal.
+//! headers, and the second is written only after the first is durable. A slot can hold only one op
+//! that is still *needed*: one after the checkpoint, and no more slots after it than there are.
+//! From what both copies are compared with that, and with each other, [`decide`] finds a row of
+//! [`TABLE`]. Rows are data, so that a test proves them exhaustive and disjoint. What to do about a
+//! faulty slot depends on the cluster: with peers it is fetched, alone it is fatal.
 
-/// What the redundant header of the slot is, compared with the op that is needed.
+/// What the redundant header of the slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum HeaderCase {
@@ -14,32 +15,26 @@ pub enum HeaderCase {
     Invalid = 1,
     /// The mark of an empty slot.
     Reserved = 2,
-    /// Of an op before the one needed.
-    Older = 4,
-    /// Of the op needed; identical to the prepare's own, if that is of the op needed too.
-    Match = 8,
-    /// Of the op needed, but of an earlier view than the prepare.
-    Superseded = 16,
-    /// Of the op needed, but not of an earlier view than the prepare, which differs.
-    Superseding = 32,
-    /// Of an op after the one needed.
-    Newer = 64,
+    /// Of an op that the checkpoint covers.
+    Old = 4,
+    /// Of the op needed.
+    Needed = 8,
+    /// Of an op that could not be prepared on this checkpoint.
+    Beyond = 16,
 }
 
 impl HeaderCase {
     /// All of them.
-    pub const ALL: [HeaderCase; 7] = [
+    pub const ALL: [HeaderCase; 5] = [
         HeaderCase::Invalid,
         HeaderCase::Reserved,
-        HeaderCase::Older,
-        HeaderCase::Match,
-        HeaderCase::Superseded,
-        HeaderCase::Superseding,
-        HeaderCase::Newer,
+        HeaderCase::Old,
+        HeaderCase::Needed,
+        HeaderCase::Beyond,
     ];
 }
 
-/// What the prepare of the slot is, compared with the op that is needed.
+/// What the prepare of the slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PrepareCase {
@@ -47,154 +42,232 @@ pub enum PrepareCase {
     Invalid = 1,
     /// Nothing was ever written.
     Blank = 2,
-    /// Of an op before the one needed.
-    Older = 4,
-    /// The op needed, whose parent is the op before it.
-    Chained = 8,
-    /// The op needed, but its parent is another.
-    Unchained = 16,
-    /// Of an op after the one needed.
-    Newer = 32,
+    /// Of an op that the checkpoint covers.
+    Old = 4,
+    /// The op needed.
+    Needed = 8,
+    /// Of an op that could not be prepared on this checkpoint.
+    Beyond = 16,
 }
 
 impl PrepareCase {
     /// All of them.
-    pub const ALL: [PrepareCase; 6] = [
+    pub const ALL: [PrepareCase; 5] = [
         PrepareCase::Invalid,
         PrepareCase::Blank,
-        PrepareCase::Older,
-        PrepareCase::Chained,
-        PrepareCase::Unchained,
-        PrepareCase::Newer,
+        PrepareCase::Old,
+        PrepareCase::Needed,
+        PrepareCase::Beyond,
     ];
+}
+
+/// How the redundant header compares with the prepare's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Relation {
+    /// They are not both old or both needed: the cases say it all.
+    Apart = 1,
+    /// They are identical.
+    Same = 2,
+    /// The redundant one is of an earlier op, or of the same op in an earlier view.
+    HeaderEarlier = 4,
+    /// The redundant one is not earlier, and differs.
+    HeaderLater = 8,
+}
+
+impl Relation {
+    /// All of them.
+    pub const ALL: [Relation; 4] =
+        [Relation::Apart, Relation::Same, Relation::HeaderEarlier, Relation::HeaderLater];
+
+    /// Whether this relation can hold between a header and a prepare of these cases.
+    #[must_use]
+    pub fn fits(self, header: HeaderCase, prepare: PrepareCase) -> bool {
+        let comparable = matches!(
+            (header, prepare),
+            (HeaderCase::Old, PrepareCase::Old) | (HeaderCase::Needed, PrepareCase::Needed)
+        );
+        comparable == (self != Relation::Apart)
+    }
 }
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The op is there.
+    /// The prepare is there.
     Keep,
-    /// The op is there; its redundant header must be written again.
+    /// The prepare is there; its redundant header must be written again.
     RepairHeader,
-    /// The op was never written here: the log ends before it.
-    End,
-    /// The op was being written when the power went: it was never acknowledged, and is cut off.
-    Cut,
-    /// The op may have been acknowledged, and what is here is not it.
-    Faulty(&'static str),
+    /// The op needed was never written here.
+    Empty,
+    /// The op needed was being written when the power went, or nothing needed has rotted: no
+    /// prepare that matters was ever acknowledged.
+    Torn,
+    /// The op of the redundant header may have been acknowledged, and what is here is not it.
+    FaultyKnown(&'static str),
+    /// The op needed may have been acknowledged, and nothing here says what it was.
+    FaultyUnknown(&'static str),
 }
 
-/// One row: applies if the header's case is in the first set and the prepare's in the second.
+/// One row: applies if header, prepare and relation are all in its sets.
 pub struct Row {
     headers: u8,
     prepares: u8,
+    relations: u8,
     decision: Decision,
+}
+
+impl Row {
+    const fn new(headers: u8, prepares: u8, relations: u8, decision: Decision) -> Row {
+        Row { headers, prepares, relations, decision }
+    }
+
+    fn applies(&self, header: HeaderCase, prepare: PrepareCase, relation: Relation) -> bool {
+        self.headers & header as u8 != 0
+            && self.prepares & prepare as u8 != 0
+            && self.relations & relation as u8 != 0
+    }
 }
 
 const INVALID: u8 = HeaderCase::Invalid as u8;
 const RESERVED: u8 = HeaderCase::Reserved as u8;
-const OLDER: u8 = HeaderCase::Older as u8;
-const MATCH: u8 = HeaderCase::Match as u8;
-const SUPERSEDED: u8 = HeaderCase::Superseded as u8;
-const SUPERSEDING: u8 = HeaderCase::Superseding as u8;
-const NEWER: u8 = HeaderCase::Newer as u8;
-const ANY: u8 = 127;
-const NEEDED_OR_NEWER: u8 = MATCH | SUPERSEDED | SUPERSEDING | NEWER;
-const NOTHING_HERE: u8 = PrepareCase::Blank as u8 | PrepareCase::Older as u8;
+const OLD: u8 = HeaderCase::Old as u8;
+const NEEDED: u8 = HeaderCase::Needed as u8;
+const BEYOND: u8 = HeaderCase::Beyond as u8;
+const NOT_BEYOND: u8 = INVALID | RESERVED | OLD | NEEDED;
 
-/// All rows; exactly one applies to any pair of cases.
-pub const TABLE: [Row; 10] = [
-    Row { headers: MATCH, prepares: PrepareCase::Chained as u8, decision: Decision::Keep },
+const PREPARE_INVALID: u8 = PrepareCase::Invalid as u8;
+const PREPARE_BLANK: u8 = PrepareCase::Blank as u8;
+const PREPARE_OLD: u8 = PrepareCase::Old as u8;
+const PREPARE_NEEDED: u8 = PrepareCase::Needed as u8;
+const PREPARE_BEYOND: u8 = PrepareCase::Beyond as u8;
+const PREPARE_ANY: u8 = 31;
+
+const APART: u8 = Relation::Apart as u8;
+const SAME: u8 = Relation::Same as u8;
+const EARLIER: u8 = Relation::HeaderEarlier as u8;
+const LATER: u8 = Relation::HeaderLater as u8;
+
+/// All rows; exactly one applies to any three cases that fit together.
+pub const TABLE: [Row; 15] = [
+    Row::new(NEEDED, PREPARE_NEEDED, SAME, Decision::Keep),
     // The header was on its way when the power went, or was damaged since.
-    Row {
-        headers: INVALID | RESERVED | OLDER | SUPERSEDED,
-        prepares: PrepareCase::Chained as u8,
-        decision: Decision::RepairHeader,
-    },
-    // A header follows its prepare: the newer prepare was durable once and is lost.
-    Row {
-        headers: SUPERSEDING | NEWER,
-        prepares: PrepareCase::Chained as u8,
-        decision: Decision::Faulty("the prepare is older than its redundant header"),
-    },
-    Row {
-        headers: ANY,
-        prepares: PrepareCase::Unchained as u8,
-        decision: Decision::Faulty("the prepare does not continue the one before it"),
-    },
-    Row {
-        headers: ANY,
-        prepares: PrepareCase::Newer as u8,
-        decision: Decision::Faulty("the prepare was overwritten by a newer one"),
-    },
+    Row::new(INVALID | RESERVED | OLD, PREPARE_NEEDED, APART, Decision::RepairHeader),
+    Row::new(NEEDED, PREPARE_NEEDED, EARLIER, Decision::RepairHeader),
+    // A header follows its prepare: the later prepare was durable once and is lost.
+    Row::new(
+        NEEDED,
+        PREPARE_NEEDED,
+        LATER,
+        Decision::FaultyKnown("the prepare is older than its redundant header"),
+    ),
+    Row::new(
+        NEEDED,
+        PREPARE_BLANK | PREPARE_OLD,
+        APART,
+        Decision::FaultyKnown("the prepare is missing, but its redundant header is there"),
+    ),
+    Row::new(NEEDED, PREPARE_INVALID, APART, Decision::FaultyKnown("the prepare is damaged")),
     // The old contents are intact, so no write of the op needed ever finished. A damaged header
     // proves nothing else.
-    Row { headers: INVALID | RESERVED | OLDER, prepares: NOTHING_HERE, decision: Decision::End },
-    Row {
-        headers: NEEDED_OR_NEWER,
-        prepares: NOTHING_HERE,
-        decision: Decision::Faulty("the prepare is missing, but its redundant header is there"),
-    },
-    // A header that still is the old one proves that the prepare was never durable.
-    Row {
-        headers: RESERVED | OLDER,
-        prepares: PrepareCase::Invalid as u8,
-        decision: Decision::Cut,
-    },
-    Row {
-        headers: INVALID,
-        prepares: PrepareCase::Invalid as u8,
-        decision: Decision::Faulty("the prepare and its redundant header are both damaged"),
-    },
-    Row {
-        headers: NEEDED_OR_NEWER,
-        prepares: PrepareCase::Invalid as u8,
-        decision: Decision::Faulty("the prepare is damaged"),
-    },
+    Row::new(OLD, PREPARE_OLD, SAME, Decision::Keep),
+    Row::new(OLD, PREPARE_OLD, EARLIER | LATER, Decision::RepairHeader),
+    Row::new(INVALID | RESERVED, PREPARE_OLD, APART, Decision::RepairHeader),
+    Row::new(INVALID | RESERVED | OLD, PREPARE_BLANK, APART, Decision::Empty),
+    // A header that still is the old one proves that no needed prepare was ever durable.
+    Row::new(RESERVED | OLD, PREPARE_INVALID, APART, Decision::Torn),
+    Row::new(
+        INVALID,
+        PREPARE_INVALID,
+        APART,
+        Decision::FaultyUnknown("the prepare and its redundant header are both damaged"),
+    ),
+    // A slot is used again only when a durable checkpoint covers what it had: the checkpoint of
+    // the superblock is not the newest, and what was needed from here is gone.
+    Row::new(
+        NOT_BEYOND,
+        PREPARE_BEYOND,
+        APART,
+        Decision::FaultyUnknown("the prepare was overwritten by a newer one"),
+    ),
+    Row::new(
+        BEYOND,
+        PREPARE_NEEDED,
+        APART,
+        Decision::FaultyUnknown("the prepare is older than its redundant header"),
+    ),
+    Row::new(
+        BEYOND,
+        PREPARE_ANY & !PREPARE_NEEDED,
+        APART,
+        Decision::FaultyUnknown("the redundant header is of a newer prepare"),
+    ),
 ];
 
-/// The decision for a pair of cases.
+/// The decision for cases that fit together.
 ///
 /// # Panics
 ///
-/// Never: the table is exhaustive.
+/// If they do not: the table is exhaustive.
 #[must_use]
-pub fn decide(header: HeaderCase, prepare: PrepareCase) -> Decision {
-    let applies = |row: &&Row| row.headers & header as u8 != 0 && row.prepares & prepare as u8 != 0;
-    TABLE.iter().find(applies).expect("the table is exhaustive").decision
+pub fn decide(header: HeaderCase, prepare: PrepareCase, relation: Relation) -> Decision {
+    assert!(relation.fits(header, prepare));
+    let row = TABLE.iter().find(|row| row.applies(header, prepare, relation));
+    row.expect("the table is exhaustive").decision
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Goal: exactly one row applies to every pair of cases.
-    #[test]
-    fn exhaustive_and_disjoint() {
+    /// Every three cases that fit together, with their decision.
+    fn all() -> Vec<(HeaderCase, PrepareCase, Relation)> {
+        let mut all = Vec::new();
         for header in HeaderCase::ALL {
             for prepare in PrepareCase::ALL {
-                let applies = |row: &&Row| {
-                    row.headers & header as u8 != 0 && row.prepares & prepare as u8 != 0
-                };
-                assert_eq!(TABLE.iter().filter(applies).count(), 1, "{header:?} {prepare:?}");
+                let fits = |relation: &Relation| relation.fits(header, prepare);
+                let relations = Relation::ALL.into_iter().filter(fits);
+                all.extend(relations.map(|relation| (header, prepare, relation)));
             }
         }
+        assert_eq!(all.len(), 23 + 2 * 3);
+        all
     }
 
-    /// Goal: an op is only ever given up if its redundant header does not exist.
+    /// Goal: exactly one row applies to all cases that fit together, and every row to some.
     #[test]
-    fn nothing_acknowledged_is_cut() {
-        for header in
-            [HeaderCase::Match, HeaderCase::Superseded, HeaderCase::Superseding, HeaderCase::Newer]
-        {
-            for prepare in PrepareCase::ALL {
-                let decision = decide(header, prepare);
-                assert!(!matches!(decision, Decision::Cut | Decision::End), "{header:?}");
+    fn exhaustive_and_disjoint() {
+        let mut used = [0; TABLE.len()];
+        for (header, prepare, relation) in all() {
+            let mut count = 0;
+            for (row, used) in TABLE.iter().zip(&mut used) {
+                let applies = row.applies(header, prepare, relation);
+                count += u32::from(applies);
+                *used += u32::from(applies);
             }
+            assert_eq!(count, 1, "{header:?} {prepare:?} {relation:?}");
         }
-        for header in HeaderCase::ALL {
-            let decision = decide(header, PrepareCase::Chained);
-            assert!(!matches!(decision, Decision::Cut | Decision::End), "{header:?}");
+        assert!(used.iter().all(|used| *used > 0), "{used:?}");
+    }
+
+    /// Goal: a slot is only ever given up if its redundant header is of nothing that is needed, and
+    /// the prepare is not there; nothing is believed that does not verify.
+    #[test]
+    fn nothing_acknowledged_is_given_up() {
+        for (header, prepare, relation) in all() {
+            let decision = decide(header, prepare, relation);
+            let given_up = matches!(decision, Decision::Empty | Decision::Torn);
+            if matches!(header, HeaderCase::Needed | HeaderCase::Beyond)
+                || matches!(prepare, PrepareCase::Needed | PrepareCase::Beyond)
+            {
+                assert!(!given_up, "{header:?} {prepare:?} {relation:?}");
+            }
+            if matches!(decision, Decision::Keep | Decision::RepairHeader) {
+                assert!(matches!(prepare, PrepareCase::Old | PrepareCase::Needed));
+            }
+            if matches!(decision, Decision::FaultyKnown(_)) {
+                assert_eq!(header, HeaderCase::Needed, "the header that is known");
+            }
         }
     }
 }

@@ -1,18 +1,21 @@
 //! Reading the write-ahead log when a file is opened.
 //!
-//! Reads both rings, verifies what history needs from the checkpoint on, decides slot by slot
-//! where the log ends (see [`journal_decision`](super::journal_decision)), removes what lies
-//! beyond the end and repairs redundant headers, all durably, before anybody may append. It can
-//! be interrupted anywhere and started again. For a cluster of one: what cannot be decided is an
-//! error, as there is nobody to ask.
+//! Reads both rings, verifies whole what may be needed after the checkpoint, and decides for each
+//! slot what to believe (see [`journal_decision`](super::journal_decision)). Then the replica says
+//! how to end. In a cluster redundant headers are repaired and nothing else is overwritten: where
+//! the log ends, and what is fetched from others, is the replica's business. A cluster of one
+//! follows the chain to its end, removes what lies beyond it, and stops at damage that cannot be
+//! decided, as there is nobody to ask. All writes are durable before anybody may append; recovery
+//! can be interrupted anywhere and started again.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::fatal::Fatal;
 use super::journal::{
-    HEADERS_PER_SECTOR, Journal, JournalGeometry, encode_sector, reserved_header,
+    HEADERS_PER_SECTOR, Journal, JournalGeometry, SlotFault, SlotState, encode_sector,
+    reserved_header,
 };
-use super::journal_decision::{Decision, HeaderCase, PrepareCase, decide};
+use super::journal_decision::{Decision, HeaderCase, PrepareCase, Relation, decide};
 use crate::protocol::{
     Buffer, Command, HEADER_SIZE, Header, Message, Pool, PrepareHeader, SECTOR_SIZE, round_up,
     to_index,
@@ -53,6 +56,8 @@ enum Stage {
     Starts,
     /// Reading and verifying the prepares that are needed and longer than a sector.
     Bodies,
+    /// Everything was read: the replica is to say how to end.
+    Read,
     /// Making slots beyond the end empty.
     Cleaning,
     /// Writing sectors of headers that differ from what they must be.
@@ -74,10 +79,11 @@ pub struct JournalRecovery {
     messages: Pool,
     headers_seen: Vec<HeaderSeen>,
     prepares_seen: Vec<PrepareSeen>,
-    /// The headers ring as it is or must be on disk.
+    /// The headers ring as it is or must be on disk; zero where it could not be read.
     headers: Vec<Header>,
     dirty: Vec<bool>,
-    head: PrepareHeader,
+    /// In a cluster of one: where the log ends.
+    solo_head: Option<u64>,
     /// Slots that were emptied, and sectors of headers that were written.
     repairs: u32,
 }
@@ -92,10 +98,9 @@ impl JournalRecovery {
     pub fn new(geometry: JournalGeometry, messages: Pool) -> JournalRecovery {
         assert!(messages.size() >= geometry.message_size_max);
         let slots = to_index(geometry.slots);
-        let root = PrepareHeader::root(geometry.cluster);
         JournalRecovery {
             geometry,
-            checkpoint: root,
+            checkpoint: PrepareHeader::root(geometry.cluster),
             stage: Stage::Idle,
             cursor: 0,
             in_flight: 0,
@@ -103,9 +108,9 @@ impl JournalRecovery {
             messages,
             headers_seen: vec![HeaderSeen::Invalid; slots],
             prepares_seen: vec![PrepareSeen::Invalid; slots],
-            headers: vec![*root.header(); slots],
+            headers: vec![Header::new_zeroed(); slots],
             dirty: vec![false; to_index(geometry.sectors())],
-            head: root,
+            solo_head: None,
             repairs: 0,
         }
     }
@@ -119,24 +124,25 @@ impl JournalRecovery {
             + Pool::memory_bytes(SECTORS_MAX, SECTOR_SIZE)
     }
 
-    /// Starts to recover the log after `checkpoint`.
-    ///
-    /// # Errors
-    ///
-    /// None yet: the answers to the reads may bring some.
+    /// Starts to read the log after `checkpoint`.
     ///
     /// # Panics
     ///
     /// If called twice.
-    pub fn start(
-        &mut self,
-        checkpoint: &PrepareHeader,
-        outbox: &mut StorageOutbox,
-    ) -> Result<(), Fatal> {
+    pub fn start(&mut self, checkpoint: &PrepareHeader, outbox: &mut StorageOutbox) {
         assert!(self.stage == Stage::Idle, "a log is recovered once");
+        assert!(checkpoint.frame.cluster == self.geometry.cluster);
         self.checkpoint = *checkpoint;
         self.stage = Stage::Headers;
-        self.pump(outbox)
+        self.pump(outbox);
+    }
+
+    /// Whether everything was read, and it is to be said how to end: with
+    /// [`finish_cluster`](Self::finish_cluster), or [`solo_head`](Self::solo_head) and
+    /// [`finish_solo`](Self::finish_solo).
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.stage == Stage::Read
     }
 
     /// Whether the log is ready for use.
@@ -145,39 +151,109 @@ impl JournalRecovery {
         self.stage == Stage::Done
     }
 
-    /// Header of the newest op of the log; the checkpoint's if there is none after it.
-    ///
-    /// # Panics
-    ///
-    /// Before recovery is done.
-    #[must_use]
-    pub fn head(&self) -> &PrepareHeader {
-        assert!(self.is_done());
-        &self.head
-    }
-
     /// Slots emptied and sectors of headers written.
     #[must_use]
     pub fn repairs(&self) -> u32 {
         self.repairs
     }
 
-    /// Hands the headers ring to the journal that goes on with it.
+    /// Ends recovery in a cluster: repairs the redundant headers of prepares that are there.
+    ///
+    /// # Panics
+    ///
+    /// Before everything was read.
+    pub fn finish_cluster(&mut self, outbox: &mut StorageOutbox) {
+        assert!(self.is_read());
+        for slot in 0..self.geometry.slots {
+            if self.decision(slot) == Decision::RepairHeader {
+                let header = *self.found_prepare(slot).header();
+                self.want_header(slot, &header);
+            }
+        }
+        self.stage = Stage::Repairing;
+        self.pump(outbox);
+    }
+
+    /// Ends recovery in a cluster of one, whose log ends at `head`: empties what lies beyond, and
+    /// makes the headers ring what follows from the prepares alone.
+    ///
+    /// # Panics
+    ///
+    /// Before everything was read, or if the head is not in reach of the checkpoint.
+    pub fn finish_solo(&mut self, head: &PrepareHeader, outbox: &mut StorageOutbox) {
+        assert!(self.is_read());
+        assert!(head.op >= self.checkpoint.op);
+        assert!(head.op <= self.checkpoint.op + u64::from(self.geometry.slots));
+        self.solo_head = Some(head.op);
+        for slot in 0..self.geometry.slots {
+            let wanted = match &self.prepares_seen[to_index(slot)] {
+                PrepareSeen::Op(header) if header.op <= head.op => *header.header(),
+                _ => reserved_header(self.geometry.cluster, slot),
+            };
+            self.want_header(slot, &wanted);
+        }
+        self.stage = Stage::Cleaning;
+        self.pump(outbox);
+    }
+
+    /// Hands the log to the journal that goes on with it.
     ///
     /// # Panics
     ///
     /// Before recovery is done.
-    pub fn finish(&self, journal: &mut Journal) {
+    pub fn open(&self, journal: &mut Journal) {
         assert!(self.is_done());
-        journal.open(&self.headers, self.head.op);
+        journal.open(&self.headers, (0..self.geometry.slots).map(|slot| self.state(slot)));
+    }
+
+    /// What the journal is to believe of a slot.
+    fn state(&self, slot: u32) -> SlotState {
+        let there = |header: PrepareHeader| SlotState {
+            header: Some(header),
+            stored: Some(header),
+            fault: SlotFault::None,
+        };
+        if let Some(head) = self.solo_head {
+            return match &self.prepares_seen[to_index(slot)] {
+                PrepareSeen::Op(header) if header.op <= head => there(*header),
+                _ => SlotState::EMPTY,
+            };
+        }
+        match self.decision(slot) {
+            Decision::Keep | Decision::RepairHeader => there(*self.found_prepare(slot)),
+            Decision::Empty | Decision::Torn => SlotState::EMPTY,
+            Decision::FaultyKnown(_) => {
+                let HeaderSeen::Op(header) = self.headers_seen[to_index(slot)] else {
+                    panic!("the header is known")
+                };
+                let fault = SlotFault::Hides { op: header.op, checksum: header.frame.checksum };
+                SlotState { header: Some(header), stored: None, fault }
+            }
+            Decision::FaultyUnknown(_) => {
+                SlotState { header: None, stored: None, fault: SlotFault::Unknown }
+            }
+        }
+    }
+
+    /// The prepare of a slot whose decision says that it is there.
+    fn found_prepare(&self, slot: u32) -> &PrepareHeader {
+        let PrepareSeen::Op(header) = &self.prepares_seen[to_index(slot)] else {
+            panic!("the prepare is there")
+        };
+        header
+    }
+
+    /// Makes the slot's place in the headers ring what it must be.
+    fn want_header(&mut self, slot: u32, wanted: &Header) {
+        if self.headers[to_index(slot)] != *wanted {
+            self.headers[to_index(slot)] = *wanted;
+            self.dirty[to_index(slot / HEADERS_PER_SECTOR)] = true;
+        }
     }
 
     /// Starts whatever can be started now.
-    ///
-    /// # Errors
-    ///
-    /// If the log is damaged where it is needed.
-    pub fn pump(&mut self, outbox: &mut StorageOutbox) -> Result<(), Fatal> {
+    fn pump(&mut self, outbox: &mut StorageOutbox) {
+        // Each round ends with requests on their way or the next of a few stages.
         loop {
             let started_all = match self.stage {
                 Stage::Headers => self.pump_headers(outbox),
@@ -185,10 +261,10 @@ impl JournalRecovery {
                 Stage::Bodies => self.pump_bodies(outbox),
                 Stage::Cleaning => self.pump_cleaning(outbox),
                 Stage::Repairing => self.pump_repairing(outbox),
-                Stage::Idle | Stage::Done => return Ok(()),
+                Stage::Idle | Stage::Read | Stage::Done => return,
             };
             if !started_all || self.in_flight > 0 {
-                return Ok(());
+                return;
             }
             self.cursor = 0;
             self.stage = match self.stage {
@@ -197,11 +273,7 @@ impl JournalRecovery {
                     self.cursor = self.checkpoint.op + 1;
                     Stage::Bodies
                 }
-                Stage::Bodies => {
-                    self.find_head()?;
-                    self.plan();
-                    Stage::Cleaning
-                }
+                Stage::Bodies | Stage::Read => Stage::Read,
                 Stage::Cleaning => Stage::Repairing,
                 Stage::Repairing | Stage::Idle | Stage::Done => Stage::Done,
             };
@@ -297,7 +369,7 @@ impl JournalRecovery {
     ///
     /// # Errors
     ///
-    /// If a write failed, or the log is damaged where it is needed.
+    /// If a write failed.
     ///
     /// # Panics
     ///
@@ -324,7 +396,8 @@ impl JournalRecovery {
             | (Stage::Repairing, DiskOwner::JournalHeader) => drop(buffer),
             (stage, owner) => panic!("an answer for {owner:?} during {stage:?}"),
         }
-        self.pump(outbox)
+        self.pump(outbox);
+        Ok(())
     }
 
     fn headers_read(&mut self, sector: u32, buffer: Option<Buffer>) {
@@ -393,31 +466,57 @@ impl JournalRecovery {
         if ours && fits && placed { Some(*header) } else { None }
     }
 
-    /// Follows the chain from the checkpoint to the end of the log.
-    fn find_head(&mut self) -> Result<(), Fatal> {
+    /// The decision about a slot.
+    fn decision(&self, slot: u32) -> Decision {
+        let header = &self.headers_seen[to_index(slot)];
+        let prepare = &self.prepares_seen[to_index(slot)];
+        let end = self.checkpoint.op + u64::from(self.geometry.slots);
+        let (header, prepare, relation) = classify(self.checkpoint.op, end, header, prepare);
+        decide(header, prepare, relation)
+    }
+
+    /// Follows the chain from the checkpoint to the end of the log: its newest op, or the
+    /// checkpoint's if there is none. A head that was torn is not of the log.
+    ///
+    /// # Errors
+    ///
+    /// If the log is damaged where it is needed, or ends too early.
+    ///
+    /// # Panics
+    ///
+    /// Before everything was read.
+    pub fn solo_head(&self) -> Result<PrepareHeader, Fatal> {
+        assert!(self.is_read());
         let mut head = self.checkpoint;
         for _ in 0..self.geometry.slots {
             let op = head.op + 1;
-            let slot = to_index(self.geometry.slot(op));
-            let header = &self.headers_seen[slot];
-            let prepare = &self.prepares_seen[slot];
-            let (header_case, prepare_case) = classify(op, head.frame.checksum, header, prepare);
-            match decide(header_case, prepare_case) {
+            let slot = self.geometry.slot(op);
+            match self.decision(slot) {
                 Decision::Keep | Decision::RepairHeader => {
-                    let PrepareSeen::Op(header) = prepare else { panic!("a chained prepare") };
+                    let header = self.found_prepare(slot);
+                    if header.op < op {
+                        break;
+                    }
+                    assert!(header.op == op, "a slot has one op after the checkpoint");
+                    if header.parent != head.frame.checksum {
+                        let what = "the prepare does not continue the one before it";
+                        return Err(self.geometry.prepare_fault(op, what));
+                    }
                     head = *header;
                 }
-                Decision::End | Decision::Cut => break,
-                Decision::Faulty(what) => return Err(self.geometry.prepare_fault(op, what)),
+                Decision::Empty | Decision::Torn => break,
+                Decision::FaultyKnown(what) | Decision::FaultyUnknown(what) => {
+                    return Err(self.geometry.prepare_fault(op, what));
+                }
             }
         }
-        self.head = head;
-        self.verify_end()
+        self.verify_end(&head)?;
+        Ok(head)
     }
 
     /// Nothing in the log may prove that the op after its end was committed.
-    fn verify_end(&self) -> Result<(), Fatal> {
-        let missing = self.head.op + 1;
+    fn verify_end(&self, head: &PrepareHeader) -> Result<(), Fatal> {
+        let missing = head.op + 1;
         let proof = |header: &PrepareHeader| {
             header.commit >= missing || header.op >= missing + u64::from(self.geometry.pipeline_max)
         };
@@ -436,60 +535,54 @@ impl JournalRecovery {
         Ok(())
     }
 
-    /// Whether the slot holds nothing that may stay: damage, or ops beyond the end.
+    /// Whether the slot holds nothing that may stay in a cluster of one: damage, or ops beyond the
+    /// end.
     fn is_beyond(&self, slot: u32) -> bool {
+        let head = self.solo_head.expect("only a cluster of one empties slots");
         match &self.prepares_seen[to_index(slot)] {
             PrepareSeen::Invalid => true,
             PrepareSeen::Blank => false,
-            PrepareSeen::Op(header) => header.op > self.head.op,
-        }
-    }
-
-    /// Computes the headers ring as it must be: it follows from the prepares alone.
-    fn plan(&mut self) {
-        for slot in 0..self.geometry.slots {
-            let wanted = match &self.prepares_seen[to_index(slot)] {
-                PrepareSeen::Op(header) if header.op <= self.head.op => *header.header(),
-                _ => reserved_header(self.geometry.cluster, slot),
-            };
-            if self.headers[to_index(slot)] != wanted {
-                self.headers[to_index(slot)] = wanted;
-                self.dirty[to_index(slot / HEADERS_PER_SECTOR)] = true;
-            }
+            PrepareSeen::Op(header) => header.op > head,
         }
     }
 }
 
-/// The cases of a slot with regard to the op that is needed from it.
+/// The cases of a slot: ops up to `checkpoint` are old, ops up to `end` needed.
 fn classify(
-    op: u64,
-    parent: u128,
+    checkpoint: u64,
+    end: u64,
     header: &HeaderSeen,
     prepare: &PrepareSeen,
-) -> (HeaderCase, PrepareCase) {
-    let prepare_case = match prepare {
-        PrepareSeen::Invalid => PrepareCase::Invalid,
-        PrepareSeen::Blank => PrepareCase::Blank,
-        PrepareSeen::Op(found) if found.op < op => PrepareCase::Older,
-        PrepareSeen::Op(found) if found.op > op => PrepareCase::Newer,
-        PrepareSeen::Op(found) if found.parent == parent => PrepareCase::Chained,
-        PrepareSeen::Op(_) => PrepareCase::Unchained,
-    };
+) -> (HeaderCase, PrepareCase, Relation) {
+    assert!(checkpoint < end);
     let header_case = match header {
         HeaderSeen::Invalid => HeaderCase::Invalid,
         HeaderSeen::Reserved => HeaderCase::Reserved,
-        HeaderSeen::Op(found) if found.op < op => HeaderCase::Older,
-        HeaderSeen::Op(found) if found.op > op => HeaderCase::Newer,
-        HeaderSeen::Op(found) => match prepare {
-            PrepareSeen::Op(other) if other.op == op && other != found => {
-                if found.frame.view < other.frame.view {
-                    HeaderCase::Superseded
-                } else {
-                    HeaderCase::Superseding
-                }
-            }
-            _ => HeaderCase::Match,
-        },
+        HeaderSeen::Op(found) if found.op <= checkpoint => HeaderCase::Old,
+        HeaderSeen::Op(found) if found.op > end => HeaderCase::Beyond,
+        HeaderSeen::Op(_) => HeaderCase::Needed,
     };
-    (header_case, prepare_case)
+    let prepare_case = match prepare {
+        PrepareSeen::Invalid => PrepareCase::Invalid,
+        PrepareSeen::Blank => PrepareCase::Blank,
+        PrepareSeen::Op(found) if found.op <= checkpoint => PrepareCase::Old,
+        PrepareSeen::Op(found) if found.op > end => PrepareCase::Beyond,
+        PrepareSeen::Op(_) => PrepareCase::Needed,
+    };
+    let relation = match (header, prepare) {
+        (HeaderSeen::Op(header), PrepareSeen::Op(prepare))
+            if Relation::Same.fits(header_case, prepare_case) =>
+        {
+            let place = |header: &PrepareHeader| (header.op, header.frame.view);
+            if header == prepare {
+                Relation::Same
+            } else if place(header) < place(prepare) {
+                Relation::HeaderEarlier
+            } else {
+                Relation::HeaderLater
+            }
+        }
+        _ => Relation::Apart,
+    };
+    (header_case, prepare_case, relation)
 }

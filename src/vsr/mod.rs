@@ -1,30 +1,50 @@
 //! Consensus and the write-ahead log: replica, journal, superblock, sessions, views, repair.
 //!
-//! Written for a cluster, of one replica for now. [`Replica`] decides; each component is its own
-//! file with its own tests. Not covered: sockets, files and time, which the worlds bring.
+//! Viewstamped Replication for clusters of one to six replicas and standbys. [`Replica`] decides;
+//! each component is its own file with its own tests, each protocol a file of its name. Not covered: sockets, files and time, which the worlds bring.
 
 pub mod checkpoint;
+pub mod client_requests;
 pub mod clock;
 pub mod commit;
+pub mod do_view_change;
 pub mod fatal;
 pub mod format;
+pub mod held;
 pub mod journal;
 pub mod journal_decision;
+pub mod journal_geometry;
 pub mod journal_recovery;
 pub mod ledger_machine;
+pub mod log_chain;
 pub mod machine;
+pub mod marzullo;
 pub mod opening;
+pub mod peers;
 pub mod prepare;
+pub mod quorum;
+pub mod recent;
+pub mod repair;
 pub mod replica;
+pub mod replication;
 pub mod requests;
 pub mod sessions;
 pub mod superblock;
 pub mod superblock_zone;
+pub mod timers;
+pub mod view_change;
+pub mod votes;
 
+#[cfg(test)]
+mod journal_recovery_tests;
+#[cfg(test)]
+mod journal_tests;
 #[cfg(test)]
 mod ledger_tests;
 #[cfg(test)]
 mod replica_tests;
+#[cfg(test)]
+mod test_log;
 #[cfg(test)]
 mod test_machine;
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl<M: StateMachine> Replica<M> {
         if self.recovery.is_done() {
             self.recovery.open(&mut self.journal);
             let solo = self.options.is_solo();
-            return Ok(Some(if solo { self.open_solo()? } else { self.open_log() }));
+            return Ok(Some(if solo { self.open_solo() } else { self.open_log() }));
         }
         if !self.recovery.is_read() {
             return Ok(None);
@@ -130,6 +130,7 @@ impl<M: StateMachine> Replica<M> {
         let storage = &mut self.outbox.storage;
         if self.options.is_solo() {
             let head = self.recovery.solo_head()?;
+            self.chain = LogChain::new(&head);
             self.recovery.finish_solo(&head, storage);
         } else {
             self.recovery.finish_cluster(storage);
@@ -138,15 +139,14 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// A cluster of one: everything in the log is committed.
-    fn open_solo(&mut self) -> Result<Status, Fatal> {
-        let head = self.recovery.solo_head()?;
-        self.chain = LogChain::new(&head);
+    fn open_solo(&mut self) -> Status {
+        let head = *self.chain.head();
         self.link_chain();
         assert!(self.chain.op_min() <= self.commit.op + 1, "recovery has followed the chain");
         self.commit_max = head.op;
         self.view_op = head.op;
         self.clock.newest = head.timestamp;
-        Ok(Status::Opening(Opening::Replay))
+        Status::Opening(Opening::Replay)
     }
 
     fn open_replay(&mut self) -> Option<Status> {

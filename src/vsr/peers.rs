@@ -44,6 +44,10 @@ impl Peers {
     }
 
     /// How many of the first `count` replicas were heard since `since_ns`.
+    ///
+    /// # Panics
+    ///
+    /// If there can be no so many.
     #[must_use]
     pub fn heard_since(&self, count: u8, since_ns: u64) -> u8 {
         let peers = &self.peers[..usize::from(count)];

@@ -14,7 +14,8 @@ use super::replica::Replica;
 use super::requests::InFlightFacts;
 use crate::protocol::packed::{PACKED_REQUEST_SIZE, PackedWriter};
 use crate::protocol::{
-    HEADER_SIZE, Message, NODES_MAX, Operation, PrepareFacts, PrepareHeader, Release, round_up, to_index,
+    HEADER_SIZE, Message, NODES_MAX, Operation, PrepareFacts, PrepareHeader, Release, round_up,
+    to_index,
 };
 use crate::storage::{Config, Queue, Room};
 
@@ -151,11 +152,7 @@ impl Pipeline {
     }
 
     /// Ends a client's request if it was accepted here; says where the client is, if that is known.
-    pub fn finish(
-        &mut self,
-        client: u128,
-        request_checksum: u128,
-    ) -> Option<Option<ConnectionId>> {
+    pub fn finish(&mut self, client: u128, request_checksum: u128) -> Option<Option<ConnectionId>> {
         let index = self.in_flight.iter().position(|in_flight| {
             in_flight.client == client && in_flight.request_checksum == request_checksum
         })?;
@@ -211,6 +208,10 @@ impl Pipeline {
     }
 
     /// Takes out the oldest waiting request, with what is known of its client's place.
+    ///
+    /// # Panics
+    ///
+    /// Never: a request that waits is in flight.
     pub fn take_waiting(&mut self) -> Option<(Message, Option<ConnectionId>)> {
         let request = self.waiting.pop()?;
         let header = request.request();

@@ -30,8 +30,7 @@ impl Quorums {
         assert!(replica_count >= 1 && replica_count <= REPLICAS_MAX);
         let (replication, view_change) = match replica_count {
             1 => (1, 1),
-            2 => (2, 2),
-            3 => (2, 2),
+            2 | 3 => (2, 2),
             4 => (2, 3),
             5 => (3, 3),
             _ => (3, 4),

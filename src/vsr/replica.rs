@@ -83,6 +83,10 @@ impl ReplicaOptions {
     }
 
     /// Index of the primary of a view.
+    ///
+    /// # Panics
+    ///
+    /// Never: a remainder is below its divisor.
     #[must_use]
     pub fn primary_of(&self, view: u32) -> u8 {
         u8::try_from(view % u32::from(self.replica_count)).expect("below the number of replicas")
@@ -325,7 +329,7 @@ impl<M: StateMachine> Replica<M> {
         let Ok(command) = Command::try_from(header.frame.command) else { return };
         if command.is_peer() {
             if header.invalid().is_none() && header.frame.replica < self.options.nodes() {
-                self.on_peer_message(connection, command, message);
+                self.on_peer_message(connection, command, &message);
             }
         } else {
             match command {
@@ -339,24 +343,24 @@ impl<M: StateMachine> Replica<M> {
         self.pump();
     }
 
-    fn on_peer_message(&mut self, connection: ConnectionId, command: Command, message: Message) {
+    fn on_peer_message(&mut self, connection: ConnectionId, command: Command, message: &Message) {
         let replica = message.header().frame.replica;
         if replica == self.options.replica {
             return;
         }
         self.peers.heard(replica, connection, self.now.monotonic_ns);
         match command {
-            Command::Ping => self.on_ping(&message),
-            Command::Pong => self.on_pong(&message),
-            Command::PrepareOk => self.on_prepare_ok(&message),
-            Command::Commit => self.on_commit(&message),
-            Command::StartViewChange => self.on_start_view_change(&message),
-            Command::DoViewChange => self.on_do_view_change(&message),
-            Command::RequestStartView => self.on_request_start_view(&message),
-            Command::RequestHeaders => self.on_request_headers(&message),
-            Command::RequestPrepare => self.on_request_prepare(&message),
-            Command::Headers => self.on_headers(&message),
-            Command::StartView => self.on_start_view(&message),
+            Command::Ping => self.on_ping(message),
+            Command::Pong => self.on_pong(message),
+            Command::PrepareOk => self.on_prepare_ok(message),
+            Command::Commit => self.on_commit(message),
+            Command::StartViewChange => self.on_start_view_change(message),
+            Command::DoViewChange => self.on_do_view_change(message),
+            Command::RequestStartView => self.on_request_start_view(message),
+            Command::RequestHeaders => self.on_request_headers(message),
+            Command::RequestPrepare => self.on_request_prepare(message),
+            Command::Headers => self.on_headers(message),
+            Command::StartView => self.on_start_view(message),
             other => panic!("{other:?} is no message of a replica"),
         }
     }

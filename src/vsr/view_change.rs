@@ -6,14 +6,14 @@
 //! begins and tells the others (`StartView`). Nobody acts on a view before it is durable in its
 //! superblock. See Viewstamped Replication Revisited, section 4.2.
 
-use super::do_view_change::{ChosenLog, LogReport, LogReports, Suffix, choose};
+use super::do_view_change::{ChosenLog, LogReport, Suffix, choose};
 use super::log_chain::LogChain;
 use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
 use super::superblock::VIEW_HEADERS_MAX;
 use super::votes::Votes;
-use crate::protocol::peer::{CheckpointState, ROOT_SIZE, write_headers};
-use crate::protocol::{Command, Message, PrepareHeader, to_index, to_size};
+use crate::protocol::peer::{CheckpointState, write_headers};
+use crate::protocol::{Command, Message, PrepareHeader, REPLICAS_MAX, to_index, to_size};
 use crate::{mark, mutated};
 
 /// What a view change is doing.
@@ -36,7 +36,8 @@ pub struct ViewChange {
     votes: Votes,
     /// The view that this replica votes for.
     vote: Option<u32>,
-    reports: Box<LogReports>,
+    /// Of each replica, what it reported for this view.
+    reports: Vec<Option<LogReport>>,
     /// Whether the report went out, or in, once.
     reported: bool,
     /// The end of the log as `log_view` had it: part of the superblock.
@@ -51,7 +52,7 @@ impl ViewChange {
             stage: Stage::Idle,
             votes: Votes::default(),
             vote: None,
-            reports: Box::new([const { None }; crate::protocol::REPLICAS_MAX as usize]),
+            reports: vec![None; usize::from(REPLICAS_MAX)],
             reported: false,
             suffix: Suffix::new(root),
         }
@@ -159,7 +160,7 @@ impl<M: StateMachine> Replica<M> {
         self.change.stage = Stage::Collect;
         self.change.reported = false;
         self.change.vote = Some(self.view);
-        *self.change.reports = [const { None }; crate::protocol::REPLICAS_MAX as usize];
+        self.change.reports.fill(None);
         self.release_pipeline();
         self.timers.change_began(self.now.monotonic_ns);
         self.repeat_vote();
@@ -282,8 +283,7 @@ impl<M: StateMachine> Replica<M> {
         if self.change.reports[usize::from(self.options.replica)].is_none() {
             return;
         }
-        let Some(ChosenLog { suffix, commit }) = choose(&self.change.reports, &self.quorums)
-        else {
+        let Some(ChosenLog { suffix, commit }) = choose(&self.change.reports, &self.quorums) else {
             return;
         };
         if suffix.head().op > self.op_max() {
@@ -433,5 +433,3 @@ impl<M: StateMachine> Replica<M> {
         Some(suffix)
     }
 }
-
-static_assertions::const_assert!(ROOT_SIZE == super::superblock::ROOT_SIZE);

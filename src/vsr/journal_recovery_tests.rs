@@ -394,8 +394,11 @@ impl World {
             self.found += u32::from(has);
             self.missing += u32::from(!has);
         }
-        // What became durable without being acknowledged may stay.
+        // What became durable without being acknowledged may stay; what did not is no damage.
         for (op, message) in &self.history {
+            let sum = checksum(message);
+            let known = self.journal.has(*op, sum) || self.journal.may_nack(*op, sum);
+            assert!(known || self.rots, "op {op} was not acknowledged");
             self.journal.set_header(message.prepare());
             if self.journal.has(*op, checksum(message)) {
                 self.acknowledged.insert(*op, checksum(message));

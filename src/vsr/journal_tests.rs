@@ -64,7 +64,8 @@ fn prepare_then_header() {
     assert!(journal.stored(33).is_none() && !journal.has(33, sum));
 }
 
-/// Goal: writes of one sector are never concurrent, and one write serves all that waited.
+/// Goal: writes of one sector are never concurrent, one write serves all that waited, and none has
+/// the header of a prepare that is not durable.
 #[test]
 fn sector_writes_are_serialized_and_shared() {
     let (mut journal, pool, mut outbox) = journal();
@@ -78,6 +79,12 @@ fn sector_writes_are_serialized_and_shared() {
     }
     assert_eq!(outbox.disk.len(), 1, "one sector write at a time");
     let first = outbox.disk.pop().unwrap();
+    let bytes = first.buffer.as_ref().unwrap().bytes();
+    assert_eq!(&bytes[4 * 256..5 * 256], messages[3].header().as_bytes());
+    for slot in 1..4_u32 {
+        let at = to_index(slot * 256);
+        assert_eq!(&bytes[at..at + 256], reserved_header(CLUSTER, slot).as_bytes());
+    }
     finish(&mut journal, &mut outbox, first);
     assert!(journal.stored(4).is_some() && journal.stored(3).is_none());
     assert_eq!(outbox.disk.len(), 1, "the three others share the second");

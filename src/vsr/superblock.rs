@@ -517,7 +517,10 @@ mod tests {
         check(|_| {}, None);
         check(|block| block.version = 9, Some(SuperblockError::Version { found: 9 }));
         check(|block| block.epoch = 1, Some(SuperblockError::Field { field: "epoch" }));
-        check(|block| block.replica = 1, Some(SuperblockError::Field { field: "replica" }));
+        check(|block| block.replica = 6, None);
+        check(|block| block.replica = 7, Some(SuperblockError::Field { field: "replica" }));
+        let count = SuperblockError::Field { field: "replica_count" };
+        check(|block| block.replica_count = 7, Some(count));
         check(|block| block.log_view = 1, Some(SuperblockError::Field { field: "log_view" }));
         check(|block| block.sequence = 0, Some(SuperblockError::Field { field: "sequence" }));
         check(|block| block.reserved[9] = 1, Some(SuperblockError::Field { field: "reserved" }));

@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 26] = [
+pub const MARKS: [&str; 27] = [
     "ack_waits_for_checkpoint",
     "chain_restarted",
     "checkpoint_durable",
+    "damage_not_nacked",
     "head_recovered",
     "head_uncertain",
     "headers_requested",

@@ -207,7 +207,6 @@ impl<M: StateMachine> Replica<M> {
         assert!(self.status == Status::Normal && !self.is_primary_index());
         let primary = self.options.primary_of(self.view);
         for held in self.held.due(before_ns) {
-            // The ping tells the primary that this connection is ours, not the client's.
             let Some(message) = &held.message else { continue };
             if self.outbox.sends.room() <= usize::from(crate::protocol::NODES_MAX) {
                 break;
@@ -223,6 +222,9 @@ impl<M: StateMachine> Replica<M> {
     pub(super) fn release_pipeline(&mut self) {
         while let Some((message, connection)) = self.pipeline.take_waiting() {
             self.held.keep(connection, message, self.now.monotonic_ns);
+        }
+        while let Some((client, checksum, connection)) = self.pipeline.take_in_flight() {
+            self.held.remember(client, checksum, connection, self.now.monotonic_ns);
         }
         self.pipeline.reset();
     }

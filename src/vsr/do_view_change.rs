@@ -14,7 +14,7 @@ use crate::protocol::{Message, PrepareHeader, to_index};
 /// Headers of the end of a log at most: those that may be uncommitted, and one below.
 pub const SUFFIX_MAX: u32 = super::superblock::VIEW_HEADERS_MAX;
 
-/// The end of a log: headers from the head downwards, without gaps.
+/// The end of a log: headers from the head downwards. What is left out was never seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suffix {
     headers: [PrepareHeader; SUFFIX_MAX as usize],
@@ -46,12 +46,12 @@ impl Suffix {
         self.headers().iter().find(|header| header.op == op)
     }
 
-    /// Adds the header below the last; false if there is no room or it is not the one.
+    /// Adds a header below the last; false if there is no room, or if it should be the last one's
+    /// parent and is not.
     pub fn push(&mut self, header: &PrepareHeader) -> bool {
         let last = &self.headers[self.count - 1];
-        let fits = self.count < self.headers.len()
-            && header.op + 1 == last.op
-            && header.frame.checksum == last.parent;
+        let linked = header.op + 1 != last.op || header.frame.checksum == last.parent;
+        let fits = self.count < self.headers.len() && header.op < last.op && linked;
         if fits {
             self.headers[self.count] = *header;
             self.count += 1;
@@ -59,7 +59,7 @@ impl Suffix {
         fits
     }
 
-    /// The suffix in the body of a message: `None` if a header is damaged or does not link.
+    /// The suffix in the body of a message: `None` if a header is damaged or does not fit.
     ///
     /// # Panics
     ///
@@ -136,19 +136,10 @@ impl LogReport {
         if op > self.suffix.head().op {
             return true;
         }
-        if self.log_view < log_view {
-            let lowest = self.suffix.headers()[self.suffix.headers().len() - 1].op;
-            match self.suffix.find(op) {
-                // What an older view had in this place was replaced.
-                Some(own) if Some(own) != canonical => return true,
-                Some(_) => {}
-                None => {
-                    assert!(op < lowest, "a suffix has no gaps");
-                    return false;
-                }
-            }
-        }
-        self.bit(self.nack, op)
+        // What an older view had in this place was replaced.
+        let own = self.suffix.find(op);
+        let replaced = self.log_view < log_view && own.is_some() && own != canonical;
+        replaced || self.bit(self.nack, op)
     }
 }
 

@@ -75,6 +75,22 @@ impl HeldRequests {
         self.held.push(held);
     }
 
+    /// Remembers where the client is whose request this replica had accepted as primary.
+    pub fn remember(
+        &mut self,
+        client: u128,
+        request_checksum: u128,
+        connection: Option<ConnectionId>,
+        now_ns: u64,
+    ) {
+        self.held.retain(|held| held.client != client);
+        if self.held.len() < self.count_max {
+            let (message, since_ns, forwarded) = (None, now_ns, false);
+            let held = Held { client, request_checksum, connection, message, since_ns, forwarded };
+            self.held.push(held);
+        }
+    }
+
     /// Notes that a request is in a prepare: it need not be handed over any more.
     pub fn prepared(&mut self, client: u128, request_checksum: u128) {
         let held = self.held.iter_mut().find(|held| held.client == client);

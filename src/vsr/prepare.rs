@@ -220,6 +220,12 @@ impl Pipeline {
         Some((request, connection))
     }
 
+    /// Takes out a request that was prepared: its client, its checksum and where the client is.
+    pub fn take_in_flight(&mut self) -> Option<(u128, u128, Option<ConnectionId>)> {
+        let in_flight = self.in_flight.pop()?;
+        Some((in_flight.client, in_flight.request_checksum, in_flight.connection))
+    }
+
     /// Forgets everything: another replica goes on with it.
     ///
     /// # Panics

@@ -14,7 +14,7 @@ use super::machine::StateMachine;
 use super::replica::{Replica, Status};
 use crate::mark;
 use crate::protocol::peer::{HEADERS_MAX, body_headers, prepare_header, write_headers};
-use crate::protocol::{Command, Message, PrepareHeader, to_index};
+use crate::protocol::{Command, Message, PrepareHeader};
 
 /// Prepares asked for at a time.
 const REQUESTS_MAX: usize = 8;
@@ -334,20 +334,32 @@ impl<M: StateMachine> Replica<M> {
         self.repair.look = self.repair.wanted;
     }
 
-    /// The end of the log: what may be uncommitted, and a little more. Each header is proven by the
-    /// one above it.
+    /// The end of the log as `log_view` has it: what may be uncommitted, and one op more. What is
+    /// missing from it was never seen here.
     pub(super) fn log_suffix(&self) -> Suffix {
-        let mut suffix = Suffix::new(self.chain.head());
-        let count_max = to_index(self.options.config.pipeline_max) + 1;
-        while suffix.headers().len() < count_max {
-            let lowest = suffix.headers()[suffix.headers().len() - 1].op;
-            let Some(op) = lowest.checked_sub(1) else { break };
-            let known = self.journal.header(op).or_else(|| self.change.suffix.find(op));
-            let Some(header) = known.copied() else { break };
-            if !suffix.push(&header) {
-                break;
+        let head = self.chain.head();
+        let mut suffix = Suffix::new(head);
+        for op in (self.suffix_min(head.op)..head.op).rev() {
+            if let Some(header) = self.canonical_header(op) {
+                suffix.push(header);
             }
         }
         suffix
+    }
+
+    /// The oldest op that the suffix of a log with this head tells of: all before are committed.
+    pub(super) fn suffix_min(&self, head: u64) -> u64 {
+        head.saturating_sub(u64::from(self.options.config.pipeline_max))
+    }
+
+    /// The header of this op if it certainly is that of the log of `log_view`: it is proven, the view
+    /// began with it, or the primary of the view sent it since.
+    fn canonical_header(&self, op: u64) -> Option<&PrepareHeader> {
+        let known = self.journal.header(op);
+        let begun = &self.change.suffix;
+        if op <= begun.head().op {
+            return begun.find(op).or(known.filter(|_| self.chain.is_proven(op)));
+        }
+        known.filter(|header| self.chain.is_proven(op) || header.frame.view == self.log_view)
     }
 }

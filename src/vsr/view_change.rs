@@ -244,12 +244,16 @@ impl<M: StateMachine> Replica<M> {
     fn log_report(&self) -> LogReport {
         let suffix = self.change.suffix.clone();
         let (mut present, mut nack) = (0, 0);
-        for (bit, header) in suffix.headers().iter().enumerate() {
-            let (op, checksum) = (header.op, header.frame.checksum);
-            if self.journal.has(op, checksum) {
-                present |= 1 << bit;
-            } else if self.journal.may_nack(op, checksum) || mutated!("nack_damaged") {
-                nack |= 1 << bit;
+        let head = suffix.head().op;
+        for op in self.suffix_min(head)..=head {
+            let bit = 1 << (head - op);
+            match suffix.find(op).map(|header| header.frame.checksum) {
+                Some(checksum) if self.journal.has(op, checksum) => present |= bit,
+                Some(checksum) if self.journal.may_nack(op, checksum) => nack |= bit,
+                // Never seen in that view, unless damage hides it.
+                None if !self.journal.is_faulty(op) => nack |= bit,
+                Some(_) | None if mutated!("nack_damaged") => nack |= bit,
+                Some(_) | None => mark!("damage_not_nacked"),
             }
         }
         LogReport { log_view: self.log_view, commit: self.commit_max, suffix, present, nack }

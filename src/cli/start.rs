@@ -69,7 +69,7 @@ pub struct StartArguments {
     /// Memory for accounts [default: 192MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_accounts: Option<ByteSize>,
-    /// Memory for the newest transfers [default: 672MiB, in development 8MiB]
+    /// Memory for the newest transfers [default: 560MiB, in development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_transfers: Option<ByteSize>,
     /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development
@@ -119,7 +119,7 @@ impl Sizes {
     pub const PRODUCTION: Sizes = Sizes {
         cache_grid: 64 * MEBIBYTE,
         cache_accounts: 192 * MEBIBYTE,
-        cache_transfers: 672 * MEBIBYTE,
+        cache_transfers: 560 * MEBIBYTE,
         filters: 64 * MEBIBYTE,
         limit_storage: MEBIBYTE * MEBIBYTE,
     };

@@ -10,7 +10,7 @@ use crate::storage::scan::RowList;
 use super::account_cache::ROW_NONE;
 
 /// Records in a window at most.
-pub(super) const WINDOW_MAX: usize = 1024;
+pub(super) const WINDOW_MAX: usize = 4096;
 /// Records in a window at least, even when fewer are wanted: some may not match.
 pub(super) const WINDOW_MIN: usize = 32;
 

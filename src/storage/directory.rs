@@ -126,7 +126,7 @@ impl Directory {
     /// If an op could fill a directory block twice.
     pub fn reserve(&mut self, entries: u64) -> Fetch<()> {
         assert!(entries <= self.entries_per_block());
-        self.ring.reserve(entries, u64::MAX)
+        self.ring.reserve(entries, u64::MAX, |_, _| {})
     }
 
     /// Appends the entry of the next block of the log. A directory block that it fills is sealed

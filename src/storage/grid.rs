@@ -282,6 +282,12 @@ impl Grid {
         self.cluster
     }
 
+    /// Pages that the cache holds.
+    #[must_use]
+    pub fn cache_pages(&self) -> usize {
+        self.cache.pages()
+    }
+
     /// What the grid could not do, if anything.
     #[must_use]
     pub fn fault(&self) -> Option<&GridFault> {

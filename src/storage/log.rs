@@ -1,5 +1,6 @@
 //! An append-only array of rows of one size: the newest in memory, all on the disk.
 //!
+//! Blocks that leave the memory of the newest may go on in a cache of packed rows.
 //! Rows are numbered from 0 without gaps, so the place of a row is arithmetic and one look into the
 //! directory. Appending is memory only; blocks that an op has filled are sealed and written at its
 //! end. A checkpoint copies the block being filled, so that blocks are never written twice. Not
@@ -14,6 +15,7 @@ use super::decode::{DecodeError, Reader, require};
 use super::directory::{Directory, DirectoryEntry, require_tail};
 use super::fetch::Fetch;
 use super::grid::Grid;
+use super::packed_rows::PackedRows;
 use super::packing::Packing;
 use super::ring::{BlockRing, Loader};
 use crate::protocol::to_index;
@@ -33,6 +35,9 @@ pub struct LogOptions {
     /// Blocks of newest rows in memory: what [`Log::retain_from`] demands, one op and the writes in
     /// flight must fit; whatever is more is a cache.
     pub recent_blocks: u32,
+    /// Bytes of memory for rows that are no longer among those, packed; too few for anything mean
+    /// none.
+    pub packed_bytes: u64,
     /// Rows that one op appends at most.
     pub op_rows_max: u32,
     /// Blocks in the grid at most.
@@ -61,6 +66,7 @@ enum Opening {
 #[derive(Debug)]
 pub struct Log {
     ring: BlockRing,
+    packed: Option<PackedRows>,
     directory: Directory,
     op_rows_max: u64,
     blocks_max: u64,
@@ -90,6 +96,8 @@ impl Log {
         let blocks_max = options.blocks_max;
         Log {
             ring: BlockRing::new(name, options.kind, packing, options.recent_blocks),
+            packed: packs(options, &packing)
+                .then(|| PackedRows::new(packing, options.packed_bytes)),
             directory: Directory::new(name, options.directory_kind, config.block_size, blocks_max),
             op_rows_max,
             blocks_max,
@@ -103,7 +111,14 @@ impl Log {
     /// Bytes that a log occupies.
     #[must_use]
     pub fn memory_bytes(config: &Config, options: &LogOptions) -> u64 {
-        BlockRing::memory_bytes(options.recent_blocks, config.block_size)
+        let packing = Packing::new(options.row_size, config.block_size);
+        let packed = if packs(options, &packing) {
+            PackedRows::memory_bytes(&packing, options.packed_bytes)
+        } else {
+            0
+        };
+        packed
+            + BlockRing::memory_bytes(options.recent_blocks, config.block_size)
             + Directory::memory_bytes(config.block_size, options.blocks_max)
     }
 
@@ -161,7 +176,12 @@ impl Log {
     pub fn reserve_op(&mut self) -> Fetch<()> {
         let blocks = self.packing().blocks_for(self.op_rows_max) + 1;
         ready!(self.directory.reserve(blocks));
-        self.ring.reserve(self.op_rows_max, self.retain_from)
+        let packed = &mut self.packed;
+        self.ring.reserve(self.op_rows_max, self.retain_from, |block, bytes| {
+            if let Some(packed) = packed {
+                packed.push(block, bytes);
+            }
+        })
     }
 
     /// Appends a row; returns its number.
@@ -202,26 +222,34 @@ impl Log {
         self.ring.recent(row)
     }
 
-    /// The row, read from the disk if need be.
+    /// Copies the row into `out`, read from the disk if need be.
     ///
     /// # Panics
     ///
-    /// If there is no such row.
+    /// If there is no such row, or `out` has not its size.
     #[inline]
-    pub fn get<'a>(&'a self, grid: &'a mut Grid, row: u64) -> Fetch<&'a [u8]> {
-        match self.ring.recent(row) {
-            Some(bytes) => Fetch::Ready(bytes),
-            None => self.get_old(grid, row),
+    pub fn read(&self, grid: &mut Grid, row: u64, out: &mut [u8]) -> Fetch<()> {
+        if let Some(bytes) = self.ring.recent(row) {
+            out.copy_from_slice(bytes);
+            return Fetch::Ready(());
         }
+        self.read_old(grid, row, out)
     }
 
-    fn get_old<'a>(&'a self, grid: &'a mut Grid, row: u64) -> Fetch<&'a [u8]> {
+    fn read_old(&self, grid: &mut Grid, row: u64, out: &mut [u8]) -> Fetch<()> {
         assert!(row < self.rows());
+        if let Some(packed) = &self.packed {
+            let (block, index) = self.packing().split(row);
+            if packed.read(block, index, out) {
+                return Fetch::Ready(());
+            }
+        }
         let location = self.packing().locate(row);
         let entry = ready!(self.directory.entry(grid, location.block));
         let page = ready!(grid.page(&entry.block, location.sector));
         let start = to_index(location.offset);
-        Fetch::Ready(&page[start..start + to_index(self.packing().item_size())])
+        out.copy_from_slice(&page[start..start + to_index(self.packing().item_size())]);
+        Fetch::Ready(())
     }
 
     /// Ends an op: seals the blocks that are full and queues their writes. `keys_before` gives the
@@ -303,6 +331,9 @@ impl Log {
         self.tail = state.tail;
         self.tail_rows = state.rows;
         self.ring.restore(state.rows, self.packing().blocks_for(state.rows));
+        if let Some(packed) = &mut self.packed {
+            packed.clear();
+        }
         self.retain_from = 0;
         self.opening = Opening::Directory;
         Ok(reader.position())
@@ -347,6 +378,11 @@ impl Log {
     }
 }
 
+/// Whether rows are kept packed: if there is memory for some.
+fn packs(options: &LogOptions, packing: &Packing) -> bool {
+    options.packed_bytes >= PackedRows::bytes_min(packing)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +415,8 @@ mod tests {
             directory_kind: BlockKind::TransfersDirectory,
             row_size,
             recent_blocks: 10,
+            // Rows of 128 bytes are also packed: some of the older ones are in memory then.
+            packed_bytes: if row_size == 128 { 400_000 } else { 0 },
             op_rows_max: op_rows_max(row_size),
             blocks_max: BLOCKS_MAX,
         }
@@ -469,8 +507,9 @@ mod tests {
 
         fn get(&mut self, row: u64) -> Vec<u8> {
             loop {
-                if let Fetch::Ready(bytes) = self.log.get(&mut self.grid, row) {
-                    return bytes.to_vec();
+                let mut bytes = vec![0; to_index(self.row_size)];
+                if self.log.read(&mut self.grid, row, &mut bytes).is_ready() {
+                    return bytes;
                 }
                 assert!(self.turn());
             }

@@ -20,6 +20,7 @@ pub mod lookup;
 mod manifest;
 pub mod memtable;
 pub mod merge;
+pub mod packed_rows;
 pub mod packing;
 pub mod page_cache;
 pub mod persistence;

@@ -152,12 +152,18 @@ impl BlockRing {
     }
 
     /// Makes room for `items` more, letting go of the oldest blocks with no item from
-    /// `retain_from` on. Waits for the writes of blocks that were let go.
+    /// `retain_from` on, which `let_go` is shown before. Waits for the writes of blocks that were
+    /// let go.
     ///
     /// # Panics
     ///
     /// If the ring is too small for what it must retain: a mistake in its sizing.
-    pub fn reserve(&mut self, items: u64, retain_from: u64) -> Fetch<()> {
+    pub fn reserve(
+        &mut self,
+        items: u64,
+        retain_from: u64,
+        mut let_go: impl FnMut(u64, &[u8]),
+    ) -> Fetch<()> {
         let end_block = self.packing.blocks_for(self.rows + items).max(self.end_block);
         let capacity = count_of(self.slots.len());
         while end_block - self.first_block > capacity {
@@ -165,7 +171,8 @@ impl BlockRing {
             let retained = next * self.packing.per_block() > retain_from;
             assert!(!retained, "pool {}: too few blocks to retain", self.pool.name());
             assert!(next <= self.sealed_blocks, "pool {}: too few blocks", self.pool.name());
-            assert!(self.slots[self.head].take().is_some());
+            let buffer = self.slots[self.head].take().expect("blocks in memory");
+            let_go(self.first_block, buffer.bytes());
             self.head = (self.head + 1) % self.slots.len();
             self.first_block = next;
             self.first_row = next * self.packing.per_block();

@@ -20,6 +20,11 @@ pub const CONDITIONS_MAX: usize = 6;
 const DRIVER_SMALL: u64 = 64;
 /// Pages asked for together when one is missing.
 const READ_AHEAD: u64 = 8;
+/// Runs in which a scan asks for pages beside the one that it waits in.
+const RUNS_AHEAD: usize = 16;
+/// Pages of the cache for each of those runs at least. In a cache that is too small, pages for later
+/// would drive out those that are needed now, for ever.
+const CACHE_PAGES_PER_RUN: usize = 64;
 /// Entries in a page at most.
 const PAGE_ENTRIES_MAX: usize = 512;
 /// Slots of a column compared together.
@@ -214,6 +219,7 @@ impl Table {
             } else {
                 let index = self.runs[0].partition_point(|run| run.end_row <= row);
                 if self.scan_run(grid, index, scan, out).is_wait() {
+                    self.scan_ahead(grid, index, scan);
                     return Fetch::Wait;
                 }
                 (self.runs[0][index].first_row, self.runs[0][index].end_row)
@@ -356,7 +362,7 @@ impl Table {
         let position = if scan.reverse { high - 1 } else { low };
         let mut page = [0; PAGE_ENTRIES_MAX];
         let Fetch::Ready((entries, first)) = reader.entries(grid, position) else {
-            Table::read_ahead(grid, &reader, scan.reverse, scan.ranges[driver]);
+            Table::read_ahead(grid, &reader, scan.reverse, scan.ranges[driver], 1);
             return Fetch::Wait;
         };
         let base = low.max(first);
@@ -391,10 +397,51 @@ impl Table {
         Fetch::Ready(())
     }
 
-    /// Asks for the pages behind a missing one.
-    fn read_ahead(grid: &mut Grid, reader: &RunReader<'_>, reverse: bool, range: (u64, u64)) {
+    /// Asks for what the scan will need of the runs after this one, so that it waits for the disk a
+    /// few times in all and not a few times in each run: directory pages first, and when they are
+    /// here, pages of the smallest bucket.
+    fn scan_ahead(&self, grid: &mut Grid, index: usize, scan: &Scan) {
+        let runs = RUNS_AHEAD.min(grid.cache_pages() / CACHE_PAGES_PER_RUN);
+        for ahead in 1..=runs {
+            let next = if scan.reverse { index.checked_sub(ahead) } else { Some(index + ahead) };
+            let Some(next) = next.filter(|next| *next < self.runs[0].len()) else { return };
+            let run = &self.runs[0][next];
+            if run.end_row <= scan.row_min || run.first_row >= scan.row_max {
+                return;
+            }
+            let mut smallest: Option<(usize, (u64, u64))> = None;
+            let mut complete = true;
+            for condition in scan.conditions() {
+                let reader = self.reader(condition.tag, next);
+                if !reader.run.has_blocks() {
+                    continue;
+                }
+                match reader.bucket(grid, reader.shape.bucket(condition.hash)) {
+                    Fetch::Wait => complete = false,
+                    Fetch::Ready(range) => {
+                        let length = range.1 - range.0;
+                        if smallest.is_none_or(|(_, least)| length < least.1 - least.0) {
+                            smallest = Some((condition.tag, range));
+                        }
+                    }
+                }
+            }
+            if let (true, Some((tag, range))) = (complete, smallest) {
+                Table::read_ahead(grid, &self.reader(tag, next), scan.reverse, range, 0);
+            }
+        }
+    }
+
+    /// Asks for pages of a range, from page `first` of it on.
+    fn read_ahead(
+        grid: &mut Grid,
+        reader: &RunReader<'_>,
+        reverse: bool,
+        range: (u64, u64),
+        first: u64,
+    ) {
         let length = range.1 - range.0;
-        for page in 1..READ_AHEAD {
+        for page in first..READ_AHEAD {
             let step = page * count_of(PAGE_ENTRIES_MAX);
             if step >= length {
                 return;

@@ -104,7 +104,8 @@ pub struct StoreOptions {
     pub cluster: u128,
     /// Memory for pages of the grid in bytes.
     pub cache_grid_bytes: u64,
-    /// Memory for the newest transfers in bytes; raised to what unflushed rows need.
+    /// Memory for the newest transfers in bytes; raised to what unflushed rows need. What is left
+    /// when those have theirs is for older ones, packed.
     pub cache_transfers_bytes: u64,
     /// Memory for filters that tell which runs can't hold a transfer id, in bytes; 0 for none.
     pub filter_bytes: u64,
@@ -196,6 +197,8 @@ struct Sizes {
     blocks_max: u64,
     rows_per_op: u32,
     transfers_blocks: u32,
+    /// Bytes for transfers that are packed.
+    transfers_packed: u64,
     balances_blocks: u32,
     accounts_blocks: u32,
 }
@@ -210,12 +213,13 @@ impl Sizes {
             let blocks = unflushed + op + u64::from(WRITES_IN_FLIGHT_MAX) + 4;
             u32::try_from(blocks).expect("a few hundred blocks")
         };
-        let granted = options.cache_transfers_bytes / u64::from(config.block_size);
-        let granted = u32::try_from(granted.min(1 << 30)).expect("bounded");
+        let transfers_blocks = recent(TRANSFER_SIZE, config.event_bar_rows);
+        let newest = u64::from(transfers_blocks) * u64::from(config.block_size);
         Self {
             blocks_max: options.storage_limit_bytes / u64::from(config.block_size),
             rows_per_op,
-            transfers_blocks: recent(TRANSFER_SIZE, config.event_bar_rows).max(granted),
+            transfers_blocks,
+            transfers_packed: options.cache_transfers_bytes.saturating_sub(newest),
             balances_blocks: recent(BALANCE_SIZE, config.event_bar_rows),
             accounts_blocks: recent(ACCOUNT_SIZE, config.account_bar_rows),
         }
@@ -455,17 +459,23 @@ impl Store {
 
     /// The transfer of an event, as stored (with [`rows::STORED_FLAG_EXPIRY`] for an expiry).
     pub fn transfer(&mut self, row: u64) -> Fetch<Transfer> {
-        self.transfers.get(&mut self.grid, row).map(read)
+        let mut transfer = Transfer::default();
+        ready!(self.transfers.read(&mut self.grid, row, transfer.as_mut_bytes()));
+        Fetch::Ready(transfer)
     }
 
     /// The balances of an event.
     pub fn balances(&mut self, row: u64) -> Fetch<BalanceRow> {
-        self.balances.get(&mut self.grid, row).map(read)
+        let mut balances = BalanceRow::default();
+        ready!(self.balances.read(&mut self.grid, row, balances.as_mut_bytes()));
+        Fetch::Ready(balances)
     }
 
     /// An account as it was created.
     pub fn account(&mut self, row: u64) -> Fetch<Account> {
-        self.accounts.get(&mut self.grid, row).map(read)
+        let mut account = Account::default();
+        ready!(self.accounts.read(&mut self.grid, row, account.as_mut_bytes()));
+        Fetch::Ready(account)
     }
 
     /// The transfer of an event, if it is among those kept in memory.
@@ -643,11 +653,13 @@ fn log_options(sizes: &Sizes) -> [LogOptions; 3] {
         directory_kind,
         row_size,
         recent_blocks,
+        packed_bytes: 0,
         op_rows_max: sizes.rows_per_op,
         blocks_max: sizes.blocks_max,
     };
     let (kind, directory) = (BlockKind::Transfers, BlockKind::TransfersDirectory);
     let transfers = log("transfers", kind, directory, TRANSFER_SIZE, sizes.transfers_blocks);
+    let transfers = LogOptions { packed_bytes: sizes.transfers_packed, ..transfers };
     let (kind, directory) = (BlockKind::Balances, BlockKind::BalancesDirectory);
     let balances = log("balances", kind, directory, BALANCE_SIZE, sizes.balances_blocks);
     let (kind, directory) = (BlockKind::Accounts, BlockKind::AccountsDirectory);
@@ -684,11 +696,6 @@ fn blob_size_max(config: &Config, options: &StoreOptions, sizes: &Sizes) -> u64 
     let free_set = FreeSet::encoded_size_max(sizes.blocks_max);
     let (logs, tables) = (logs.iter().sum(), events + accounts);
     super::persistence::blob_size_max(options.blob_extra_bytes, logs, tables, free_set)
-}
-
-/// A row as a value; rows may lie at any multiple of 8 bytes.
-fn read<T: FromBytes>(bytes: &[u8]) -> T {
-    T::read_from_bytes(bytes).expect("a row has the size of its type")
 }
 
 /// A row where it lies in the memory of its log.

@@ -967,8 +967,9 @@ fn check_identical(left: &World, right: &World) {
 /// made and merged in any order of completions, and accounts fall out of their cache.
 #[test]
 fn searches_and_scans_equal_naive_lists() {
-    for (seed, cache_max) in [(1, 40), (2, 3000), (3, 2)] {
-        let mut world = World::testing(seed + 100, 40, cache_max);
+    // The second has pages enough to ask for those of the next runs, the others have not.
+    for (seed, pages, cache_max) in [(1, 40, 40), (2, 1000, 3000), (3, 40, 2)] {
+        let mut world = World::testing(seed + 100, pages, cache_max);
         for op in &Planner::plan(seed, 230) {
             world.run(op);
             if world.below(6) == 0 {

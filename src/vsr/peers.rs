@@ -11,6 +11,8 @@ struct Peer {
     connection: Option<ConnectionId>,
     /// Its connection broke or was refused since it was heard.
     lost: bool,
+    /// Op of its durable checkpoint, as far as known.
+    checkpoint_op: u64,
 }
 
 /// The other replicas and standbys, by index.
@@ -23,12 +25,25 @@ impl Peers {
     /// Notes a control message.
     pub fn heard(&mut self, replica: u8, connection: ConnectionId, now_ns: u64) {
         let peer = &mut self.peers[usize::from(replica)];
-        *peer = Peer { heard_ns: Some(now_ns), connection: Some(connection), lost: false };
+        peer.heard_ns = Some(now_ns);
+        peer.connection = Some(connection);
+        peer.lost = false;
     }
 
     /// Notes that a replica's connection broke or was refused.
     pub fn lost(&mut self, replica: u8) {
         self.peers[usize::from(replica)].lost = true;
+    }
+
+    /// Notes the durable checkpoint of a replica.
+    pub fn checkpoint(&mut self, replica: u8, op: u64) {
+        self.peers[usize::from(replica)].checkpoint_op = op;
+    }
+
+    /// Op of a replica's durable checkpoint, as far as known.
+    #[must_use]
+    pub fn checkpoint_op(&self, replica: u8) -> u64 {
+        self.peers[usize::from(replica)].checkpoint_op
     }
 
     /// Whether a replica's connection broke or was refused since it was heard.

@@ -241,6 +241,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Two replicas with the same checkpoint's op must have the same checkpoint.
     pub(super) fn compare_checkpoints(&mut self, replica: u8, op: u64, other: u128) {
+        self.peers.checkpoint(replica, op);
         let durable = self.superblock.durable();
         let own = durable.checkpoint_id();
         if op > 0 && durable.checkpoint.op == op && own != other {

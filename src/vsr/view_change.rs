@@ -73,7 +73,7 @@ impl<M: StateMachine> Replica<M> {
         }
         let mut chosen = view;
         for later in view..view + u32::from(self.options.replica_count) {
-            if !self.peers.is_lost(self.options.primary_of(later)) {
+            if self.may_lead(self.options.primary_of(later)) {
                 chosen = later;
                 break;
             }
@@ -82,6 +82,15 @@ impl<M: StateMachine> Replica<M> {
         self.change.vote = Some(chosen);
         self.repeat_vote();
         self.count_votes();
+    }
+
+    /// Whether a replica seems to be there and able to take over: its log has room for the head.
+    fn may_lead(&self, replica: u8) -> bool {
+        let own = replica == self.options.replica;
+        let checkpoint = if own { self.checkpoint_op() } else { self.peers.checkpoint_op(replica) };
+        let slots = u64::from(self.options.config.journal_slots);
+        let follows = checkpoint + slots >= self.chain.head().op;
+        follows && (own || !self.peers.is_lost(replica))
     }
 
     /// Takes the vote back: the primary is there.

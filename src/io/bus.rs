@@ -6,22 +6,26 @@
 //! or
 //! stops taking what is sent, is disconnected after some seconds; nobody else waits for it. While a
 //! peer leaves replies untaken, nothing more is read from it. All structures are made at start.
-//! Not covered: connections to other replicas; what a message means.
+//!
+//! In a cluster, other replicas connect to us like clients and only send; what we have to say to
+//! them goes through [`Peers`]. A connection shows by its frames which kind it is. Clients never
+//! take the places or the memory that replicas need, nothing is sent on a replica's connection,
+//! and the core cannot close it. Not covered: what a message means.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use super::framing::{FrameError, Receiver, Rules, Step};
+use super::complaint::Complaint;
+use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
+use super::peers::{Peers, REPLICAS_MAX};
 use super::ring::{Part, Ring};
 use super::socket::listen;
-use crate::protocol::{Buffer, Message, Pool, to_index};
+use crate::protocol::{Buffer, Command, Message, Pool, to_index};
 use crate::storage::Queue;
 use crate::vsr::ConnectionId;
 
-/// Port of an address that names none.
-pub const PORT_DEFAULT: u16 = 3001;
 /// Messages that may wait for one peer.
 const SENDS_MAX: usize = 16;
 /// While so many wait for a peer, nothing is read from it.
@@ -32,106 +36,62 @@ const PORTION_LENGTH: u32 = 256 * 1024;
 const STALL_TICKS: u64 = 3_000;
 /// The same while others wait for the memory it holds.
 const STALL_TICKS_PRESSED: u64 = 200;
+/// A connection that is silent for so many ticks makes way for a replica.
+const SILENT_TICKS: u64 = 50;
 /// Stalls are looked for this often, in ticks.
 const SCAN_TICKS: u64 = 100;
-/// Complaints about peers are printed at most this often, in ticks.
-const COMPLAINT_TICKS: u64 = 1_000;
 
 /// The bus cannot listen.
 #[derive(Debug)]
-pub enum BusError {
-    /// The address is none, or names nothing.
-    Address {
-        /// As given.
-        address: String,
-        /// What the system answered.
-        error: io::Error,
-    },
-    /// The address cannot be listened on.
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system answered.
-        error: io::Error,
-    },
+pub struct BusError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system answered.
+    pub error: io::Error,
 }
 
 impl fmt::Display for BusError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BusError::Address { address, error } => write!(
+        let BusError { address, error } = self;
+        write!(formatter, "cannot listen on {address}: {error}; ")?;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => write!(
                 formatter,
-                "\"{address}\" is no usable address: {error}; give host:port, a host, a port, or \
-                 [IPv6]:port"
+                "another process uses that port: stop it or choose another port"
             ),
-            BusError::Listen { address, error } => {
-                write!(formatter, "cannot listen on {address}: {error}; ")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => write!(
-                        formatter,
-                        "another process uses that port: stop it or choose another port"
-                    ),
-                    io::ErrorKind::AddrNotAvailable => {
-                        write!(formatter, "this machine has no such address")
-                    }
-                    io::ErrorKind::PermissionDenied => {
-                        write!(formatter, "ports below 1024 need privileges: choose a higher one")
-                    }
-                    _ => write!(formatter, "see the kernel's log for more"),
-                }
+            io::ErrorKind::AddrNotAvailable => {
+                write!(formatter, "this machine has no such address")
             }
+            io::ErrorKind::PermissionDenied => {
+                write!(formatter, "ports below 1024 need privileges: choose a higher one")
+            }
+            _ => write!(formatter, "see the kernel's log for more"),
         }
     }
 }
 
 impl std::error::Error for BusError {}
 
-/// The address that `text` names: `host:port`, `host` (port 3001), `port` (on 127.0.0.1),
-/// `[IPv6]:port` or `IPv6`. A host is an IP address or a name; of a name the first address counts.
-///
-/// # Errors
-///
-/// If it names none.
-pub fn resolve(text: &str) -> Result<SocketAddr, BusError> {
-    let failure = |error| BusError::Address { address: text.to_owned(), error };
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
-    }
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let reason = "a port is a number up to 65535";
-        return Err(failure(io::Error::new(io::ErrorKind::InvalidInput, reason)));
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
-    }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if let Ok(address) = bare.parse::<std::net::IpAddr>() {
-        return Ok(SocketAddr::new(address, PORT_DEFAULT));
-    }
-    let found = if text.contains(':') {
-        text.to_socket_addrs()
-    } else {
-        (text, PORT_DEFAULT).to_socket_addrs()
-    };
-    let first = found.map_err(failure)?.next();
-    first.ok_or_else(|| failure(io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
-}
-
 /// What the bus needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BusOptions {
-    /// Where to listen; port zero lets the system choose.
-    pub listen: SocketAddr,
-    /// Connections at a time.
-    pub connections_max: u32,
+    /// Addresses of all replicas and standbys, in order. Port zero for our own lets the system
+    /// choose.
+    pub addresses: Vec<SocketAddr>,
+    /// Which of them we are, and listen on.
+    pub replica: u8,
+    /// Connections of clients at a time.
+    pub clients_max: u32,
     /// Our cluster.
     pub cluster: u128,
-    /// Messages of the pool that are always left to the replica.
+    /// Messages of the pool that are always left to the replica and to what other replicas send.
     pub pool_reserve: u32,
-    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving at a time: so many messages of the
+    /// Those of them that are left to the replica alone.
+    pub pool_reserve_replica: u32,
+    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving from clients at a time: so many messages of the
     /// pool the bus holds at most beside those it was given to send.
     pub large_frames_max: u32,
-    /// Messages that may wait for all peers together.
+    /// Messages that may wait for all clients together.
     pub sends_total_max: u32,
 }
 
@@ -148,6 +108,25 @@ enum Place {
     WaitsForSends,
 }
 
+/// Who is at the other end, as far as its frames have shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Unknown,
+    Client,
+    Replica,
+}
+
+impl Kind {
+    /// What a frame of this command says about its sender; in doubt nothing.
+    fn of(command: u8) -> Kind {
+        match Command::try_from(command) {
+            Ok(Command::Request | Command::PingClient) => Kind::Client,
+            Ok(Command::Reply | Command::Eviction | Command::PongClient) | Err(_) => Kind::Unknown,
+            Ok(_) => Kind::Replica,
+        }
+    }
+}
+
 /// One place for a connection.
 #[derive(Debug)]
 struct Connection {
@@ -155,6 +134,7 @@ struct Connection {
     generation: u32,
     stream: Option<TcpStream>,
     closing: bool,
+    kind: Kind,
     place: Place,
     receiver: Receiver,
     receiving: bool,
@@ -172,29 +152,10 @@ impl Connection {
     fn sends_count(&self) -> usize {
         self.sends.len() + usize::from(self.sending)
     }
-}
 
-/// At most one complaint in [`COMPLAINT_TICKS`].
-#[derive(Debug, Default)]
-struct Complaint {
-    next_tick: u64,
-    suppressed: u64,
-}
-
-impl Complaint {
-    fn write(&mut self, tick: u64, what: fmt::Arguments<'_>) {
-        if tick < self.next_tick {
-            self.suppressed += 1;
-            return;
-        }
-        self.next_tick = tick + COMPLAINT_TICKS;
-        // Nobody to tell if standard error is gone; that is no reason to stop.
-        let _ = if self.suppressed == 0 {
-            writeln!(io::stderr(), "warning: {what}")
-        } else {
-            writeln!(io::stderr(), "warning: {what} ({} more not shown)", self.suppressed)
-        };
-        self.suppressed = 0;
+    /// Whether it holds a message for a large frame that counts against the clients' limit.
+    fn holds_large(&self) -> bool {
+        self.kind != Kind::Replica && self.receiver.holds_buffer()
     }
 }
 
@@ -220,6 +181,10 @@ pub struct Bus {
     listener: TcpListener,
     address: SocketAddr,
     rules: Rules,
+    pool_reserve: u32,
+    pool_reserve_replica: u32,
+    /// Connections that we opened, to other replicas.
+    pub peers: Peers,
     connections: Box<[Connection]>,
     /// Places without a connection.
     free: Vec<u32>,
@@ -229,7 +194,9 @@ pub struct Bus {
     waiting_count: u32,
     /// Where to look for the next of them.
     waiting_cursor: u32,
-    /// Large frames that are arriving.
+    clients: u32,
+    clients_max: u32,
+    /// Large frames that are arriving from clients.
     large_frames: u32,
     large_frames_max: u32,
     sends_total: u32,
@@ -242,9 +209,33 @@ pub struct Bus {
     counters: BusCounters,
 }
 
+/// Places for connections that other replicas open.
+#[allow(clippy::cast_possible_truncation, reason = "the number is eleven")]
+const CONNECTIONS_OF_REPLICAS: u32 = REPLICAS_MAX as u32 - 1;
+
 /// Size of the small receive buffer of each connection in bytes: frames up to it do not hold a
 /// message of the pool while they arrive.
 pub const RECEIVE_SIZE: u32 = 64 * 1024;
+
+/// Places for so many connections, all empty.
+fn connections_make(places: u32, receive_size: u32) -> Box<[Connection]> {
+    let small = Pool::new("receive", places, receive_size);
+    let connection = |_| Connection {
+        generation: 0,
+        stream: None,
+        closing: false,
+        kind: Kind::Unknown,
+        place: Place::Away,
+        receiver: Receiver::new(small.acquire()),
+        receiving: false,
+        received_tick: 0,
+        sends: Queue::new(SENDS_MAX),
+        sending: false,
+        sent: 0,
+        sent_tick: 0,
+    };
+    (0..places).map(connection).collect()
+}
 
 impl Bus {
     /// Listens. Messages are received into buffers of `pool`.
@@ -255,38 +246,32 @@ impl Bus {
     ///
     /// # Panics
     ///
-    /// If the options allow no connection or no sending.
+    /// If the options allow no connection or no sending, or we are none of the replicas.
     pub fn new(options: &BusOptions, pool: Pool) -> Result<Bus, BusError> {
-        assert!(options.connections_max > 0);
+        assert!(options.clients_max > 0);
         assert!(options.large_frames_max > 0);
         assert!(options.sends_total_max > 0);
-        let failure = |error| BusError::Listen { address: options.listen, error };
-        let listener = listen(options.listen).map_err(failure)?;
+        assert!(options.pool_reserve_replica <= options.pool_reserve);
+        let listen_on = options.addresses[usize::from(options.replica)];
+        let failure = |error| BusError { address: listen_on, error };
+        let listener = listen(listen_on).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
-        let small = Pool::new("receive", options.connections_max, RECEIVE_SIZE.min(pool.size()));
-        let connections = (0..options.connections_max).map(|_| Connection {
-            generation: 0,
-            stream: None,
-            closing: false,
-            place: Place::Away,
-            receiver: Receiver::new(small.acquire()),
-            receiving: false,
-            received_tick: 0,
-            sends: Queue::new(SENDS_MAX),
-            sending: false,
-            sent: 0,
-            sent_tick: 0,
-        });
-        let rules = Rules { cluster: options.cluster, pool, pool_reserve: options.pool_reserve };
+        let peers = Peers::new(options.replica, &options.addresses);
+        let places = Bus::places(options.clients_max, peers.count());
         Ok(Bus {
             listener,
             address,
-            rules,
-            connections: connections.collect(),
-            free: (0..options.connections_max).rev().collect(),
-            ready: Queue::new(to_index(options.connections_max)),
+            connections: connections_make(places, RECEIVE_SIZE.min(pool.size())),
+            rules: Rules { cluster: options.cluster, pool },
+            pool_reserve: options.pool_reserve,
+            pool_reserve_replica: options.pool_reserve_replica,
+            peers,
+            free: (0..places).rev().collect(),
+            ready: Queue::new(to_index(places)),
             waiting_count: 0,
             waiting_cursor: 0,
+            clients: 0,
+            clients_max: options.clients_max,
             large_frames: 0,
             large_frames_max: options.large_frames_max,
             sends_total: 0,
@@ -300,16 +285,22 @@ impl Bus {
         })
     }
 
-    /// Operations the bus may have in flight in the ring.
+    /// Connections that may be open at a time, beside those that we open: clients, and in a
+    /// cluster as many replicas as there can be, since an old connection may outlast its replica.
+    const fn places(clients_max: u32, others: u32) -> u32 {
+        if others == 0 { clients_max } else { clients_max + CONNECTIONS_OF_REPLICAS }
+    }
+
+    /// Operations the bus may have in flight in the ring, for so many clients and other replicas.
     #[must_use]
-    pub const fn operations_max(connections_max: u32) -> u32 {
-        1 + 2 * connections_max
+    pub const fn operations_max(clients_max: u32, others: u32) -> u32 {
+        1 + 2 * Bus::places(clients_max, others) + Peers::operations_max(others)
     }
 
     /// Bytes of the receive buffers, beside the pool.
     #[must_use]
-    pub fn memory_bytes(connections_max: u32) -> u64 {
-        Pool::memory_bytes(connections_max, RECEIVE_SIZE)
+    pub fn memory_bytes(clients_max: u32, others: u32) -> u64 {
+        Pool::memory_bytes(Bus::places(clients_max, others), RECEIVE_SIZE)
     }
 
     /// Where it listens; with the real port if the system chose it.
@@ -347,9 +338,11 @@ impl Bus {
         self.accept_in_flight = true;
     }
 
-    /// From now on no connection is accepted and nothing more is read; replies still go out.
+    /// From now on no connection is accepted or made and nothing more is read; replies still go
+    /// out.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.peers.stop();
     }
 
     /// A new connection, or why there is none.
@@ -382,6 +375,7 @@ impl Bus {
         let Some(index) = self.free.pop() else {
             self.counters.refused += 1;
             drop(stream);
+            self.make_way();
             return;
         };
         self.counters.accepted += 1;
@@ -392,9 +386,61 @@ impl Bus {
         assert!(connection.sends_count() == 0);
         connection.stream = Some(stream);
         connection.closing = false;
+        connection.kind = Kind::Unknown;
         connection.received_tick = tick;
         connection.sent_tick = tick;
         self.receive(ring, index);
+    }
+
+    /// All places are taken. If one of them is by a peer that says nothing, it has to go: a replica
+    /// may want to connect, and will try again.
+    fn make_way(&mut self) {
+        if self.peers.count() == 0 {
+            return;
+        }
+        let silent = self.connections.iter().zip(0_u32..).filter(|(connection, _)| {
+            connection.kind == Kind::Unknown
+                && !connection.closing
+                && self.tick - connection.received_tick >= SILENT_TICKS
+        });
+        if let Some((_, index)) = silent.min_by_key(|(connection, _)| connection.received_tick) {
+            self.counters.stalled += 1;
+            self.close_index(index);
+        }
+    }
+
+    /// Notes what a frame shows about its sender; whether it may stay.
+    fn identify(&mut self, ring: &mut Ring, index: u32, message: &Message) -> bool {
+        let connection = &mut self.connections[to_index(index)];
+        let frame = &message.header().frame;
+        let kind = Kind::of(frame.command);
+        if connection.kind == Kind::Replica || kind == Kind::Unknown || kind == connection.kind {
+            return true;
+        }
+        if self.peers.count() == 0 {
+            return true;
+        }
+        if kind == Kind::Client {
+            connection.kind = Kind::Client;
+            self.clients += 1;
+            return self.clients <= self.clients_max;
+        }
+        self.clients -= u32::from(connection.kind == Kind::Client);
+        connection.kind = Kind::Replica;
+        // A prepare carries the name of who made it, not of who sent it.
+        if frame.command != u8::from(Command::Prepare) {
+            self.peers.heard_from(ring, frame.replica);
+        }
+        true
+    }
+
+    /// What a connection may take from the pool.
+    fn allowance(&self, connection: &Connection) -> Allowance {
+        if connection.kind == Kind::Replica {
+            return Allowance { reserve: self.pool_reserve_replica, large: true };
+        }
+        let large = connection.receiver.holds_buffer() || self.large_frames < self.large_frames_max;
+        Allowance { reserve: self.pool_reserve, large }
     }
 
     /// Asks for more bytes of a connection.
@@ -442,6 +488,7 @@ impl Bus {
     /// If the bookkeeping of connections is broken.
     pub fn next_message(&mut self, ring: &mut Ring) -> Option<(ConnectionId, Message)> {
         while let Some(index) = self.next_to_look_at() {
+            let allowance = self.allowance(&self.connections[to_index(index)]);
             let connection = &mut self.connections[to_index(index)];
             assert!(connection.place == Place::Away);
             if connection.closing {
@@ -452,18 +499,21 @@ impl Bus {
                 connection.place = Place::WaitsForSends;
                 continue;
             }
-            let held = connection.receiver.holds_buffer();
-            let step = connection
-                .receiver
-                .next(&self.rules, held || self.large_frames < self.large_frames_max);
-            self.large_frames += u32::from(connection.receiver.holds_buffer());
+            let held = connection.holds_large();
+            let step = connection.receiver.next(&self.rules, allowance);
+            self.large_frames += u32::from(connection.holds_large());
             self.large_frames -= u32::from(held);
             match step {
                 Step::Message(message) => {
                     connection.place = Place::Ready;
                     self.ready.push(index);
-                    self.counters.received += 1;
                     let generation = connection.generation;
+                    if !self.identify(ring, index, &message) {
+                        self.counters.refused += 1;
+                        self.close_index(index);
+                        continue;
+                    }
+                    self.counters.received += 1;
                     return Some((ConnectionId { index, generation }, message));
                 }
                 Step::NeedBytes => self.receive(ring, index),
@@ -499,17 +549,19 @@ impl Bus {
 
     /// The next connection after the cursor that waits for a message of the pool and can have it.
     fn next_waiting(&mut self) -> Option<u32> {
-        if self.waiting_count == 0 || !self.rules.has_buffer() {
+        if self.waiting_count == 0 || !self.rules.has_buffer(self.pool_reserve_replica) {
             return None;
         }
-        let large_allowed = self.large_frames < self.large_frames_max;
         for _ in 0..self.connections.len() {
             let index = self.waiting_cursor;
             let next = to_index(index) + 1;
             self.waiting_cursor = if next == self.connections.len() { 0 } else { index + 1 };
-            match self.connections[to_index(index)].place {
-                Place::WaitsForBuffer { large } if large_allowed || !large => return Some(index),
-                _ => {}
+            let connection = &self.connections[to_index(index)];
+            if let Place::WaitsForBuffer { large } = connection.place {
+                let allowance = self.allowance(connection);
+                if self.rules.has_buffer(allowance.reserve) && (allowance.large || !large) {
+                    return Some(index);
+                }
             }
         }
         None
@@ -544,15 +596,15 @@ impl Bus {
         }
     }
 
-    /// Queues a message for a peer. If the peer is gone the message is dropped; if it leaves too
-    /// much untaken it is disconnected.
+    /// Queues a message for a client. If it is gone the message is dropped, and so is one for a
+    /// replica's connection; if it leaves too much untaken it is disconnected.
     ///
     /// # Panics
     ///
     /// If the message is malformed.
     pub fn send(&mut self, ring: &mut Ring, id: ConnectionId, message: Message) {
         assert!(to_index(message.size()) == message.bytes().len());
-        if !self.is_open(id) {
+        if !self.is_open(id) || self.connections[to_index(id.index)].kind == Kind::Replica {
             return;
         }
         if self.sends_total >= self.sends_total_max {
@@ -666,9 +718,10 @@ impl Bus {
         self.sends_total -= count;
     }
 
-    /// Closes a connection, if it is still the one it was.
+    /// Closes a connection, if it is still the one it was and no replica's: whoever dislikes a
+    /// client's request that a replica has handed on means the client.
     pub fn close(&mut self, id: ConnectionId) {
-        if self.is_open(id) {
+        if self.is_open(id) && self.connections[to_index(id.index)].kind != Kind::Replica {
             self.close_index(id.index);
         }
     }
@@ -702,13 +755,16 @@ impl Bus {
         }
         connection.stream = None;
         connection.generation = connection.generation.wrapping_add(1);
-        self.large_frames -= u32::from(connection.receiver.holds_buffer());
+        self.large_frames -= u32::from(connection.holds_large());
+        self.clients -= u32::from(connection.kind == Kind::Client);
+        connection.kind = Kind::Unknown;
         connection.receiver.reset();
         connection.closing = false;
         self.free.push(index);
     }
 
-    /// Every 10 ms: disconnects peers that do not go on, and accepts again after an error.
+    /// Every 10 ms: disconnects peers that do not go on, accepts again after an error, and looks
+    /// after the connections to other replicas.
     ///
     /// # Panics
     ///
@@ -718,6 +774,7 @@ impl Bus {
         if !self.accept_in_flight && !self.stopping {
             self.start(ring);
         }
+        self.peers.tick(ring);
         if !self.tick.is_multiple_of(SCAN_TICKS) {
             return;
         }

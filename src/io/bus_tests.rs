@@ -1,6 +1,7 @@
 //! Tests of the bus with real sockets on loopback.
 
 use super::*;
+use crate::io::address::resolve;
 use crate::io::allocator::tests::allocations_of_thread;
 use crate::io::framing::tests::{CLUSTER, frame};
 use crate::io::ring::Completion;
@@ -21,15 +22,17 @@ impl World {
     fn new(connections_max: u32, messages: u32, pool_reserve: u32) -> World {
         let pool = Pool::new("messages", messages, MESSAGE_SIZE_MAX);
         let options = BusOptions {
-            listen: resolve("127.0.0.1:0").unwrap(),
-            connections_max,
+            addresses: vec![resolve("127.0.0.1:0").unwrap()],
+            replica: 0,
+            clients_max: connections_max,
             cluster: CLUSTER,
             pool_reserve,
+            pool_reserve_replica: 0,
             large_frames_max: 3,
             sends_total_max: 32,
         };
         let mut bus = Bus::new(&options, pool.clone()).unwrap();
-        let mut ring = Ring::new(Bus::operations_max(connections_max)).unwrap();
+        let mut ring = Ring::new(Bus::operations_max(connections_max, 0)).unwrap();
         bus.start(&mut ring);
         World { bus, ring, pool, inbox: Vec::with_capacity(256), echo: false }
     }
@@ -442,33 +445,17 @@ fn stop() {
     assert_eq!(world.bus.connections_open(), 1);
 }
 
-/// Goal: every form of address is understood, and nonsense is refused with a hint.
-#[test]
-fn addresses() {
-    let text = |input: &str| resolve(input).unwrap().to_string();
-    assert_eq!(text("3005"), "127.0.0.1:3005");
-    assert_eq!(text("0"), "127.0.0.1:0");
-    assert_eq!(text("10.1.2.3"), "10.1.2.3:3001");
-    assert_eq!(text("10.1.2.3:99"), "10.1.2.3:99");
-    assert_eq!(text("[::1]:99"), "[::1]:99");
-    assert_eq!(text("::1"), "[::1]:3001");
-    assert_eq!(text("[::1]"), "[::1]:3001");
-    assert_eq!(resolve("localhost:7").unwrap().port(), 7);
-    for input in ["", ":", "99999999", "no.such.name.invalid:1", "1.2.3.4:99999"] {
-        let error = resolve(input).unwrap_err().to_string();
-        assert!(error.contains("is no usable address"), "{error}");
-    }
-}
-
 /// Goal: a port in use is refused with a hint.
 #[test]
 fn port_in_use() {
     let world = World::new(1, 1, 0);
     let options = BusOptions {
-        listen: world.bus.address(),
-        connections_max: 1,
+        addresses: vec![world.bus.address()],
+        replica: 0,
+        clients_max: 1,
         cluster: 0,
         pool_reserve: 0,
+        pool_reserve_replica: 0,
         large_frames_max: 1,
         sends_total_max: 1,
     };

@@ -63,20 +63,27 @@ pub struct Rules {
     pub cluster: u128,
     /// Where messages come from; its size bounds a frame.
     pub pool: Pool,
-    /// So many messages of the pool are left to others.
-    pub pool_reserve: u32,
+}
+
+/// What one receiver may take from the common pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// So many messages are left to others.
+    pub reserve: u32,
+    /// It may take a message for a frame that is yet to arrive.
+    pub large: bool,
 }
 
 impl Rules {
     /// A message, unless others need the last ones.
-    fn acquire(&self) -> Option<Buffer> {
-        if self.has_buffer() { self.pool.try_acquire() } else { None }
+    fn acquire(&self, reserve: u32) -> Option<Buffer> {
+        if self.has_buffer(reserve) { self.pool.try_acquire() } else { None }
     }
 
-    /// Whether a message can be taken now.
+    /// Whether a message can be taken now if so many are left to others.
     #[must_use]
-    pub fn has_buffer(&self) -> bool {
-        self.pool.available() > self.pool_reserve
+    pub fn has_buffer(&self, reserve: u32) -> bool {
+        self.pool.available() > reserve
     }
 
     /// Judges a header.
@@ -177,13 +184,12 @@ impl Receiver {
         self.partial.is_some()
     }
 
-    /// Looks at what has been received. Unless `large_allowed`, no message is taken for a frame
-    /// that is yet to arrive.
+    /// Looks at what has been received.
     ///
     /// # Panics
     ///
     /// If a buffer is given away.
-    pub fn next(&mut self, rules: &Rules, large_allowed: bool) -> Step {
+    pub fn next(&mut self, rules: &Rules, allowance: Allowance) -> Step {
         loop {
             if self.partial.is_some() {
                 match self.advance_partial() {
@@ -209,7 +215,8 @@ impl Receiver {
             let size = header.frame.size;
             self.large = size > self.small_size;
             if self.large {
-                let buffer = if large_allowed { rules.acquire() } else { None };
+                let buffer =
+                    if allowance.large { rules.acquire(allowance.reserve) } else { None };
                 let Some(buffer) = buffer else { return Step::NeedBuffer { large: true } };
                 self.partial = Some(Partial { buffer: Some(buffer), filled: 0, size });
                 continue;
@@ -222,7 +229,7 @@ impl Receiver {
                 return Step::Broken(FrameError::BodyChecksum);
             }
             if Command::try_from(header.frame.command).is_ok() {
-                let Some(mut buffer) = rules.acquire() else {
+                let Some(mut buffer) = rules.acquire(allowance.reserve) else {
                     return Step::NeedBuffer { large: false };
                 };
                 buffer.bytes_mut()[..frame.len()].copy_from_slice(frame);
@@ -335,9 +342,10 @@ pub(crate) mod tests {
         frame[..16].copy_from_slice(&sum.to_le_bytes());
     }
 
-    fn rules(count: u32, reserve: u32) -> Rules {
-        let pool = Pool::new("test", count, MESSAGE_SIZE_MAX);
-        Rules { cluster: CLUSTER, pool, pool_reserve: reserve }
+    const ANYTHING: Allowance = Allowance { reserve: 0, large: true };
+
+    fn rules(count: u32) -> Rules {
+        Rules { cluster: CLUSTER, pool: Pool::new("test", count, MESSAGE_SIZE_MAX) }
     }
 
     fn receiver(small_size: u32) -> Receiver {
@@ -354,7 +362,7 @@ pub(crate) mod tests {
         let mut frames = Vec::new();
         let mut rest = bytes;
         loop {
-            match receiver.next(rules, true) {
+            match receiver.next(rules, ANYTHING) {
                 Step::Message(message) => frames.push(message.bytes().to_vec()),
                 Step::NeedBuffer { .. } => panic!("the pool is large enough"),
                 Step::Broken(error) => return Err(error),
@@ -382,7 +390,7 @@ pub(crate) mod tests {
             frame(5, CLUSTER, 257, 3),
         ];
         let bytes: Vec<u8> = frames.concat();
-        let rules = rules(2, 0);
+        let rules = rules(2);
         for piece in [1, 2, 3, 7, 255, 256, 257, 4_095, bytes.len()] {
             let mut receiver = receiver(4096);
             assert_eq!(feed(&mut receiver, &rules, &bytes, piece).unwrap(), frames);
@@ -404,7 +412,7 @@ pub(crate) mod tests {
         let bytes = [large.clone(), large.clone()].concat();
         for piece in [100_003, usize::MAX] {
             let mut receiver = receiver(65_536);
-            let found = feed(&mut receiver, &rules(1, 0), &bytes, piece).unwrap();
+            let found = feed(&mut receiver, &rules(1), &bytes, piece).unwrap();
             assert!(found == [large.clone(), large.clone()]);
         }
     }
@@ -413,7 +421,7 @@ pub(crate) mod tests {
     #[test]
     fn flipped_bits() {
         let good = frame(5, CLUSTER, 300, 7);
-        let rules = rules(1, 0);
+        let rules = rules(1);
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -430,7 +438,7 @@ pub(crate) mod tests {
     fn damaged_large_body() {
         let mut bad = frame(5, CLUSTER, 9_000, 7);
         bad[8_999] ^= 1;
-        let rules = rules(1, 0);
+        let rules = rules(1);
         let error = feed(&mut receiver(4096), &rules, &bad, usize::MAX).unwrap_err();
         assert_eq!(error, FrameError::BodyChecksum);
         assert_eq!(rules.pool.available(), 1);
@@ -440,7 +448,7 @@ pub(crate) mod tests {
     /// judged before any body arrives.
     #[test]
     fn impossible_headers() {
-        let rules = rules(1, 0);
+        let rules = rules(1);
         let judge = |change: &dyn Fn(&mut [u8])| {
             let mut bytes = frame(5, CLUSTER, 256, 0);
             change(&mut bytes);
@@ -470,35 +478,35 @@ pub(crate) mod tests {
     fn foreign_commands_are_skipped() {
         let ours = frame(5, CLUSTER, 300, 1);
         let parts =
-            [frame(0, CLUSTER, 256, 0), frame(20, CLUSTER, 300, 2), frame(19, CLUSTER, 9_000, 3)];
+            [frame(0, CLUSTER, 256, 0), frame(12, CLUSTER, 300, 2), frame(16, CLUSTER, 9_000, 3)];
         let bytes = [parts.concat(), ours.clone()].concat();
-        let found = feed(&mut receiver(4096), &rules(1, 0), &bytes, 1_000).unwrap();
+        let found = feed(&mut receiver(4096), &rules(1), &bytes, 1_000).unwrap();
         assert_eq!(found, [ours]);
     }
 
     /// Goal: without a message to be had the receiver waits and loses nothing; the reserve stays.
     #[test]
     fn waits_for_buffer() {
-        let rules = rules(3, 2);
+        let rules = rules(3);
         for size in [300, 9_000] {
             let bytes = frame(5, CLUSTER, size, 4);
             let mut receiver = receiver(4096);
             let held = rules.pool.acquire();
-            assert!(!rules.has_buffer());
+            assert!(rules.has_buffer(1) && !rules.has_buffer(2));
             let (mut buffer, part, _) = receiver.take_target();
             let count = bytes.len().min(to_index(part.length));
             buffer.bytes_mut()[..count].copy_from_slice(&bytes[..count]);
             receiver.received(buffer, to_size(count));
             let large = size > 4096;
             for _ in 0..2 {
-                let step = receiver.next(&rules, true);
+                let step = receiver.next(&rules, Allowance { reserve: 2, large: true });
                 assert!(matches!(step, Step::NeedBuffer { large: found } if found == large));
             }
             assert!(receiver.is_partial());
             assert!(!receiver.holds_buffer());
             drop(held);
             if large {
-                let step = receiver.next(&rules, false);
+                let step = receiver.next(&rules, Allowance { reserve: 2, large: false });
                 assert!(matches!(step, Step::NeedBuffer { large: true }));
             }
             let found = feed(&mut receiver, &rules, &bytes[count..], 999).unwrap();
@@ -510,7 +518,7 @@ pub(crate) mod tests {
     /// frame does with its header, and gives it back on reset.
     #[test]
     fn who_holds_a_buffer() {
-        let rules = rules(1, 0);
+        let rules = rules(1);
         let small = frame(5, CLUSTER, 4_000, 1);
         let large = frame(5, CLUSTER, 5_000, 1);
         let mut receiver = receiver(4096);
@@ -530,7 +538,7 @@ pub(crate) mod tests {
     /// Goal: garbage of any kind ends the stream with the first header.
     #[test]
     fn garbage() {
-        let rules = rules(1, 0);
+        let rules = rules(1);
         for fill in [0_u8, 1, 0xff] {
             let bytes = vec![fill; 1_000];
             let result = feed(&mut receiver(4096), &rules, &bytes, 100);

@@ -4,12 +4,16 @@
 //! The core states what it wants in its outbox; [`server`] drains it into [`ring`], [`bus`] and
 //! [`worker`] and hands back what happened. Not covered: any decision about the ledger's content.
 
+pub mod address;
 pub mod allocator;
+pub mod batch;
 pub mod bus;
 pub mod clock;
+pub mod complaint;
 pub mod file;
 pub mod framing;
 pub mod memory;
+pub mod peers;
 pub mod ring;
 pub mod server;
 pub mod socket;

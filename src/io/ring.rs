@@ -18,6 +18,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
+use super::batch::Batch;
+use super::socket::SocketName;
 use crate::protocol::{Buffer, Message, to_index};
 use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 
@@ -88,6 +90,8 @@ pub enum Watch {
     EndSignals,
     /// Standard input has something, or its end.
     Input,
+    /// The connection that we opened to this replica has something to say: most likely its end.
+    Replica(u8),
 }
 
 /// An operation that has ended, with everything that went into it.
@@ -115,6 +119,22 @@ pub enum Completion {
         /// Bytes, or an errno.
         result: Result<u32, i32>,
     },
+    /// The attempt to connect to this replica has ended.
+    Connected {
+        /// As given at submission.
+        replica: u8,
+        /// An errno if there is no connection.
+        result: Result<(), i32>,
+    },
+    /// Messages to this replica: how many of the bytes were taken, or an errno.
+    BatchSent {
+        /// As given at submission.
+        replica: u8,
+        /// The messages, not advanced yet.
+        batch: Box<Batch>,
+        /// Bytes, or an errno.
+        result: Result<u32, i32>,
+    },
     /// A watched descriptor became readable; it is not watched any more.
     Readable(Watch),
 }
@@ -125,6 +145,8 @@ enum Operation {
     Accept { descriptor: RawFd },
     Receive { descriptor: RawFd, connection: u32, buffer: Buffer, part: Part, whole: bool },
     Send { descriptor: RawFd, connection: u32, message: Message, part: Part },
+    Connect { descriptor: RawFd, replica: u8, name: SocketName },
+    SendBatch { descriptor: RawFd, replica: u8, batch: Box<Batch> },
     Watch { descriptor: RawFd, watch: Watch },
 }
 
@@ -147,7 +169,7 @@ impl Part {
 
 impl Operation {
     /// The submission entry. The addresses in it are those of pooled memory that the operation
-    /// owns.
+    /// owns, or of the operation itself, which does not move while it is in flight.
     fn entry(&mut self) -> squeue::Entry {
         match self {
             Operation::Disk { descriptor, request, bytes_done, .. } => {
@@ -173,6 +195,14 @@ impl Operation {
                 opcode::Send::new(Fd(*descriptor), bytes.as_ptr(), part.length)
                     .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
                     .build()
+            }
+            Operation::Connect { descriptor, name, .. } => {
+                let (pointer, length) = name.raw();
+                opcode::Connect::new(Fd(*descriptor), pointer, length).build()
+            }
+            Operation::SendBatch { descriptor, batch, .. } => {
+                let flags = libc::MSG_NOSIGNAL.unsigned_abs();
+                opcode::SendMsg::new(Fd(*descriptor), batch.header()).flags(flags).build()
             }
             Operation::Watch { descriptor, .. } => {
                 let events = u32::try_from(libc::POLLIN).expect("poll events are positive");
@@ -309,6 +339,24 @@ impl Ring {
         self.start(Operation::Send { descriptor, connection, message, part });
     }
 
+    /// Connects to a replica.
+    ///
+    /// # Panics
+    ///
+    /// If the ring is full.
+    pub fn connect(&mut self, socket: BorrowedFd<'_>, replica: u8, name: SocketName) {
+        self.start(Operation::Connect { descriptor: socket.as_raw_fd(), replica, name });
+    }
+
+    /// Sends to a replica as much of a batch as is taken at once, at least one byte.
+    ///
+    /// # Panics
+    ///
+    /// If the batch is empty, or the ring is full.
+    pub fn send_batch(&mut self, socket: BorrowedFd<'_>, replica: u8, batch: Box<Batch>) {
+        self.start(Operation::SendBatch { descriptor: socket.as_raw_fd(), replica, batch });
+    }
+
     /// Tells once when the descriptor is readable or at its end.
     ///
     /// # Panics
@@ -368,9 +416,10 @@ impl Ring {
     fn push(&mut self, index: u32) {
         let operation = self.operations[to_index(index)].as_mut().expect("it is in flight");
         let entry = operation.entry().user_data(u64::from(index));
-        // SAFETY: the memory the entry points to belongs to a pooled buffer that the table owns
-        // until the kernel reports the end of this operation (see `finish` and `drop`), does not
-        // move with it, and is written by the kernel only if the buffer has no other reference.
+        // SAFETY: the memory the entry points to is part of this place of the table, or belongs to
+        // a pooled or boxed buffer that the table owns until the kernel reports the end of this
+        // operation (see `finish` and `drop`), does not move with it, and is written by the kernel
+        // only if the buffer has no other reference.
         let pushed = unsafe { self.kernel.submission().push(&entry) };
         pushed.expect("the queue has room for all operations");
     }
@@ -442,9 +491,12 @@ fn wants_more(operation: &mut Operation, result: i32) -> bool {
             count > 0 && *bytes_done < request.length
         }
         // Errors other than these two are for the owner, who also knows when to give up.
-        Operation::Accept { .. } | Operation::Receive { .. } | Operation::Send { .. } => {
-            result == -libc::EINTR
-        }
+        Operation::Accept { .. }
+        | Operation::Receive { .. }
+        | Operation::Send { .. }
+        | Operation::SendBatch { .. } => result == -libc::EINTR,
+        // An attempt that was interrupted goes on by itself and must not be made twice.
+        Operation::Connect { .. } => false,
         Operation::Watch { .. } => interrupted,
     }
 }
@@ -473,6 +525,12 @@ fn completion(operation: Operation, result: i32) -> Completion {
         Operation::Send { connection, message, part, .. } => {
             assert!(count.is_err() || count.is_ok_and(|count| count <= part.length));
             Completion::Sent { connection, message, result: count }
+        }
+        Operation::Connect { replica, .. } => {
+            Completion::Connected { replica, result: count.map(drop) }
+        }
+        Operation::SendBatch { replica, batch, .. } => {
+            Completion::BatchSent { replica, batch, result: count }
         }
         Operation::Watch { watch, .. } => Completion::Readable(watch),
     }

@@ -41,6 +41,8 @@ pub trait Core {
     fn open(&mut self, now: Now);
     /// A message has arrived; its frame is valid.
     fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now);
+    /// The connection to another replica broke, or could not be made.
+    fn on_peer_lost(&mut self, replica: u8, now: Now);
     /// A disk request has ended.
     fn on_disk_done(&mut self, done: DiskDone, now: Now);
     /// A job has been run.
@@ -53,7 +55,9 @@ pub trait Core {
     fn next_send(&mut self) -> Option<(Destination, Message)>;
     /// The next connection to close.
     fn next_close(&mut self) -> Option<ConnectionId>;
-    /// Whether clients can be served: before, connections wait.
+    /// Whether connections are accepted and made: before, they wait. Once so, always so.
+    fn is_connecting(&self) -> bool;
+    /// Whether clients can be served.
     fn is_ready(&self) -> bool;
     /// Whether it cannot go on.
     fn is_fatal(&self) -> bool;
@@ -68,6 +72,10 @@ impl<M: StateMachine> Core for Replica<M> {
 
     fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now) {
         Replica::on_message(self, connection, message, now);
+    }
+
+    fn on_peer_lost(&mut self, replica: u8, now: Now) {
+        Replica::on_peer_lost(self, replica, now);
     }
 
     fn on_disk_done(&mut self, done: DiskDone, now: Now) {
@@ -92,6 +100,11 @@ impl<M: StateMachine> Core for Replica<M> {
 
     fn next_close(&mut self) -> Option<ConnectionId> {
         self.outbox.closes.pop()
+    }
+
+    fn is_connecting(&self) -> bool {
+        // Alone, nobody can be served before the log is replayed. In a cluster others need us.
+        self.is_clustered() || self.status() == Status::Normal
     }
 
     fn is_ready(&self) -> bool {
@@ -219,10 +232,10 @@ impl<C: Core> Server<C> {
         } else {
             None
         };
-        let connections_max = options.bus.connections_max;
         let bus = Bus::new(&options.bus, pool)?;
-        let operations_max =
-            Bus::operations_max(connections_max) + options.disk_requests_max + WATCHES_MAX;
+        let operations_max = Bus::operations_max(options.bus.clients_max, bus.peers.count())
+            + options.disk_requests_max
+            + WATCHES_MAX;
         let ring = Ring::new(operations_max)?;
         let worker =
             Worker::new(options.jobs_max, Job::run).map_err(system("start the helper thread"))?;
@@ -288,6 +301,7 @@ impl<C: Core> Server<C> {
         }
         self.core.open(self.clock.now());
         self.drain();
+        self.connect();
         loop {
             let elapsed_ns = self.clock.monotonic_ns();
             self.ring.wait(self.next_tick_ns.saturating_sub(elapsed_ns))?;
@@ -307,10 +321,7 @@ impl<C: Core> Server<C> {
         if now.monotonic_ns >= self.next_tick_ns {
             self.tick(now);
         }
-        if !self.accepting && self.core.is_ready() {
-            self.accepting = true;
-            self.bus.start(&mut self.ring);
-        }
+        self.connect();
         while let Some((connection, message)) = self.bus.next_message(&mut self.ring) {
             self.core.on_message(connection, message, now);
             self.drain();
@@ -322,11 +333,29 @@ impl<C: Core> Server<C> {
         (self.is_idle() || self.stop_ticks > STOP_TICKS_MAX).then_some(reason)
     }
 
+    /// Accepts connections and makes them, from the moment when the core wants them.
+    fn connect(&mut self) {
+        if !self.accepting && self.core.is_connecting() {
+            self.accepting = true;
+            self.bus.start(&mut self.ring);
+            self.bus.peers.tick(&mut self.ring);
+        }
+    }
+
+    /// Tells the core which replicas were lost.
+    fn tell_lost(&mut self, now: Now) {
+        while let Some(replica) = self.bus.peers.next_lost() {
+            self.core.on_peer_lost(replica, now);
+            self.drain();
+        }
+    }
+
     fn tick(&mut self, now: Now) {
         // Ticks that were missed are not made up for.
         self.next_tick_ns = (self.next_tick_ns + TICK_NS).max(now.monotonic_ns);
         if self.accepting {
             self.bus.tick(&mut self.ring);
+            self.tell_lost(now);
         }
         self.core.tick(now);
         self.drain();
@@ -353,6 +382,18 @@ impl<C: Core> Server<C> {
             }
             Completion::Sent { connection, message, result } => {
                 self.bus.on_sent(&mut self.ring, connection, message, result);
+            }
+            Completion::Connected { replica, result } => {
+                self.bus.peers.on_connected(&mut self.ring, replica, result);
+                self.tell_lost(now);
+            }
+            Completion::BatchSent { replica, batch, result } => {
+                self.bus.peers.on_sent(&mut self.ring, replica, batch, result);
+                self.tell_lost(now);
+            }
+            Completion::Readable(Watch::Replica(replica)) => {
+                self.bus.peers.on_readable(&mut self.ring, replica);
+                self.tell_lost(now);
             }
             Completion::Readable(Watch::WorkerDone) => {
                 // Whether it was readable does not matter: what counts is what is done.
@@ -407,10 +448,8 @@ impl<C: Core> Server<C> {
     fn drain(&mut self) {
         while let Some((destination, message)) = self.core.next_send() {
             match destination {
-                Destination::Connection(connection) => {
-                    self.bus.send(&mut self.ring, connection, message);
-                }
-                Destination::Replica(_) => {}
+                Destination::Connection(id) => self.bus.send(&mut self.ring, id, message),
+                Destination::Replica(index) => self.bus.peers.send(&mut self.ring, index, message),
             }
         }
         while let Some(connection) = self.core.next_close() {
@@ -448,8 +487,8 @@ impl<C: Core> fmt::Debug for Server<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::address::resolve;
     use crate::io::allocator::tests::allocations_of_thread;
-    use crate::io::bus::resolve;
     use crate::io::file::tests::TemporaryPath;
     use crate::io::framing::tests::{CLUSTER, frame};
     use crate::io::socket::tests::raise_terminate;
@@ -529,9 +568,13 @@ mod tests {
                 return;
             }
             let connection = self.slots[to_index(slot)].take().unwrap();
-            let message = Message(done.request.buffer.unwrap());
-            self.sends.push((Destination::Connection(connection), message));
+            let destination = Destination::Connection(connection);
+            self.sends.push((destination, Message(done.request.buffer.unwrap())));
             self.allocations = allocations_of_thread();
+        }
+
+        fn on_peer_lost(&mut self, replica: u8, _now: Now) {
+            panic!("there is no replica {replica}");
         }
 
         fn on_job_done(&mut self, _job: Job, _now: Now) {
@@ -552,6 +595,10 @@ mod tests {
 
         fn next_close(&mut self) -> Option<ConnectionId> {
             self.closes.pop()
+        }
+
+        fn is_connecting(&self) -> bool {
+            self.is_ready()
         }
 
         fn is_ready(&self) -> bool {
@@ -576,10 +623,12 @@ mod tests {
         DataFile::format(&path.0, 4 * u64::from(SLOT_SIZE), &[], true).unwrap();
         let options = ServerOptions {
             bus: BusOptions {
-                listen: resolve("127.0.0.1:0").unwrap(),
-                connections_max: CONNECTIONS_MAX,
+                addresses: vec![resolve("127.0.0.1:0").unwrap()],
+                replica: 0,
+                clients_max: CONNECTIONS_MAX,
                 cluster: CLUSTER,
                 pool_reserve: 0,
+                pool_reserve_replica: 0,
                 large_frames_max: 2,
                 sends_total_max: 8,
             },

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -19,6 +19,14 @@ const KEEPALIVE_INTERVAL_S: i32 = 4;
 const KEEPALIVE_PROBES: i32 = 3;
 /// Sent bytes that stay unacknowledged for this long end the connection.
 const USER_TIMEOUT_MS: i32 = 17_000;
+/// The same between replicas, which always have something to say: a peer that is gone without a
+/// word, or takes nothing, is noticed sooner.
+const REPLICA_KEEPALIVE_IDLE_S: i32 = 2;
+const REPLICA_KEEPALIVE_INTERVAL_S: i32 = 1;
+const REPLICA_USER_TIMEOUT_MS: i32 = 5_000;
+/// Attempts to connect are repeated so often by the kernel: an absent machine is given up after
+/// three seconds.
+const REPLICA_CONNECT_REPEATS: i32 = 1;
 /// Pauses until another process is believed to keep the port for good.
 const LISTEN_PAUSES_MAX: u32 = 200;
 const LISTEN_PAUSE: Duration = Duration::from_millis(10);
@@ -195,6 +203,111 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
+/// An address in the form that the kernel wants.
+#[derive(Clone, Copy)]
+pub enum SocketName {
+    /// Of version 4.
+    V4(libc::sockaddr_in),
+    /// Of version 6.
+    V6(libc::sockaddr_in6),
+}
+
+impl SocketName {
+    /// The name of an address.
+    ///
+    /// # Panics
+    ///
+    /// Never: address families are small numbers.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> SocketName {
+        let family = |family: i32| libc::sa_family_t::try_from(family).expect("a small number");
+        match address {
+            SocketAddr::V4(address) => SocketName::V4(libc::sockaddr_in {
+                sin_family: family(libc::AF_INET),
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(address) => SocketName::V6(libc::sockaddr_in6 {
+                sin6_family: family(libc::AF_INET6),
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            }),
+        }
+    }
+
+    /// Where it is, valid until it moves, and how long it is.
+    pub(super) fn raw(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        let length = |size: usize| libc::socklen_t::try_from(size).expect("a small structure");
+        match self {
+            SocketName::V4(name) => {
+                ((&raw const *name).cast(), length(size_of::<libc::sockaddr_in>()))
+            }
+            SocketName::V6(name) => {
+                ((&raw const *name).cast(), length(size_of::<libc::sockaddr_in6>()))
+            }
+        }
+    }
+}
+
+/// A socket to connect to another replica with.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub fn dialer(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: the call takes no pointers.
+    let descriptor =
+        checked(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    let stream = TcpStream::from(owned(descriptor));
+    let (socket, tcp) = (stream.as_fd(), libc::IPPROTO_TCP);
+    set_send_buffer_size(socket);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    for (name, value) in [
+        (libc::TCP_NODELAY, 1),
+        (libc::TCP_KEEPIDLE, REPLICA_KEEPALIVE_IDLE_S),
+        (libc::TCP_KEEPINTVL, REPLICA_KEEPALIVE_INTERVAL_S),
+        (libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (libc::TCP_USER_TIMEOUT, REPLICA_USER_TIMEOUT_MS),
+        (libc::TCP_SYNCNT, REPLICA_CONNECT_REPEATS),
+    ] {
+        set_option(socket, tcp, name, value)?;
+    }
+    Ok(stream)
+}
+
+/// Throws away some of what has arrived, without waiting; how many bytes, zero at the end.
+///
+/// # Errors
+///
+/// If nothing is there, or the connection is broken.
+pub fn discard(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes = [0_u8; 4096];
+    // SAFETY: the pointer and length are those of a live local array.
+    let count = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            bytes.as_mut_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+fn set_send_buffer_size(socket: BorrowedFd<'_>) {
+    set_buffer_size(
+        socket,
+        libc::SO_SNDBUFFORCE,
+        libc::SO_SNDBUF,
+        "/proc/sys/net/core/wmem_max",
+        SEND_BUFFER_BYTES,
+    );
+}
+
 /// Sets the options of a listening socket that its connections inherit: no delay, keepalive, buffer
 /// sizes.
 ///
@@ -209,13 +322,7 @@ fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
         "/proc/sys/net/core/rmem_max",
         RECEIVE_BUFFER_BYTES,
     );
-    set_buffer_size(
-        listener,
-        libc::SO_SNDBUFFORCE,
-        libc::SO_SNDBUF,
-        "/proc/sys/net/core/wmem_max",
-        SEND_BUFFER_BYTES,
-    );
+    set_send_buffer_size(listener);
     set_option(listener, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     for (name, value) in [
         (libc::TCP_NODELAY, 1),
@@ -232,7 +339,6 @@ fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::net::TcpStream;
 
     /// Sends SIGTERM to the calling thread, which must have blocked it.
     pub(crate) fn raise_terminate() {

@@ -1,0 +1,458 @@
+//! The connections that we open to the other replicas, and on which we only send.
+//!
+//! Every replica dials every other one; what it has to say goes out there, and what others say
+//! arrives on connections that they opened, see [`bus`](super::bus). So nobody introduces himself,
+//! and a connection that breaks or is refused says that the other replica is gone: the core is
+//! told at once. What is to be sent waits in a short queue for each replica; beyond that it is
+//! dropped, since the protocol repeats everything, and no slow replica holds up another. All that
+//! waits leaves with one system call. Not covered: receiving, what a message means.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+
+use super::batch::{BATCH_MESSAGES_MAX, Batch};
+use super::complaint::Complaint;
+use super::ring::{Ring, Watch};
+use super::socket::{SocketName, dialer, discard};
+use crate::protocol::{Message, to_index};
+use crate::storage::Queue;
+
+/// Replicas and standbys of a cluster at most.
+pub const REPLICAS_MAX: usize = 12;
+/// Messages that may wait for one replica, those in flight included.
+pub const SENDS_MAX: u32 = 12;
+/// A replica that takes nothing for so many ticks of 10 ms is given up and dialed again.
+const STALL_TICKS: u64 = 500;
+/// First pause after a failed attempt, in ticks; doubles.
+const PAUSE_TICKS_MIN: u64 = 2;
+/// Longest pause between attempts, in ticks.
+const PAUSE_TICKS_MAX: u64 = 50;
+/// A connection that lasted for so many ticks was a good one: after it, we dial again at once.
+const GOOD_TICKS: u64 = 100;
+
+/// How the connection to one replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// That is us: there is none.
+    Ourselves,
+    /// The next attempt is made at this tick.
+    Waiting { until_tick: u64 },
+    /// An attempt is in flight.
+    Connecting,
+    /// Messages go out; since this tick.
+    Open { since_tick: u64 },
+    /// What is in flight ends by itself now. It was open since this tick.
+    Closing { since_tick: u64 },
+}
+
+/// One other replica.
+#[derive(Debug)]
+struct Peer {
+    address: SocketAddr,
+    state: State,
+    stream: Option<TcpStream>,
+    queue: Queue<Message>,
+    /// Away while it is in flight.
+    batch: Option<Box<Batch>>,
+    /// Messages of the batch in flight.
+    in_flight: usize,
+    /// The kernel tells when the connection ends.
+    watched: bool,
+    /// Attempts that failed, or connections that did not last, one after the other.
+    failures: u32,
+    /// Tick of the last bytes taken.
+    sent_tick: u64,
+    /// The core is to hear that it was lost.
+    lost: bool,
+    /// The operator was told that it cannot be reached.
+    reported: bool,
+}
+
+/// What has happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// Connections made.
+    pub connected: u64,
+    /// Attempts that failed.
+    pub refused: u64,
+    /// Connections that broke.
+    pub lost: u64,
+    /// Connections given up because nothing was taken.
+    pub stalled: u64,
+    /// Messages dropped: there was no connection, or too much waited.
+    pub dropped: u64,
+    /// Messages sent completely.
+    pub sent: u64,
+    /// System calls that sent something.
+    pub batches: u64,
+}
+
+/// Connections to all other replicas. See the module.
+pub struct Peers {
+    peers: Box<[Peer]>,
+    stopping: bool,
+    tick: u64,
+    complaint: Complaint,
+    counters: PeerCounters,
+}
+
+impl Peers {
+    /// Those of replica `own` in a cluster whose replicas have these addresses, in order.
+    ///
+    /// # Panics
+    ///
+    /// If `own` is none of them, or they are too many.
+    #[must_use]
+    pub fn new(own: u8, addresses: &[SocketAddr]) -> Peers {
+        assert!(usize::from(own) < addresses.len());
+        assert!(addresses.len() <= REPLICAS_MAX);
+        let peer = |(index, address): (usize, &SocketAddr)| Peer {
+            address: *address,
+            state: if index == usize::from(own) {
+                State::Ourselves
+            } else {
+                State::Waiting { until_tick: 0 }
+            },
+            stream: None,
+            queue: Queue::new(to_index(SENDS_MAX)),
+            batch: Some(Box::new(Batch::new())),
+            in_flight: 0,
+            watched: false,
+            failures: 0,
+            sent_tick: 0,
+            lost: false,
+            reported: false,
+        };
+        Peers {
+            peers: addresses.iter().enumerate().map(peer).collect(),
+            stopping: false,
+            tick: 0,
+            complaint: Complaint::default(),
+            counters: PeerCounters::default(),
+        }
+    }
+
+    /// Operations that may be in flight in the ring, for so many other replicas.
+    #[must_use]
+    pub const fn operations_max(count: u32) -> u32 {
+        2 * count
+    }
+
+    /// Messages of the pool that may wait for so many other replicas.
+    #[must_use]
+    pub const fn messages_max(count: u32) -> u32 {
+        SENDS_MAX * count
+    }
+
+    /// Other replicas.
+    ///
+    /// # Panics
+    ///
+    /// Never: there are few.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.peers.len() - 1).expect("there are few replicas")
+    }
+
+    /// See [`PeerCounters`].
+    #[must_use]
+    pub fn counters(&self) -> PeerCounters {
+        self.counters
+    }
+
+    /// Whether messages to this replica go out now.
+    #[must_use]
+    pub fn is_open(&self, replica: u8) -> bool {
+        matches!(self.peers[usize::from(replica)].state, State::Open { .. })
+    }
+
+    /// From now on no connection is made.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// A replica that was lost since this was asked last.
+    ///
+    /// # Panics
+    ///
+    /// Never: there are few replicas.
+    pub fn next_lost(&mut self) -> Option<u8> {
+        let index = self.peers.iter().position(|peer| peer.lost)?;
+        self.peers[index].lost = false;
+        Some(u8::try_from(index).expect("there are few replicas"))
+    }
+
+    /// Another replica has dialed us, so it is there: no need to wait longer with our own attempt.
+    pub fn heard_from(&mut self, ring: &mut Ring, replica: u8) {
+        let known = self.peers.get(usize::from(replica));
+        if known.is_some_and(|peer| matches!(peer.state, State::Waiting { .. })) {
+            self.dial(ring, replica);
+        }
+    }
+
+    /// Queues a message for a replica and sends it as soon as possible; drops it if there is no
+    /// connection or too much waits.
+    ///
+    /// # Panics
+    ///
+    /// If the replica is unknown or ourselves, or the message is malformed.
+    pub fn send(&mut self, ring: &mut Ring, replica: u8, message: Message) {
+        assert!(to_index(message.size()) == message.bytes().len());
+        let peer = &mut self.peers[usize::from(replica)];
+        assert!(peer.state != State::Ourselves, "nobody sends to himself");
+        let connected = matches!(peer.state, State::Open { .. } | State::Connecting);
+        if !connected || peer.queue.len() + peer.in_flight >= to_index(SENDS_MAX) {
+            self.counters.dropped += 1;
+            return;
+        }
+        peer.queue.push(message);
+        self.send_next(ring, replica);
+    }
+
+    /// Sends what waits, unless something is in flight.
+    fn send_next(&mut self, ring: &mut Ring, replica: u8) {
+        let peer = &mut self.peers[usize::from(replica)];
+        if !matches!(peer.state, State::Open { .. }) {
+            return;
+        }
+        let Some(mut batch) = peer.batch.take() else { return };
+        if batch.is_empty() {
+            peer.sent_tick = self.tick;
+        }
+        batch.fill(&mut peer.queue);
+        assert!(batch.len() <= BATCH_MESSAGES_MAX);
+        if batch.is_empty() {
+            peer.batch = Some(batch);
+            return;
+        }
+        peer.in_flight = batch.len();
+        let stream = peer.stream.as_ref().expect("an open connection has a stream");
+        ring.send_batch(stream.as_fd(), replica, batch);
+        self.counters.batches += 1;
+    }
+
+    /// A replica has taken bytes, or an error.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was being sent to it.
+    pub fn on_sent(
+        &mut self,
+        ring: &mut Ring,
+        replica: u8,
+        mut batch: Box<Batch>,
+        result: Result<u32, i32>,
+    ) {
+        let tick = self.tick;
+        let peer = &mut self.peers[usize::from(replica)];
+        assert!(peer.batch.is_none());
+        peer.in_flight = 0;
+        match (peer.state, result) {
+            (State::Open { .. }, Ok(count)) => {
+                let before = batch.len();
+                batch.advance(to_index(count));
+                self.counters.sent += u64::try_from(before - batch.len()).expect("64 bits");
+                peer.in_flight = batch.len();
+                peer.sent_tick = tick;
+                peer.batch = Some(batch);
+                self.send_next(ring, replica);
+            }
+            (State::Open { .. }, Err(errno)) => {
+                batch.clear();
+                peer.batch = Some(batch);
+                self.lose(ring, replica, &io::Error::from_raw_os_error(errno));
+            }
+            _ => {
+                batch.clear();
+                peer.batch = Some(batch);
+                self.close_finish(ring, replica);
+            }
+        }
+    }
+
+    /// Starts an attempt to connect.
+    fn dial(&mut self, ring: &mut Ring, replica: u8) {
+        let peer = &mut self.peers[usize::from(replica)];
+        assert!(matches!(peer.state, State::Waiting { .. }));
+        assert!(peer.stream.is_none());
+        assert!(!peer.watched);
+        if self.stopping {
+            return;
+        }
+        match dialer(peer.address) {
+            Ok(stream) => {
+                ring.connect(stream.as_fd(), replica, SocketName::new(peer.address));
+                peer.stream = Some(stream);
+                peer.state = State::Connecting;
+            }
+            // Too many open files, no memory: later.
+            Err(error) => self.fail(replica, &error),
+        }
+    }
+
+    /// An attempt has ended.
+    ///
+    /// # Panics
+    ///
+    /// If none was made.
+    pub fn on_connected(&mut self, ring: &mut Ring, replica: u8, result: Result<(), i32>) {
+        let peer = &mut self.peers[usize::from(replica)];
+        assert!(peer.state == State::Connecting);
+        if let Err(errno) = result {
+            self.fail(replica, &io::Error::from_raw_os_error(errno));
+            return;
+        }
+        peer.state = State::Open { since_tick: self.tick };
+        self.counters.connected += 1;
+        self.watch(ring, replica);
+        self.send_next(ring, replica);
+    }
+
+    /// An attempt has failed: the next one follows after a pause.
+    fn fail(&mut self, replica: u8, error: &io::Error) {
+        let peer = &mut self.peers[usize::from(replica)];
+        peer.stream = None;
+        peer.queue.clear();
+        peer.lost = true;
+        self.counters.refused += 1;
+        self.pause(replica);
+        self.report(replica, error);
+    }
+
+    fn pause(&mut self, replica: u8) {
+        let peer = &mut self.peers[usize::from(replica)];
+        let pause = (PAUSE_TICKS_MIN << peer.failures.min(8)).min(PAUSE_TICKS_MAX);
+        peer.failures = peer.failures.saturating_add(1);
+        peer.state = State::Waiting { until_tick: self.tick + pause };
+    }
+
+    fn watch(&mut self, ring: &mut Ring, replica: u8) {
+        let peer = &mut self.peers[usize::from(replica)];
+        assert!(!peer.watched);
+        let stream = peer.stream.as_ref().expect("an open connection has a stream");
+        ring.watch(stream.as_fd(), Watch::Replica(replica));
+        peer.watched = true;
+    }
+
+    /// Something has arrived where nothing should: usually the end.
+    ///
+    /// # Panics
+    ///
+    /// If the connection was not watched.
+    pub fn on_readable(&mut self, ring: &mut Ring, replica: u8) {
+        let peer = &mut self.peers[usize::from(replica)];
+        assert!(peer.watched);
+        peer.watched = false;
+        let stream = peer.stream.as_ref().expect("a watched connection has a stream");
+        if matches!(peer.state, State::Closing { .. }) {
+            self.close_finish(ring, replica);
+            return;
+        }
+        match discard(stream.as_fd()) {
+            Ok(0) => self.lose(ring, replica, &io::ErrorKind::ConnectionReset.into()),
+            Ok(_) => self.watch(ring, replica),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => self.watch(ring, replica),
+                _ => self.lose(ring, replica, &error),
+            },
+        }
+    }
+
+    /// A connection is broken, or given up.
+    fn lose(&mut self, ring: &mut Ring, replica: u8, error: &io::Error) {
+        let peer = &mut self.peers[usize::from(replica)];
+        let State::Open { since_tick } = peer.state else {
+            panic!("only an open connection is lost");
+        };
+        peer.state = State::Closing { since_tick };
+        peer.queue.clear();
+        peer.lost = true;
+        let stream = peer.stream.as_ref().expect("an open connection has a stream");
+        // An error means that the connection is gone already.
+        let _ = stream.shutdown(Shutdown::Both);
+        self.counters.lost += 1;
+        self.report(replica, error);
+        self.close_finish(ring, replica);
+    }
+
+    /// Closes the descriptor once nothing refers to it any more, and dials again.
+    fn close_finish(&mut self, ring: &mut Ring, replica: u8) {
+        let peer = &mut self.peers[usize::from(replica)];
+        let State::Closing { since_tick } = peer.state else {
+            panic!("only what is closing is closed");
+        };
+        let Some(batch) = &mut peer.batch else { return };
+        if peer.watched {
+            return;
+        }
+        batch.clear();
+        peer.in_flight = 0;
+        peer.stream = None;
+        if self.tick - since_tick < GOOD_TICKS {
+            self.pause(replica);
+            return;
+        }
+        peer.failures = 0;
+        peer.state = State::Waiting { until_tick: self.tick };
+        self.dial(ring, replica);
+    }
+
+    /// Tells the operator, once until the replica was reached again for a while.
+    fn report(&mut self, replica: u8, error: &io::Error) {
+        let peer = &mut self.peers[usize::from(replica)];
+        if peer.reported || self.stopping {
+            return;
+        }
+        peer.reported = true;
+        let address = peer.address;
+        self.complaint.write(
+            self.tick,
+            format_args!("no connection to replica {replica} at {address}: {error}; trying on"),
+        );
+    }
+
+    /// Every 10 ms, and at the start: dials who is to be dialed, gives up who takes nothing.
+    ///
+    /// # Panics
+    ///
+    /// Never: there are few replicas.
+    pub fn tick(&mut self, ring: &mut Ring) {
+        self.tick += 1;
+        for replica in 0..u8::try_from(self.peers.len()).expect("there are few replicas") {
+            let peer = &mut self.peers[usize::from(replica)];
+            match peer.state {
+                State::Waiting { until_tick } if self.tick >= until_tick => {
+                    self.dial(ring, replica);
+                }
+                State::Open { .. }
+                    if peer.in_flight > 0 && self.tick - peer.sent_tick > STALL_TICKS =>
+                {
+                    self.counters.stalled += 1;
+                    self.lose(ring, replica, &io::ErrorKind::TimedOut.into());
+                }
+                State::Open { since_tick }
+                    if peer.reported && self.tick - since_tick >= GOOD_TICKS =>
+                {
+                    peer.reported = false;
+                    let address = peer.address;
+                    // Nobody to tell if standard error is gone; that is no reason to stop.
+                    let _ = writeln!(io::stderr(), "connected to replica {replica} at {address}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let states = self.peers.iter().map(|peer| peer.state);
+        formatter.debug_list().entries(states).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;

@@ -46,7 +46,7 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         format::create(&genesis, &arguments.path, true)?;
     }
     let service = Service {
-        address,
+        addresses: vec![address],
         path: arguments.path.clone(),
         sizes: Sizes::DEVELOPMENT,
         release_min: Release::CLIENT_MIN,

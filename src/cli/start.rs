@@ -7,10 +7,11 @@ use super::exit::{ExitClass, Failure};
 use super::format::superblock_class;
 use super::output::print_error;
 use super::size::ByteSize;
-use crate::client::parse_addresses;
+use crate::io::address::resolve_list;
 use crate::io::bus::{Bus, BusOptions};
 use crate::io::file::DataFile;
 use crate::io::memory::{HumanSize, MemoryTable};
+use crate::io::peers::Peers;
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
 use crate::io::{allocator, memory};
 use crate::ledger::{Ledger, LedgerOptions};
@@ -41,6 +42,8 @@ const ACCOUNT_BYTES: u64 = 192;
 const MEBIBYTE: u64 = 1 << 20;
 /// No size is larger than a pebibyte: a mistake in typing, and sums would not fit 64 bits.
 const SIZE_MAX: u64 = 1 << 50;
+/// Standbys of a cluster.
+pub const STANDBYS_MAX: u8 = 6;
 /// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
 /// helper thread.
 const OTHER_BYTES: u64 = 4 * MEBIBYTE;
@@ -48,6 +51,8 @@ const OTHER_BYTES: u64 = 4 * MEBIBYTE;
 const EXAMPLES: &str = "\
 Examples:
   florin start --addresses=127.0.0.1:3000 0_0.florin
+  florin start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 0_1.florin
+      one of three replicas; all are started with the same list
   florin start --addresses=3000 --cache-grid=4GiB --cache-accounts=1GiB 0_0.florin
   florin start --addresses=0 --development test.florin
       for a program that starts its own server: prints the port and ends with its input
@@ -59,8 +64,10 @@ standard error. SIZE is a whole number with a unit, such as 512MiB.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct StartArguments {
-    /// Where to listen: IP:PORT, IP or PORT. The port 0 stands for a free one, which is printed
-    /// alone on the first line; the server then ends when its standard input closes
+    /// Addresses of all replicas and then of all standbys, in order of their indexes: HOST:PORT,
+    /// HOST or PORT. The data file knows which of them is its own, to listen on. In a cluster of
+    /// one the port 0 stands for a free one, which is printed alone on the first line; the server
+    /// then ends when its standard input closes
     #[arg(long, value_name = "LIST")]
     pub addresses: String,
     /// Memory for pages of the data file [default: 64MiB, in development 32MiB]
@@ -147,12 +154,12 @@ impl Sizes {
 }
 
 impl StartArguments {
-    /// Where to listen.
+    /// The addresses of all replicas.
     ///
     /// # Errors
     ///
-    /// If that is not one address, a size is absurd, or the admitted releases are none.
-    pub fn check(&self) -> Result<SocketAddr, Failure> {
+    /// If an address is none, a size is absurd, or the admitted releases are none.
+    pub fn check(&self) -> Result<Vec<SocketAddr>, Failure> {
         let usage = |message: String| Failure::new(ExitClass::Usage, message);
         if self.release_min > self.release_max {
             let (min, max) = (self.release_min, self.release_max);
@@ -166,14 +173,13 @@ impl StartArguments {
             }
         }
         let addresses =
-            parse_addresses(&self.addresses).map_err(|error| usage(error.to_string()))?;
-        match addresses.as_slice() {
-            [address] => Ok(*address),
-            _ => Err(usage(format!(
-                "--addresses lists {}: this version serves clusters of one replica only",
-                addresses.len()
-            ))),
+            resolve_list(&self.addresses).map_err(|error| usage(error.to_string()))?;
+        if addresses.len() > 1 && addresses.iter().any(|address| address.port() == 0) {
+            let message = "--addresses: the port 0 is for a cluster of one; in a larger one \
+                           every replica must be where the others expect it";
+            return Err(usage(message.to_owned()));
         }
+        Ok(addresses)
     }
 
     fn sizes(&self) -> Sizes {
@@ -192,8 +198,8 @@ impl StartArguments {
 /// What to serve, and how.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Where to listen.
-    pub address: SocketAddr,
+    /// Addresses of all replicas and standbys; the data file knows which one is ours.
+    pub addresses: Vec<SocketAddr>,
     /// The data file.
     pub path: PathBuf,
     /// How much of everything.
@@ -214,15 +220,15 @@ pub struct Service {
 ///
 /// If the server cannot be started or cannot go on.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
-    let address = arguments.check()?;
+    let addresses = arguments.check()?;
     let service = Service {
-        address,
+        is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
+        addresses,
         path: arguments.path.clone(),
         sizes: arguments.sizes(),
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
-        is_child: address.port() == 0,
     };
     serve(&service, |address| print_error(&format!("listening on {address}")))
 }
@@ -249,16 +255,18 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
         let message = format!("{path} has {size} bytes and must have {size_min}: it was truncated");
         return Err(Failure::new(ExitClass::DataFile, message));
     }
+    check_addresses(service, &superblock)?;
     let table = memory_table(service, &superblock);
     if !service.is_development {
         memory::check(table.total())
             .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
     }
-    let pool = message_pool(&superblock.config);
+    let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, &superblock)?;
     let replica = replica_make(service, &superblock, pool.clone());
     let mut report = std::io::stderr();
-    let mut server = Server::new(options, replica, file, pool, &table, &mut report)?;
+    let server = Server::new(options, replica, file, pool, &table, &mut report);
+    let mut server = server.map_err(|error| explain_address(service, &superblock, error))?;
     check_reserved(&table);
     announce(server.address());
     allocator::freeze();
@@ -272,29 +280,90 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     }
 }
 
+/// Whether there is an address for each replica of the file's cluster, and for us.
+fn check_addresses(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
+    let (own, count) = (usize::from(superblock.replica), usize::from(superblock.replica_count));
+    let listed = service.addresses.len();
+    let path = service.path.display();
+    let failure = |message: String| Err(Failure::new(ExitClass::Usage, message));
+    if listed < count {
+        return failure(format!(
+            "--addresses lists {listed} and {path} is of a cluster of {count} replicas: list all \
+             of them, in order"
+        ));
+    }
+    if listed > count + usize::from(STANDBYS_MAX) {
+        return failure(format!(
+            "--addresses lists {listed} and {path} is of a cluster of {count} replicas, which \
+             can have {STANDBYS_MAX} standbys at most"
+        ));
+    }
+    if count == 1 && listed > 1 {
+        return failure(format!(
+            "--addresses lists {listed} and {path} is of a cluster of one replica: list one"
+        ));
+    }
+    if own >= listed {
+        return failure(format!(
+            "--addresses lists {listed} and {path} is of standby {own}: list all {count} \
+             replicas, then all standbys, in order of their indexes from zero"
+        ));
+    }
+    Ok(())
+}
+
+/// In a cluster it may be the file that is wrong and not the address.
+fn explain_address(service: &Service, superblock: &Superblock, error: ServerError) -> Failure {
+    let is_address = matches!(error, ServerError::Bus(_));
+    let mut failure = Failure::from(error);
+    if is_address && service.addresses.len() > 1 {
+        let (path, own) = (service.path.display(), superblock.replica);
+        let position = u32::from(own) + 1;
+        failure.message = format!(
+            "{} ({path} is of replica {own}, whose address is entry {position} of --addresses)",
+            failure.message
+        );
+    }
+    failure
+}
+
+/// Replicas and standbys besides us.
+fn others(service: &Service) -> u32 {
+    u32::try_from(service.addresses.len() - 1).expect("the list was checked")
+}
+
 /// Messages whose memory is resident from the start: what a few busy clients use.
 const MESSAGES_RESIDENT: u32 = 16;
 
 /// Buffers of the replica: what it needs itself at most, what is left to it while the bus takes
-/// others, and a request of each client. Their number and size.
-fn message_sizes(config: &Config) -> (u32, u32) {
+/// others, a request of each client, and for each other replica what waits for it and what is
+/// arriving from it. Their number and size.
+fn message_sizes(config: &Config, others: u32) -> (u32, u32) {
     let own = messages_needed(config) - config.clients_max;
-    let count = own + message_reserve(config) + config.clients_max;
+    let replicas = Peers::messages_max(others) + arriving_max(others);
+    let count = own + message_reserve(config) + config.clients_max + replicas;
     (count, config.reply_size_max.max(config.message_size_max))
 }
 
-fn message_pool(config: &Config) -> Pool {
-    let (count, size) = message_sizes(config);
+/// Frames of other replicas that may be arriving at a time; an old connection may outlast its
+/// replica.
+const fn arriving_max(others: u32) -> u32 {
+    2 * others
+}
+
+fn message_pool(config: &Config, others: u32) -> Pool {
+    let (count, size) = message_sizes(config, others);
     Pool::new_resident("messages", count, size, MESSAGES_RESIDENT.min(count))
 }
 
 /// All memory that the server is going to reserve, before any of it is.
 fn memory_table(service: &Service, superblock: &Superblock) -> MemoryTable {
     let config = &superblock.config;
-    let (count, size) = message_sizes(config);
+    let others = others(service);
+    let (count, size) = message_sizes(config, others);
     let mut table = MemoryTable::new();
     table.add("messages", Pool::memory_bytes(count, size));
-    table.add("receive buffers", Bus::memory_bytes(CONNECTIONS_MAX));
+    table.add("receive buffers", Bus::memory_bytes(CONNECTIONS_MAX, others));
     table.add("write-ahead log", journal_memory_bytes(config, superblock.cluster));
     for (name, bytes) in Store::memory_bytes(config, &store_options(service, superblock)) {
         table.add(name, bytes);
@@ -329,10 +398,12 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
     };
     Ok(ServerOptions {
         bus: BusOptions {
-            listen: service.address,
-            connections_max: CONNECTIONS_MAX,
+            addresses: service.addresses.clone(),
+            replica: superblock.replica,
+            clients_max: CONNECTIONS_MAX,
             cluster: superblock.cluster,
-            pool_reserve: message_reserve(&superblock.config),
+            pool_reserve: message_reserve(&superblock.config) + arriving_max(others(service)),
+            pool_reserve_replica: message_reserve(&superblock.config),
             large_frames_max: LARGE_FRAMES_MAX,
             sends_total_max: 2 * superblock.config.clients_max,
         },
@@ -436,13 +507,15 @@ mod tests {
         assert_eq!(sizes, expected);
     }
 
-    /// Goal: one address is demanded, and releases in order.
+    /// Goal: addresses are demanded that can be, and releases in order.
     #[test]
     fn refusals() {
         let check = |text: &str| arguments(text).check().map_err(|failure| failure.class);
-        assert_eq!(check("--addresses=0 x").map(|address| address.port()), Ok(0));
-        assert_eq!(check("--addresses=3000,3001 x"), Err(ExitClass::Usage));
-        assert_eq!(check("--addresses=here:3000 x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=0 x").map(|list| list[0].port()), Ok(0));
+        assert_eq!(check("--addresses=3000,3001 x").map(|list| list.len()), Ok(2));
+        assert_eq!(check("--addresses=3000,0 x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=3000,3000 x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=no.such.invalid:3000 x"), Err(ExitClass::Usage));
         assert_eq!(check("--addresses=1 --cache-grid=1025TiB x"), Err(ExitClass::Usage));
         assert_eq!(check("--addresses=1 --limit-storage=2PiB x"), Err(ExitClass::Usage));
         let text = "--addresses=1 --release-min=0.17.5 --release-max=0.17.4 x";
@@ -454,9 +527,12 @@ mod tests {
     #[test]
     fn pool_is_large_enough() {
         for config in [Config::production(), Config::development(), Config::testing()] {
-            let (count, size) = message_sizes(&config);
-            assert!(count >= messages_needed(&config) + message_reserve(&config));
-            assert!(size >= config.message_size_max);
+            for others in [0, 2, 5, 11] {
+                let (count, size) = message_sizes(&config, others);
+                let left = count - messages_needed(&config) - message_reserve(&config);
+                assert!(left >= Peers::messages_max(others) + arriving_max(others));
+                assert!(size >= config.message_size_max);
+            }
         }
     }
 
@@ -466,7 +542,7 @@ mod tests {
         let total = |text: &str| {
             let arguments = arguments(text);
             let service = Service {
-                address: arguments.check().unwrap(),
+                addresses: arguments.check().unwrap(),
                 path: arguments.path.clone(),
                 sizes: arguments.sizes(),
                 release_min: Release::CLIENT_MIN,

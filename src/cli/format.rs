@@ -4,16 +4,24 @@
 //! the geometry (production or development).
 
 use super::exit::{ExitClass, Failure};
-use super::output::print;
+use super::output::{print, print_error};
+use super::start::STANDBYS_MAX;
 use crate::io::file::{FileError, FileErrorKind, format_data_file};
 use crate::io::memory::HumanSize;
 use crate::storage::{Config, Zones};
 use crate::vsr::{Genesis, SuperblockError};
 use std::path::{Path, PathBuf};
 
+/// Replicas of a cluster that vote.
+const REPLICAS_MAX: u8 = 6;
+
 const EXAMPLES: &str = "\
 Examples:
   florin format --cluster=7 --replica=0 --replica-count=1 0_0.florin
+  florin format --cluster=7 --replica=1 --replica-count=3 0_1.florin
+      the second of three replicas
+  florin format --cluster=7 --standby=3 --replica-count=3 0_3.florin
+      a standby beside them: it follows and does not vote
   florin format --cluster=0 --replica=0 --replica-count=1 --development test.florin
 
 An existing file is never overwritten.";
@@ -26,9 +34,13 @@ pub struct FormatArguments {
     #[arg(long, value_name = "ID")]
     pub cluster: u128,
     /// Index of this replica, from zero
+    #[arg(long, value_name = "I", required_unless_present = "standby", conflicts_with = "standby")]
+    pub replica: Option<u8>,
+    /// Index of this standby: they count on from the replicas
     #[arg(long, value_name = "I")]
-    pub replica: u8,
-    /// Replicas of the cluster; this version serves clusters of one
+    pub standby: Option<u8>,
+    /// Replicas of the cluster, standbys not counted: 1 to 6, best 3 or 6. Three survive the loss
+    /// of one of them and six of two, without a pause longer than a moment
     #[arg(long, value_name = "N")]
     pub replica_count: u8,
     /// Small sizes for development and tests, and any file system; not for data of value
@@ -40,26 +52,44 @@ pub struct FormatArguments {
 }
 
 impl FormatArguments {
-    /// What no single option can tell.
+    /// Index of the replica or standby, once the options make sense together.
     ///
     /// # Errors
     ///
-    /// If options contradict each other, or ask for what this version does not do.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// If options contradict each other, or ask for a cluster that cannot be.
+    ///
+    /// # Panics
+    ///
+    /// Never: one of the two indexes was demanded.
+    pub fn check(&self) -> Result<u8, Failure> {
         let usage = |message: String| Err(Failure::new(ExitClass::Usage, message));
-        if self.replica >= self.replica_count {
+        let count = self.replica_count;
+        if !(1..=REPLICAS_MAX).contains(&count) {
             return usage(format!(
-                "--replica={} is no index of {} replicas: they count from zero",
-                self.replica, self.replica_count
+                "--replica-count={count}: a cluster has 1 to {REPLICAS_MAX} replicas"
             ));
         }
-        if self.replica_count != 1 {
+        if let Some(standby) = self.standby {
+            if count == 1 {
+                return usage("--standby: a cluster of one replica has no standbys".to_owned());
+            }
+            let indexes = count..count + STANDBYS_MAX;
+            if !indexes.contains(&standby) {
+                return usage(format!(
+                    "--standby={standby}: standbys of {count} replicas have the indexes {} to {}",
+                    indexes.start,
+                    indexes.end - 1
+                ));
+            }
+            return Ok(standby);
+        }
+        let replica = self.replica.expect("one of the two is required");
+        if replica >= count {
             return usage(format!(
-                "--replica-count={}: this version serves clusters of one replica only",
-                self.replica_count
+                "--replica={replica} is no index of {count} replicas: they count from zero"
             ));
         }
-        Ok(())
+        Ok(replica)
     }
 }
 
@@ -95,20 +125,26 @@ impl From<FileError> for Failure {
 ///
 /// If the options contradict each other, the file exists or cannot be made.
 pub fn run(arguments: &FormatArguments) -> Result<(), Failure> {
-    arguments.check()?;
+    let replica = arguments.check()?;
+    if arguments.replica_count == 2 {
+        print_error(
+            "warning: a cluster of two replicas survives no failure at all: if either is away, \
+             nothing is answered. It is less available than a single one; use three",
+        );
+    }
     let config = if arguments.development { Config::development() } else { Config::production() };
     let genesis = Genesis {
         cluster: arguments.cluster,
-        replica: arguments.replica,
+        replica,
         replica_count: arguments.replica_count,
         config,
     };
     let size = create(&genesis, &arguments.path, arguments.development)?;
     print(&format!(
-        "{}: cluster {}, replica {} of {}, {}",
+        "{}: cluster {}, {} {replica} of {}, {}",
         arguments.path.display(),
         arguments.cluster,
-        arguments.replica,
+        if arguments.standby.is_some() { "standby" } else { "replica" },
         arguments.replica_count,
         HumanSize(size)
     ));
@@ -129,22 +165,34 @@ pub fn create(genesis: &Genesis, path: &Path, is_development: bool) -> Result<u6
 mod tests {
     use super::*;
 
-    fn arguments(replica: u8, replica_count: u8, path: &Path) -> FormatArguments {
+    fn arguments(
+        replica: Option<u8>,
+        standby: Option<u8>,
+        replica_count: u8,
+        path: &Path,
+    ) -> FormatArguments {
         let path = path.to_path_buf();
-        FormatArguments { cluster: 7, replica, replica_count, development: true, path }
+        FormatArguments { cluster: 7, replica, standby, replica_count, development: true, path }
     }
 
-    /// Goal: indexes outside the cluster, and clusters we cannot serve, are usage errors.
+    /// Goal: indexes outside the cluster, and clusters that cannot be, are usage errors.
     #[test]
     fn refusals() {
-        let check = |replica, count| {
-            let result = arguments(replica, count, Path::new("x")).check();
+        let check = |replica, standby, count| {
+            let result = arguments(replica, standby, count, Path::new("x")).check();
             result.map_err(|failure| failure.class)
         };
-        assert_eq!(check(0, 1), Ok(()));
-        assert_eq!(check(1, 1), Err(ExitClass::Usage));
-        assert_eq!(check(0, 0), Err(ExitClass::Usage));
-        assert_eq!(check(0, 3), Err(ExitClass::Usage));
+        for count in 1..=6 {
+            assert_eq!(check(Some(count - 1), None, count), Ok(count - 1));
+            assert_eq!(check(Some(count), None, count), Err(ExitClass::Usage));
+        }
+        assert_eq!(check(Some(0), None, 0), Err(ExitClass::Usage));
+        assert_eq!(check(Some(0), None, 7), Err(ExitClass::Usage));
+        assert_eq!(check(None, Some(3), 3), Ok(3));
+        assert_eq!(check(None, Some(8), 3), Ok(8));
+        assert_eq!(check(None, Some(9), 3), Err(ExitClass::Usage));
+        assert_eq!(check(None, Some(2), 3), Err(ExitClass::Usage));
+        assert_eq!(check(None, Some(1), 1), Err(ExitClass::Usage));
     }
 
     /// Goal: a formatted file has the size of its geometry, and is not overwritten.
@@ -153,10 +201,10 @@ mod tests {
         let name = format!("florin-format-{}.florin", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_file(&path);
-        run(&arguments(0, 1, &path)).unwrap();
+        run(&arguments(Some(0), None, 1, &path)).unwrap();
         let size = std::fs::metadata(&path).unwrap().len();
         assert_eq!(size, Zones::new(&Config::development()).file_size(0));
-        let failure = run(&arguments(0, 1, &path)).unwrap_err();
+        let failure = run(&arguments(Some(0), None, 1, &path)).unwrap_err();
         assert_eq!(failure.class, ExitClass::DataFile);
         assert!(failure.message.contains("exists already"), "{failure}");
         std::fs::remove_file(&path).unwrap();

@@ -7,6 +7,7 @@ use super::exit::{ExitClass, Failure};
 use super::format::superblock_class;
 use super::output::print_error;
 use super::size::ByteSize;
+use crate::client::Random;
 use crate::io::address::resolve_list;
 use crate::io::bus::{Bus, BusOptions};
 use crate::io::file::DataFile;
@@ -172,8 +173,7 @@ impl StartArguments {
                 return Err(usage(format!("--{option} is {}: at most {max}", HumanSize(size))));
             }
         }
-        let addresses =
-            resolve_list(&self.addresses).map_err(|error| usage(error.to_string()))?;
+        let addresses = resolve_list(&self.addresses).map_err(|error| usage(error.to_string()))?;
         if addresses.len() > 1 && addresses.iter().any(|address| address.port() == 0) {
             let message = "--addresses: the port 0 is for a cluster of one; in a larger one \
                            every replica must be where the others expect it";
@@ -263,7 +263,7 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     }
     let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, &superblock)?;
-    let replica = replica_make(service, &superblock, pool.clone());
+    let replica = replica_make(service, &superblock, pool.clone())?;
     let mut report = std::io::stderr();
     let server = Server::new(options, replica, file, pool, &table, &mut report);
     let mut server = server.map_err(|error| explain_address(service, &superblock, error))?;
@@ -325,6 +325,11 @@ fn explain_address(service: &Service, superblock: &Superblock, error: ServerErro
         );
     }
     failure
+}
+
+fn standby_count(service: &Service, superblock: &Superblock) -> u8 {
+    let count = service.addresses.len() - usize::from(superblock.replica_count);
+    u8::try_from(count).expect("the list was checked")
 }
 
 /// Replicas and standbys besides us.
@@ -436,21 +441,28 @@ fn ledger_options(service: &Service, config: &Config) -> LedgerOptions {
     LedgerOptions::new(config, accounts)
 }
 
-fn replica_make(service: &Service, superblock: &Superblock, pool: Pool) -> Replica<Ledger> {
+fn replica_make(
+    service: &Service,
+    superblock: &Superblock,
+    pool: Pool,
+) -> Result<Replica<Ledger>, Failure> {
     let config = &superblock.config;
     let store = Store::new(config, &store_options(service, superblock));
     let ledger = Ledger::new(store, &ledger_options(service, config));
+    let mut random =
+        Random::from_system().map_err(|error| Failure::new(ExitClass::Error, error.to_string()))?;
+    let seed = random.below(u64::MAX);
     let options = ReplicaOptions {
         cluster: superblock.cluster,
         replica: superblock.replica,
-        replica_count: 1,
-        standby_count: 0,
-        seed: 0,
+        replica_count: superblock.replica_count,
+        standby_count: standby_count(service, superblock),
+        seed,
         config: *config,
         release_client_min: service.release_min,
         release_client_max: service.release_max,
     };
-    Replica::new(&options, pool, ledger)
+    Ok(Replica::new(&options, pool, ledger))
 }
 
 fn fatal_class(fatal: &Fatal) -> ExitClass {

@@ -37,6 +37,10 @@ impl std::error::Error for AddressError {}
 /// # Errors
 ///
 /// If one of them is none, or appears twice. Port zero may repeat.
+///
+/// # Panics
+///
+/// Never: there is something before the first comma.
 pub fn resolve_list(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
     let mut addresses = Vec::new();
     for part in text.split(',') {

@@ -55,10 +55,9 @@ impl fmt::Display for BusError {
         let BusError { address, error } = self;
         write!(formatter, "cannot listen on {address}: {error}; ")?;
         match error.kind() {
-            io::ErrorKind::AddrInUse => write!(
-                formatter,
-                "another process uses that port: stop it or choose another port"
-            ),
+            io::ErrorKind::AddrInUse => {
+                write!(formatter, "another process uses that port: stop it or choose another port")
+            }
             io::ErrorKind::AddrNotAvailable => {
                 write!(formatter, "this machine has no such address")
             }
@@ -88,8 +87,8 @@ pub struct BusOptions {
     pub pool_reserve: u32,
     /// Those of them that are left to the replica alone.
     pub pool_reserve_replica: u32,
-    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving from clients at a time: so many messages of the
-    /// pool the bus holds at most beside those it was given to send.
+    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving from clients at a time: so many
+    /// messages of the pool the bus holds for them at most, beside those it was given to send.
     pub large_frames_max: u32,
     /// Messages that may wait for all clients together.
     pub sends_total_max: u32,
@@ -364,9 +363,10 @@ impl Bus {
             Err(libc::ECONNABORTED) => self.start(ring),
             // Too many open files, no memory: again with the next tick.
             Err(errno) => {
-                let error = io::Error::from_raw_os_error(errno);
+                // The text of the error itself would need memory.
+                let kind = io::Error::from_raw_os_error(errno).kind();
                 self.complaint_other
-                    .write(self.tick, format_args!("cannot accept a connection: {error}"));
+                    .write(self.tick, format_args!("cannot accept a connection: {kind} ({errno})"));
             }
         }
     }
@@ -440,7 +440,10 @@ impl Bus {
             return Allowance { reserve: self.pool_reserve_replica, large: true };
         }
         let large = connection.receiver.holds_buffer() || self.large_frames < self.large_frames_max;
-        Allowance { reserve: self.pool_reserve, large }
+        // In a cluster the first frame of a connection may be a replica's.
+        let unknown = connection.kind == Kind::Unknown && self.peers.count() > 0;
+        let reserve = if unknown { self.pool_reserve_replica } else { self.pool_reserve };
+        Allowance { reserve, large }
     }
 
     /// Asks for more bytes of a connection.

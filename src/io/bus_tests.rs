@@ -3,10 +3,10 @@
 use super::*;
 use crate::io::address::resolve;
 use crate::io::allocator::tests::allocations_of_thread;
-use crate::io::framing::tests::{CLUSTER, frame};
-use crate::io::ring::Completion;
+use crate::io::framing::tests::{CLUSTER, frame, reseal};
+use crate::io::ring::{Completion, Watch};
 use crate::protocol::MESSAGE_SIZE_MAX;
-use std::io::Read;
+use std::io::{Read, Write};
 
 /// A bus with its ring, and what it received.
 struct World {
@@ -19,12 +19,23 @@ struct World {
 }
 
 impl World {
-    fn new(connections_max: u32, messages: u32, pool_reserve: u32) -> World {
+    /// A bus of a cluster of one.
+    fn new(clients_max: u32, messages: u32, pool_reserve: u32) -> World {
+        World::of_cluster(clients_max, messages, pool_reserve, &[])
+    }
+
+    /// A bus of replica 0 in a cluster with others at these addresses.
+    fn of_cluster(
+        clients_max: u32,
+        messages: u32,
+        pool_reserve: u32,
+        others: &[SocketAddr],
+    ) -> World {
         let pool = Pool::new("messages", messages, MESSAGE_SIZE_MAX);
         let options = BusOptions {
-            addresses: vec![resolve("127.0.0.1:0").unwrap()],
+            addresses: [&[resolve("127.0.0.1:0").unwrap()], others].concat(),
             replica: 0,
-            clients_max: connections_max,
+            clients_max,
             cluster: CLUSTER,
             pool_reserve,
             pool_reserve_replica: 0,
@@ -32,7 +43,8 @@ impl World {
             sends_total_max: 32,
         };
         let mut bus = Bus::new(&options, pool.clone()).unwrap();
-        let mut ring = Ring::new(Bus::operations_max(connections_max, 0)).unwrap();
+        let others = u32::try_from(others.len()).unwrap();
+        let mut ring = Ring::new(Bus::operations_max(clients_max, others)).unwrap();
         bus.start(&mut ring);
         World { bus, ring, pool, inbox: Vec::with_capacity(256), echo: false }
     }
@@ -51,6 +63,15 @@ impl World {
                 }
                 Completion::Sent { connection, message, result } => {
                     self.bus.on_sent(&mut self.ring, connection, message, result);
+                }
+                Completion::Connected { replica, result } => {
+                    self.bus.peers.on_connected(&mut self.ring, replica, result);
+                }
+                Completion::BatchSent { replica, batch, result } => {
+                    self.bus.peers.on_sent(&mut self.ring, replica, batch, result);
+                }
+                Completion::Readable(Watch::Replica(replica)) => {
+                    self.bus.peers.on_readable(&mut self.ring, replica);
                 }
                 other => panic!("unexpected {other:?}"),
             }
@@ -461,4 +482,189 @@ fn port_in_use() {
     };
     let error = Bus::new(&options, world.pool.clone()).unwrap_err().to_string();
     assert!(error.contains("another process uses that port"), "{error}");
+}
+
+/// A frame of replica 1.
+fn replica_frame(command: u8, size: u32) -> Vec<u8> {
+    let mut bytes = frame(command, CLUSTER, size, 1);
+    bytes[115] = 1;
+    reseal(&mut bytes);
+    bytes
+}
+
+/// Goal: a connection of a replica is none of the clients', who can take all their places and no
+/// more; nothing is sent on it and the core cannot close it.
+#[test]
+fn replicas_have_places_of_their_own() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut world = World::of_cluster(3, 32, 0, &[address]);
+    let mut clients: Vec<TcpStream> = Vec::new();
+    for count in 1..=3 {
+        let mut client = world.connect();
+        client.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+        world.run_until("served", |world| world.inbox.len() == count);
+        clients.push(client);
+    }
+    let mut extra = world.connect();
+    extra.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+    world.run_until("refused", |world| world.bus.counters().refused == 1);
+    assert!(is_closed(&mut extra));
+    world.inbox.clear();
+    let mut replicas: Vec<TcpStream> = Vec::new();
+    for count in 1..=11 {
+        let mut replica = world.connect();
+        let command = if count % 2 == 0 { Command::Ping } else { Command::Prepare };
+        replica.write_all(&replica_frame(command.into(), 256)).unwrap();
+        world.run_until("heard", |world| world.inbox.len() == count);
+        replicas.push(replica);
+    }
+    let mut more = world.connect();
+    world.run_until("refused", |world| world.bus.counters().refused == 2);
+    assert!(is_closed(&mut more));
+    let (id, message) = world.inbox.pop().unwrap();
+    world.bus.close(id);
+    world.bus.send(&mut world.ring, id, message);
+    assert!(world.bus.is_open(id));
+    assert_eq!(world.bus.sends_pending(), 0);
+    drop(clients.pop());
+    world.run_until("left", |world| world.bus.connections_open() == 13);
+    assert_eq!(world.bus.clients, 2);
+    drop(replicas);
+    world.run_until("left", |world| world.bus.connections_open() == 2);
+}
+
+/// Goal: a replica that first hands on a request of a client is known as one with its next frame.
+#[test]
+fn replica_that_begins_like_a_client() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut world = World::of_cluster(1, 8, 0, &[address]);
+    let mut replica = world.connect();
+    replica.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+    world.run_until("heard", |world| world.bus.clients == 1);
+    replica.write_all(&replica_frame(Command::Ping.into(), 256)).unwrap();
+    world.run_until("known", |world| world.bus.clients == 0);
+    replica.write_all(&frame(5, CLUSTER, 256, 0)).unwrap();
+    world.run_until("heard", |world| world.inbox.len() == 3);
+    assert_eq!(world.bus.clients, 0);
+}
+
+/// Goal: when connections that say nothing have taken all places, one of them makes way.
+#[test]
+fn silence_makes_way() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut world = World::of_cluster(1, 8, 0, &[address]);
+    let mut silent: Vec<TcpStream> = Vec::new();
+    for count in 1..=12 {
+        silent.push(world.connect());
+        world.run_until("accepted", |world| world.bus.connections_open() == count);
+    }
+    let mut early = world.connect();
+    world.run_until("refused", |world| world.bus.counters().refused == 1);
+    assert!(is_closed(&mut early));
+    assert_eq!(world.bus.counters().stalled, 0);
+    world.bus.tick += SILENT_TICKS;
+    let mut second = world.connect();
+    world.run_until("a place", |world| world.bus.counters().stalled == 1);
+    assert!(is_closed(&mut second));
+    world.run_until("a free place", |world| world.bus.connections_open() == 11);
+    let mut replica = world.connect();
+    replica.write_all(&replica_frame(Command::Ping.into(), 256)).unwrap();
+    world.run_until("heard", |world| world.inbox.len() == 1);
+}
+
+/// Goal: clients that take all memory they may, and all large frames, leave replicas theirs.
+#[test]
+fn replicas_have_memory_of_their_own() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut world = World::of_cluster(8, 8, 2, &[address]);
+    let large = frame(5, CLUSTER, 200_000, 1);
+    let mut clients: Vec<TcpStream> = (0..5).map(|_| world.connect()).collect();
+    for client in &mut clients {
+        client.write_all(&large[..100_000]).unwrap();
+    }
+    world.run_until("two wait", |world| world.bus.waiting_count == 2);
+    let mut small = world.connect();
+    for count in 1..=3 {
+        small.write_all(&frame(5, CLUSTER, 300, 1)).unwrap();
+        world.run_until("taken", |world| world.inbox.len() == count);
+    }
+    small.write_all(&frame(5, CLUSTER, 300, 1)).unwrap();
+    world.run_until("three wait", |world| world.bus.waiting_count == 3);
+    assert_eq!(world.pool.available(), 2);
+    let mut replica = world.connect();
+    replica.write_all(&replica_frame(Command::Ping.into(), 256)).unwrap();
+    world.run_until("the ping", |world| world.inbox.len() == 4);
+    replica.write_all(&replica_frame(Command::Prepare.into(), 200_000)).unwrap();
+    world.run_until("the prepare", |world| world.inbox.len() == 5);
+    assert_eq!(world.inbox[4].1.size(), 200_000);
+    assert_eq!(world.pool.available(), 0);
+    replica.write_all(&replica_frame(Command::Ping.into(), 256)).unwrap();
+    world.run_until("four wait", |world| world.bus.waiting_count == 4);
+    world.inbox.pop();
+    world.run_until("the last", |world| world.inbox.len() == 5);
+    assert_eq!(world.bus.waiting_count, 3);
+}
+
+/// Runs two worlds until something is true of them.
+fn run_both(
+    what: &str,
+    [left, right]: [&mut World; 2],
+    condition: impl Fn(&World, &World) -> bool,
+) {
+    for _ in 0..20_000 {
+        if condition(left, right) {
+            return;
+        }
+        left.step();
+        right.step();
+    }
+    panic!("never happened: {what}");
+}
+
+/// Goal: two buses that know each other talk in both directions, and when one dies the other
+/// notices and finds its successor.
+#[test]
+fn two_buses() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut left = World::of_cluster(2, 8, 0, &[address]);
+    for _ in 0..2 {
+        let mut right = World::of_cluster(2, 8, 0, &[left.bus.address()]);
+        let listen_on = [left.bus.address(), address];
+        right.bus = Bus::new(
+            &BusOptions {
+                addresses: listen_on.to_vec(),
+                replica: 1,
+                clients_max: 2,
+                cluster: CLUSTER,
+                pool_reserve: 0,
+                pool_reserve_replica: 0,
+                large_frames_max: 3,
+                sends_total_max: 32,
+            },
+            right.pool.clone(),
+        )
+        .unwrap();
+        right.ring = Ring::new(Bus::operations_max(2, 1)).unwrap();
+        right.bus.start(&mut right.ring);
+        left.ticks(100);
+        right.ticks(1);
+        run_both("open", [&mut left, &mut right], |left, right| {
+            left.bus.peers.is_open(1) && right.bus.peers.is_open(0)
+        });
+        for size in [256, 100_000] {
+            for (world, to) in [(&mut left, 1), (&mut right, 0)] {
+                let mut buffer = world.pool.acquire();
+                buffer.bytes_mut()[..to_index(size)].copy_from_slice(&replica_frame(1, size));
+                world.bus.peers.send(&mut world.ring, to, Message(buffer));
+            }
+        }
+        run_both("heard", [&mut left, &mut right], |left, right| {
+            left.inbox.len() == 2 && right.inbox.len() == 2
+        });
+        left.inbox.clear();
+        left.ticks(100);
+        drop(right);
+        left.run_until("lost", |world| !world.bus.peers.is_open(1));
+        assert_eq!(left.bus.peers.next_lost(), Some(1));
+    }
 }

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use super::bus::{BusOptions, resolve};
+use super::address::resolve;
+use super::bus::BusOptions;
 use super::file::tests::TemporaryPath;
 use super::file::{DataFile, format_data_file};
 use super::memory::MemoryTable;
@@ -108,10 +109,12 @@ fn serve(path: &Path) -> ExitReason {
     let config = superblock.config;
     let options = ServerOptions {
         bus: BusOptions {
-            listen: resolve("127.0.0.1:0").unwrap(),
-            connections_max: CONNECTIONS_MAX,
+            addresses: vec![resolve("127.0.0.1:0").unwrap()],
+            replica: 0,
+            clients_max: CONNECTIONS_MAX,
             cluster: superblock.cluster,
             pool_reserve: 8,
+            pool_reserve_replica: 8,
             large_frames_max: LARGE_FRAMES_MAX,
             sends_total_max: config.clients_max,
         },

@@ -215,8 +215,7 @@ impl Receiver {
             let size = header.frame.size;
             self.large = size > self.small_size;
             if self.large {
-                let buffer =
-                    if allowance.large { rules.acquire(allowance.reserve) } else { None };
+                let buffer = if allowance.large { rules.acquire(allowance.reserve) } else { None };
                 let Some(buffer) = buffer else { return Step::NeedBuffer { large: true } };
                 self.partial = Some(Partial { buffer: Some(buffer), filled: 0, size });
                 continue;

@@ -91,7 +91,7 @@ pub struct PeerCounters {
 
 /// Connections to all other replicas. See the module.
 pub struct Peers {
-    peers: Box<[Peer]>,
+    places: Box<[Peer]>,
     stopping: bool,
     tick: u64,
     complaint: Complaint,
@@ -126,7 +126,7 @@ impl Peers {
             reported: false,
         };
         Peers {
-            peers: addresses.iter().enumerate().map(peer).collect(),
+            places: addresses.iter().enumerate().map(peer).collect(),
             stopping: false,
             tick: 0,
             complaint: Complaint::default(),
@@ -153,7 +153,7 @@ impl Peers {
     /// Never: there are few.
     #[must_use]
     pub fn count(&self) -> u32 {
-        u32::try_from(self.peers.len() - 1).expect("there are few replicas")
+        u32::try_from(self.places.len() - 1).expect("there are few replicas")
     }
 
     /// See [`PeerCounters`].
@@ -165,7 +165,7 @@ impl Peers {
     /// Whether messages to this replica go out now.
     #[must_use]
     pub fn is_open(&self, replica: u8) -> bool {
-        matches!(self.peers[usize::from(replica)].state, State::Open { .. })
+        matches!(self.places[usize::from(replica)].state, State::Open { .. })
     }
 
     /// From now on no connection is made.
@@ -179,14 +179,14 @@ impl Peers {
     ///
     /// Never: there are few replicas.
     pub fn next_lost(&mut self) -> Option<u8> {
-        let index = self.peers.iter().position(|peer| peer.lost)?;
-        self.peers[index].lost = false;
+        let index = self.places.iter().position(|peer| peer.lost)?;
+        self.places[index].lost = false;
         Some(u8::try_from(index).expect("there are few replicas"))
     }
 
     /// Another replica has dialed us, so it is there: no need to wait longer with our own attempt.
     pub fn heard_from(&mut self, ring: &mut Ring, replica: u8) {
-        let known = self.peers.get(usize::from(replica));
+        let known = self.places.get(usize::from(replica));
         if known.is_some_and(|peer| matches!(peer.state, State::Waiting { .. })) {
             self.dial(ring, replica);
         }
@@ -200,7 +200,7 @@ impl Peers {
     /// If the replica is unknown or ourselves, or the message is malformed.
     pub fn send(&mut self, ring: &mut Ring, replica: u8, message: Message) {
         assert!(to_index(message.size()) == message.bytes().len());
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         assert!(peer.state != State::Ourselves, "nobody sends to himself");
         let connected = matches!(peer.state, State::Open { .. } | State::Connecting);
         if !connected || peer.queue.len() + peer.in_flight >= to_index(SENDS_MAX) {
@@ -213,7 +213,7 @@ impl Peers {
 
     /// Sends what waits, unless something is in flight.
     fn send_next(&mut self, ring: &mut Ring, replica: u8) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         if !matches!(peer.state, State::Open { .. }) {
             return;
         }
@@ -246,7 +246,7 @@ impl Peers {
         result: Result<u32, i32>,
     ) {
         let tick = self.tick;
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         assert!(peer.batch.is_none());
         peer.in_flight = 0;
         match (peer.state, result) {
@@ -262,7 +262,7 @@ impl Peers {
             (State::Open { .. }, Err(errno)) => {
                 batch.clear();
                 peer.batch = Some(batch);
-                self.lose(ring, replica, &io::Error::from_raw_os_error(errno));
+                self.lose(ring, replica, io::Error::from_raw_os_error(errno).kind());
             }
             _ => {
                 batch.clear();
@@ -274,7 +274,7 @@ impl Peers {
 
     /// Starts an attempt to connect.
     fn dial(&mut self, ring: &mut Ring, replica: u8) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         assert!(matches!(peer.state, State::Waiting { .. }));
         assert!(peer.stream.is_none());
         assert!(!peer.watched);
@@ -288,7 +288,7 @@ impl Peers {
                 peer.state = State::Connecting;
             }
             // Too many open files, no memory: later.
-            Err(error) => self.fail(replica, &error),
+            Err(error) => self.fail(replica, error.kind()),
         }
     }
 
@@ -298,10 +298,10 @@ impl Peers {
     ///
     /// If none was made.
     pub fn on_connected(&mut self, ring: &mut Ring, replica: u8, result: Result<(), i32>) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         assert!(peer.state == State::Connecting);
         if let Err(errno) = result {
-            self.fail(replica, &io::Error::from_raw_os_error(errno));
+            self.fail(replica, io::Error::from_raw_os_error(errno).kind());
             return;
         }
         peer.state = State::Open { since_tick: self.tick };
@@ -311,8 +311,8 @@ impl Peers {
     }
 
     /// An attempt has failed: the next one follows after a pause.
-    fn fail(&mut self, replica: u8, error: &io::Error) {
-        let peer = &mut self.peers[usize::from(replica)];
+    fn fail(&mut self, replica: u8, error: io::ErrorKind) {
+        let peer = &mut self.places[usize::from(replica)];
         peer.stream = None;
         peer.queue.clear();
         peer.lost = true;
@@ -322,14 +322,14 @@ impl Peers {
     }
 
     fn pause(&mut self, replica: u8) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         let pause = (PAUSE_TICKS_MIN << peer.failures.min(8)).min(PAUSE_TICKS_MAX);
         peer.failures = peer.failures.saturating_add(1);
         peer.state = State::Waiting { until_tick: self.tick + pause };
     }
 
     fn watch(&mut self, ring: &mut Ring, replica: u8) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         assert!(!peer.watched);
         let stream = peer.stream.as_ref().expect("an open connection has a stream");
         ring.watch(stream.as_fd(), Watch::Replica(replica));
@@ -342,7 +342,7 @@ impl Peers {
     ///
     /// If the connection was not watched.
     pub fn on_readable(&mut self, ring: &mut Ring, replica: u8) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         assert!(peer.watched);
         peer.watched = false;
         let stream = peer.stream.as_ref().expect("a watched connection has a stream");
@@ -351,18 +351,18 @@ impl Peers {
             return;
         }
         match discard(stream.as_fd()) {
-            Ok(0) => self.lose(ring, replica, &io::ErrorKind::ConnectionReset.into()),
+            Ok(0) => self.lose(ring, replica, io::ErrorKind::ConnectionReset),
             Ok(_) => self.watch(ring, replica),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => self.watch(ring, replica),
-                _ => self.lose(ring, replica, &error),
+                kind => self.lose(ring, replica, kind),
             },
         }
     }
 
     /// A connection is broken, or given up.
-    fn lose(&mut self, ring: &mut Ring, replica: u8, error: &io::Error) {
-        let peer = &mut self.peers[usize::from(replica)];
+    fn lose(&mut self, ring: &mut Ring, replica: u8, error: io::ErrorKind) {
+        let peer = &mut self.places[usize::from(replica)];
         let State::Open { since_tick } = peer.state else {
             panic!("only an open connection is lost");
         };
@@ -379,7 +379,7 @@ impl Peers {
 
     /// Closes the descriptor once nothing refers to it any more, and dials again.
     fn close_finish(&mut self, ring: &mut Ring, replica: u8) {
-        let peer = &mut self.peers[usize::from(replica)];
+        let peer = &mut self.places[usize::from(replica)];
         let State::Closing { since_tick } = peer.state else {
             panic!("only what is closing is closed");
         };
@@ -400,11 +400,12 @@ impl Peers {
     }
 
     /// Tells the operator, once until the replica was reached again for a while.
-    fn report(&mut self, replica: u8, error: &io::Error) {
-        let peer = &mut self.peers[usize::from(replica)];
+    fn report(&mut self, replica: u8, error: io::ErrorKind) {
+        let peer = &mut self.places[usize::from(replica)];
         if peer.reported || self.stopping {
             return;
         }
+        // The kind only: the text of the error itself would need memory.
         peer.reported = true;
         let address = peer.address;
         self.complaint.write(
@@ -420,8 +421,8 @@ impl Peers {
     /// Never: there are few replicas.
     pub fn tick(&mut self, ring: &mut Ring) {
         self.tick += 1;
-        for replica in 0..u8::try_from(self.peers.len()).expect("there are few replicas") {
-            let peer = &mut self.peers[usize::from(replica)];
+        for replica in 0..u8::try_from(self.places.len()).expect("there are few replicas") {
+            let peer = &mut self.places[usize::from(replica)];
             match peer.state {
                 State::Waiting { until_tick } if self.tick >= until_tick => {
                     self.dial(ring, replica);
@@ -430,7 +431,7 @@ impl Peers {
                     if peer.in_flight > 0 && self.tick - peer.sent_tick > STALL_TICKS =>
                 {
                     self.counters.stalled += 1;
-                    self.lose(ring, replica, &io::ErrorKind::TimedOut.into());
+                    self.lose(ring, replica, io::ErrorKind::TimedOut);
                 }
                 State::Open { since_tick }
                     if peer.reported && self.tick - since_tick >= GOOD_TICKS =>
@@ -448,7 +449,7 @@ impl Peers {
 
 impl fmt::Debug for Peers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let states = self.peers.iter().map(|peer| peer.state);
+        let states = self.places.iter().map(|peer| peer.state);
         formatter.debug_list().entries(states).finish()
     }
 }

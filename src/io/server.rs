@@ -104,7 +104,7 @@ impl<M: StateMachine> Core for Replica<M> {
 
     fn is_connecting(&self) -> bool {
         // Alone, nobody can be served before the log is replayed. In a cluster others need us.
-        self.is_clustered() || self.status() == Status::Normal
+        self.has_peers() || self.status() == Status::Normal
     }
 
     fn is_ready(&self) -> bool {

@@ -288,12 +288,7 @@ pub fn discard(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes = [0_u8; 4096];
     // SAFETY: the pointer and length are those of a live local array.
     let count = unsafe {
-        libc::recv(
-            socket.as_raw_fd(),
-            bytes.as_mut_ptr().cast(),
-            bytes.len(),
-            libc::MSG_DONTWAIT,
-        )
+        libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT)
     };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }

@@ -231,6 +231,12 @@ impl<M: StateMachine> Replica<M> {
         self.status = Status::Opening(Opening::Superblock);
     }
 
+    /// Whether there are other replicas or standbys.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.options.replica_count + self.options.standby_count > 1
+    }
+
     /// How the replica is.
     #[must_use]
     pub fn status(&self) -> Status {

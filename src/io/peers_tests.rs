@@ -1,0 +1,304 @@
+//! Tests of the connections to other replicas, with real sockets on loopback.
+
+use super::*;
+use crate::io::allocator::tests::allocations_of_thread;
+use crate::io::framing::tests::{CLUSTER, frame};
+use crate::io::ring::Completion;
+use crate::protocol::{MESSAGE_SIZE_MAX, Pool};
+use std::io::Read;
+use std::net::TcpListener;
+
+/// Replica 0 with its ring; the others are sockets of the test.
+struct World {
+    peers: Peers,
+    ring: Ring,
+    pool: Pool,
+    lost: Vec<u8>,
+}
+
+impl World {
+    fn new(others: &[SocketAddr]) -> World {
+        let mut addresses = vec![SocketAddr::from(([127, 0, 0, 1], 1))];
+        addresses.extend(others);
+        let count = u32::try_from(others.len()).unwrap();
+        World {
+            peers: Peers::new(0, &addresses),
+            ring: Ring::new(Peers::operations_max(count)).unwrap(),
+            pool: Pool::new("messages", 32, MESSAGE_SIZE_MAX),
+            lost: Vec::with_capacity(1024),
+        }
+    }
+
+    fn message(&self, size: u32, fill: u8) -> Message {
+        let mut buffer = self.pool.acquire();
+        buffer.bytes_mut()[..to_index(size)].copy_from_slice(&frame(1, CLUSTER, size, fill));
+        Message(buffer)
+    }
+
+    fn step(&mut self) {
+        self.ring.wait(1_000_000).unwrap();
+        while let Some(completion) = self.ring.next_completion() {
+            match completion {
+                Completion::Connected { replica, result } => {
+                    self.peers.on_connected(&mut self.ring, replica, result);
+                }
+                Completion::BatchSent { replica, batch, result } => {
+                    self.peers.on_sent(&mut self.ring, replica, batch, result);
+                }
+                Completion::Readable(Watch::Replica(replica)) => {
+                    self.peers.on_readable(&mut self.ring, replica);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        while let Some(replica) = self.peers.next_lost() {
+            self.lost.push(replica);
+        }
+    }
+
+    fn run_until(&mut self, what: &str, condition: impl Fn(&World) -> bool) {
+        for _ in 0..20_000 {
+            if condition(self) {
+                return;
+            }
+            self.step();
+        }
+        panic!("never happened: {what}; {:?} {:?}", self.peers, self.peers.counters());
+    }
+
+    fn ticks(&mut self, count: u64) {
+        for _ in 0..count {
+            self.peers.tick(&mut self.ring);
+        }
+    }
+
+    /// One tick, then what follows from it at once.
+    fn tick_and_settle(&mut self) {
+        self.ticks(1);
+        let settled = |world: &World| {
+            world.peers.places.iter().all(|peer| {
+                peer.state != State::Connecting && !matches!(peer.state, State::Closing { .. })
+            })
+        };
+        self.run_until("settled", settled);
+        self.step();
+    }
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    listener().1
+}
+
+/// Goal: messages queued while the connection is made, and after, arrive in order and whole, many
+/// small ones with one call; one message is sent to two replicas from the same memory.
+#[test]
+fn in_order() {
+    let (first, first_address) = listener();
+    let (second, second_address) = listener();
+    let mut world = World::new(&[first_address, second_address]);
+    world.ticks(1);
+    let sizes = [256, 300, 500_000, 257, 256, 1_000, MESSAGE_SIZE_MAX, 256];
+    let mut expected = Vec::new();
+    for (size, fill) in sizes.into_iter().zip(1..) {
+        let message = world.message(size, fill);
+        expected.extend_from_slice(message.bytes());
+        world.peers.send(&mut world.ring, 2, message.clone());
+        world.peers.send(&mut world.ring, 1, message);
+    }
+    let length = expected.len();
+    let readers = [first, second].map(|listener| {
+        std::thread::spawn(move || {
+            let mut bytes = vec![0; length];
+            listener.accept().unwrap().0.read_exact(&mut bytes).unwrap();
+            bytes
+        })
+    });
+    world.run_until("sent", |world| world.peers.counters().sent == 16);
+    assert!(world.peers.counters().batches <= 16, "{:?}", world.peers.counters());
+    assert_eq!(world.peers.counters().dropped, 0);
+    assert_eq!(world.pool.available(), 32);
+    for reader in readers {
+        assert!(reader.join().unwrap() == expected);
+    }
+}
+
+/// Goal: who cannot be reached is reported lost with each attempt, which come at once, then after
+/// 20 ms, 40, and so on up to half a second; what is sent meanwhile is dropped.
+#[test]
+fn refused() {
+    let mut world = World::new(&[nobody()]);
+    let mut attempts = Vec::new();
+    for tick in 1..=200 {
+        world.tick_and_settle();
+        if world.lost.len() > attempts.len() {
+            attempts.push(tick);
+        }
+        let message = world.message(256, 0);
+        world.peers.send(&mut world.ring, 1, message);
+    }
+    assert_eq!(attempts, [1, 3, 7, 15, 31, 63, 113, 163]);
+    assert_eq!(world.peers.counters().refused, 8);
+    assert_eq!(world.peers.counters().dropped, 200);
+    assert_eq!(world.pool.available(), 32);
+}
+
+/// Goal: the end of a connection is noticed at once without sending anything; one that lasted is
+/// made again at once, one that did not only after a pause.
+#[test]
+fn broken() {
+    let (listener, address) = listener();
+    let mut world = World::new(&[address]);
+    world.tick_and_settle();
+    for round in 1..=3 {
+        let (stream, _) = listener.accept().unwrap();
+        world.ticks(GOOD_TICKS);
+        drop(stream);
+        world.run_until("lost", |world| world.lost.len() == round);
+        world.run_until("again", |world| world.peers.is_open(1));
+    }
+    for pause in [2, 4, 8] {
+        drop(listener.accept().unwrap());
+        let lost = world.lost.len();
+        world.run_until("lost", |world| world.lost.len() > lost);
+        let until_tick = world.peers.tick + pause;
+        assert_eq!(world.peers.places[1].state, State::Waiting { until_tick });
+        for _ in 1..pause {
+            world.tick_and_settle();
+            assert!(!world.peers.is_open(1));
+        }
+        world.tick_and_settle();
+        assert!(world.peers.is_open(1));
+    }
+    assert_eq!(world.peers.counters().connected, 7);
+}
+
+/// Goal: somebody who dials us is dialed back without waiting.
+#[test]
+fn heard_from() {
+    let address = nobody();
+    let mut world = World::new(&[address]);
+    for _ in 0..100 {
+        world.tick_and_settle();
+    }
+    let listener = TcpListener::bind(address).unwrap();
+    for nonsense in [0, 2, 255] {
+        world.peers.heard_from(&mut world.ring, nonsense);
+    }
+    assert!(matches!(world.peers.places[1].state, State::Waiting { .. }));
+    world.peers.heard_from(&mut world.ring, 1);
+    world.peers.heard_from(&mut world.ring, 1);
+    let message = world.message(300, 7);
+    world.peers.send(&mut world.ring, 1, message);
+    world.run_until("sent", |world| world.peers.counters().sent == 1);
+    let mut bytes = [0; 300];
+    listener.accept().unwrap().0.read_exact(&mut bytes).unwrap();
+    assert_eq!(bytes[299], 7);
+}
+
+/// Goal: a replica that takes nothing gets no more than its queue, holds up nobody else, is not
+/// disconnected for some seconds, and then is dialed again; no message is lost to the pool.
+#[test]
+fn stopped_replica() {
+    let (stopped, stopped_address) = listener();
+    let (running, running_address) = listener();
+    let mut world = World::new(&[stopped_address, running_address]);
+    world.tick_and_settle();
+    let large = world.message(MESSAGE_SIZE_MAX, 3);
+    for _ in 0..40 {
+        world.peers.send(&mut world.ring, 1, large.clone());
+        world.step();
+    }
+    assert!(world.peers.counters().dropped > 10);
+    let peer = &world.peers.places[1];
+    assert!(peer.queue.len() + peer.in_flight == to_index(SENDS_MAX));
+    let mut reader = running.accept().unwrap().0;
+    for fill in 0..20 {
+        let sent = world.peers.counters().sent;
+        let message = world.message(300, fill);
+        world.peers.send(&mut world.ring, 2, message);
+        world.run_until("the other", |world| world.peers.counters().sent > sent);
+        let mut bytes = [0; 300];
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes[299], fill);
+    }
+    world.ticks(STALL_TICKS);
+    assert!(world.peers.is_open(1) && world.lost.is_empty());
+    world.ticks(1);
+    world.run_until("lost", |world| world.lost == [1]);
+    world.run_until("again", |world| world.peers.is_open(1));
+    assert_eq!(world.peers.counters().stalled, 1);
+    drop(large);
+    assert_eq!(world.pool.available(), 32);
+    drop(stopped);
+}
+
+/// Goal: what a replica says where it should only listen is thrown away.
+#[test]
+fn chatter() {
+    let (listener, address) = listener();
+    let mut world = World::new(&[address]);
+    world.tick_and_settle();
+    let mut stream = listener.accept().unwrap().0;
+    stream.write_all(&vec![5; 100_000]).unwrap();
+    for fill in 0..50 {
+        let message = world.message(256, fill);
+        let sent = world.peers.counters().sent;
+        world.peers.send(&mut world.ring, 1, message);
+        world.run_until("sent", |world| world.peers.counters().sent > sent);
+    }
+    assert!(world.lost.is_empty());
+    assert!(world.peers.is_open(1));
+}
+
+/// Goal: after a stop nobody is dialed.
+#[test]
+fn stop() {
+    let (_listener, address) = listener();
+    let mut world = World::new(&[address]);
+    world.peers.stop();
+    world.ticks(200);
+    assert_eq!(world.ring.in_flight(), 0);
+    assert!(!world.peers.is_open(1));
+}
+
+/// Goal: connecting, sending, losing and connecting again allocate nothing.
+#[test]
+fn no_allocation() {
+    let (listener, address) = listener();
+    let mut world = World::new(&[address, nobody()]);
+    let messages: Vec<Message> =
+        [256, 70_000].into_iter().map(|size| world.message(size, 1)).collect();
+    let mut bytes = vec![0; 70_256];
+    let before = allocations_of_thread();
+    for round in 0..3 {
+        world.ticks(3 * GOOD_TICKS);
+        world.run_until("open", |world| world.peers.is_open(1));
+        for message in &messages {
+            world.peers.send(&mut world.ring, 1, message.clone());
+        }
+        let sent = 2 * (round + 1);
+        let mut stream = listener.accept().unwrap().0;
+        world.run_until("sent", |world| world.peers.counters().sent == sent);
+        stream.read_exact(&mut bytes).unwrap();
+        drop(stream);
+        world.run_until("lost", |world| world.peers.counters().lost == round + 1);
+    }
+    assert_eq!(allocations_of_thread(), before);
+    assert_eq!(world.pool.available(), 30);
+}
+
+/// Goal: we are not dialed ourselves.
+#[test]
+fn our_place_is_none_to_send_to() {
+    let world = World::new(&[nobody()]);
+    assert_eq!(world.peers.count(), 1);
+    assert_eq!(world.peers.places[0].state, State::Ourselves);
+    assert!(!world.peers.is_open(0));
+}

@@ -168,7 +168,7 @@ fn exit_codes() {
     let cases: [(&[&str], i32, &str); 8] = [
         (&[], 2, "Usage"),
         (&["serve"], 2, "unrecognized"),
-        (&["start", "--addresses=1,2", &path], 2, "clusters of one"),
+        (&["start", "--addresses=1,2", "--development", &path], 2, "cluster of one"),
         (&["start", "--addresses=0", "--cache-grid=1XB", &path], 2, "no unit of size"),
         (&["start", "--addresses=0", "--development", &missing], 3, "florin format"),
         (&["start", "--addresses=0", "--development", &zeros], 3, "not formatted"),
@@ -181,6 +181,52 @@ fn exit_codes() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
         assert!(message.contains(part), "{arguments:?}: {message}");
     }
+}
+
+/// Goal: mistakes in setting up a cluster are told apart, and nothing is made or served.
+#[test]
+fn cluster_mistakes() {
+    let directory = Directory::new("cluster");
+    let (path, standby) = (directory.file("1.florin"), directory.file("3.florin"));
+    let form = ["format", "--cluster=7", "--development"];
+    let made = output(&[&form[..], &["--replica=1", "--replica-count=3", &path]].concat());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let made = output(&[&form[..], &["--standby=3", "--replica-count=3", &standby]].concat());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("standby 3 of 3"));
+    let start = |list: &str, path: &str| {
+        let result = output(&["start", "--development", &format!("--addresses={list}"), path]);
+        (result.status.code(), text(&result.stderr))
+    };
+    let far = "192.0.2.1:3000";
+    let cases = [
+        ("1,2".to_owned(), &path, 2, "cluster of 3 replicas: list all"),
+        ("1,2,3,4,5,6,7,8,9,10".to_owned(), &path, 2, "can have 6 standbys"),
+        ("1,2,3".to_owned(), &standby, 2, "of standby 3"),
+        ("1,0,3".to_owned(), &path, 2, "port 0"),
+        ("1,2,2".to_owned(), &path, 2, "listed twice"),
+        (format!("1,{far},3"), &path, 5, "is of replica 1, whose address is entry 2"),
+        (format!("1,2,3,{far}"), &standby, 5, "is of replica 3, whose address is entry 4"),
+    ];
+    for (list, path, code, part) in cases {
+        let (found, message) = start(&list, path);
+        assert_eq!(found, Some(code), "{list}: {message}");
+        assert!(message.contains(part), "{list}: {message}");
+    }
+    let unmade = directory.file("unmade.florin");
+    for (indexes, part) in [
+        (["--replica=3", "--replica-count=3"], "count from zero"),
+        (["--standby=2", "--replica-count=3"], "indexes 3 to 8"),
+        (["--replica=0", "--replica-count=7"], "1 to 6 replicas"),
+    ] {
+        let result = output(&[&form[..], &indexes, &[&unmade]].concat());
+        assert_eq!(result.status.code(), Some(2));
+        assert!(text(&result.stderr).contains(part), "{}", text(&result.stderr));
+        assert!(!std::path::Path::new(&unmade).exists());
+    }
+    let two = output(&[&form[..], &["--replica=0", "--replica-count=2", &unmade]].concat());
+    assert!(two.status.success());
+    assert!(text(&two.stderr).contains("survives no failure"));
 }
 
 /// Goal: `dev` makes its file, says where it listens and how to connect, and serves.

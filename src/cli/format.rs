@@ -5,15 +5,12 @@
 
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
-use super::start::STANDBYS_MAX;
 use crate::io::file::{FileError, FileErrorKind, format_data_file};
 use crate::io::memory::HumanSize;
+use crate::protocol::{REPLICAS_MAX, STANDBYS_MAX};
 use crate::storage::{Config, Zones};
 use crate::vsr::{Genesis, SuperblockError};
 use std::path::{Path, PathBuf};
-
-/// Replicas of a cluster that vote.
-const REPLICAS_MAX: u8 = 6;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -18,7 +18,7 @@ use crate::io::{allocator, memory};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::protocol::buffer::mapped_bytes;
 use crate::protocol::huge_pages;
-use crate::protocol::{Pool, Release};
+use crate::protocol::{Pool, Release, STANDBYS_MAX};
 use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{Config, Zones};
@@ -43,8 +43,6 @@ const ACCOUNT_BYTES: u64 = 192;
 const MEBIBYTE: u64 = 1 << 20;
 /// No size is larger than a pebibyte: a mistake in typing, and sums would not fit 64 bits.
 const SIZE_MAX: u64 = 1 << 50;
-/// Standbys of a cluster.
-pub const STANDBYS_MAX: u8 = 6;
 /// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
 /// helper thread.
 const OTHER_BYTES: u64 = 4 * MEBIBYTE;

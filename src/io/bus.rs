@@ -19,10 +19,10 @@ use std::os::fd::AsFd;
 
 use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
-use super::peers::{Peers, REPLICAS_MAX};
+use super::peers::Peers;
 use super::ring::{Part, Ring};
 use super::socket::listen;
-use crate::protocol::{Buffer, Command, Message, Pool, to_index};
+use crate::protocol::{Buffer, Command, Message, NODES_MAX, Pool, to_index};
 use crate::storage::Queue;
 use crate::vsr::ConnectionId;
 
@@ -209,8 +209,7 @@ pub struct Bus {
 }
 
 /// Places for connections that other replicas open.
-#[allow(clippy::cast_possible_truncation, reason = "the number is eleven")]
-const CONNECTIONS_OF_REPLICAS: u32 = REPLICAS_MAX as u32 - 1;
+const CONNECTIONS_OF_REPLICAS: u32 = NODES_MAX as u32 - 1;
 
 /// Size of the small receive buffer of each connection in bytes: frames up to it do not hold a
 /// message of the pool while they arrive.

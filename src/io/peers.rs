@@ -16,11 +16,9 @@ use super::batch::{BATCH_MESSAGES_MAX, Batch};
 use super::complaint::Complaint;
 use super::ring::{Ring, Watch};
 use super::socket::{SocketName, dialer, discard};
-use crate::protocol::{Message, to_index};
+use crate::protocol::{Message, NODES_MAX, to_index};
 use crate::storage::Queue;
 
-/// Replicas and standbys of a cluster at most.
-pub const REPLICAS_MAX: usize = 12;
 /// Messages that may wait for one replica, those in flight included.
 pub const SENDS_MAX: u32 = 12;
 /// A replica that takes nothing for so many ticks of 10 ms is given up and dialed again.
@@ -107,7 +105,7 @@ impl Peers {
     #[must_use]
     pub fn new(own: u8, addresses: &[SocketAddr]) -> Peers {
         assert!(usize::from(own) < addresses.len());
-        assert!(addresses.len() <= REPLICAS_MAX);
+        assert!(addresses.len() <= usize::from(NODES_MAX));
         let peer = |(index, address): (usize, &SocketAddr)| Peer {
             address: *address,
             state: if index == usize::from(own) {

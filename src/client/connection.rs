@@ -55,6 +55,11 @@ impl Connection {
         self.address
     }
 
+    /// Whether bytes can be exchanged, as far as is known.
+    pub(super) fn is_established(&self) -> bool {
+        self.is_established
+    }
+
     /// What the last attempt failed with, unless there was success since.
     pub(super) fn error_last(&self) -> Option<ErrorKind> {
         self.error_last

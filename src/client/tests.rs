@@ -180,6 +180,10 @@ struct Server {
 
 /// Serves one connection after the other until the script is over; returns all requests.
 fn serve(script: Vec<Act>) -> Server {
+    serve_in_view(0, script)
+}
+
+fn serve_in_view(view: u32, script: Vec<Act>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
@@ -187,7 +191,7 @@ fn serve(script: Vec<Act>) -> Server {
         let mut requests = Vec::new();
         loop {
             let (stream, _) = listener.accept().unwrap();
-            if serve_connection(stream, &mut script, &mut requests) {
+            if serve_connection(stream, view, &mut script, &mut requests) {
                 return requests;
             }
         }
@@ -198,6 +202,7 @@ fn serve(script: Vec<Act>) -> Server {
 /// Whether the script is over.
 fn serve_connection(
     mut stream: TcpStream,
+    view: u32,
     script: &mut std::vec::IntoIter<Act>,
     requests: &mut Vec<Vec<u8>>,
 ) -> bool {
@@ -210,19 +215,19 @@ fn serve_connection(
         if header.request().operation == u8::from(Operation::Register) {
             let mut result = RegisterResult::new_zeroed();
             result.batch_size_limit = 1_048_320;
-            stream.write_all(&reply(&header, result.as_bytes())).unwrap();
+            stream.write_all(&reply(&header, view, result.as_bytes())).unwrap();
             continue;
         }
         match script.next().expect("the script covers the requests") {
             Act::Answer(body) => {
                 // In three pieces: frames may be split anywhere.
-                let reply = reply(&header, body);
+                let reply = reply(&header, view, body);
                 for piece in reply.chunks(reply.len() / 2 - 7) {
                     stream.write_all(piece).unwrap();
                 }
             }
             Act::Damage => {
-                let mut reply = reply(&header, &[0; 16]);
+                let mut reply = reply(&header, view, &[0; 16]);
                 reply[260] ^= 1;
                 stream.write_all(&reply).unwrap();
             }
@@ -246,11 +251,13 @@ fn read_frame(stream: &mut TcpStream) -> Option<AlignedMemory> {
     Some(frame)
 }
 
-fn reply(header: &Header, body: &[u8]) -> Vec<u8> {
+fn reply(header: &Header, view: u32, body: &[u8]) -> Vec<u8> {
     let request = header.request();
     let mut reply = ReplyHeader::new();
     reply.frame.cluster = header.frame.cluster;
     reply.frame.release = header.frame.release;
+    reply.frame.view = view;
+    reply.frame.replica = u8::try_from(view % 6).unwrap();
     reply.frame.size = to_size(256 + body.len());
     reply.request_checksum = header.frame.checksum;
     reply.client = request.client;
@@ -314,6 +321,51 @@ fn sends_again() {
     assert_eq!(requests.len(), 4);
     assert_eq!(requests[1], requests[2]);
     assert_eq!(requests[1], requests[3]);
+}
+
+/// Goal: when the primary dies with a request, another replica gets the same bytes at once; its
+/// answer tells of the new view, and from then on requests go there.
+#[test]
+fn follows_the_view() {
+    let first = serve(vec![Act::Close]);
+    let second = serve_in_view(1, vec![Act::Answer(&CREATED_ONE), Act::Answer(&CREATED_ONE)]);
+    let addresses = [first.address, second.address];
+    let mut client = Client::connect(7, &addresses, &Options::default()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.create_accounts(&[account()]).unwrap().len(), 1);
+    }
+    drop(client);
+    let (first, second) = (first.thread.join().unwrap(), second.thread.join().unwrap());
+    assert_eq!(first.len(), 2);
+    assert_eq!(second.len(), 2);
+    assert_eq!(first[1], second[0]);
+}
+
+/// Goal: what is not answered goes to each of the others in the end, while a lone server is the
+/// only one to ask.
+#[test]
+fn retries_reach_everybody() {
+    let silent = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = [silent(), silent(), silent()];
+    let addresses: Vec<SocketAddr> =
+        listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    for count in [1, 3] {
+        let options = WireOptions {
+            cluster: 7,
+            addresses: addresses[..count].to_vec(),
+            release: Release::SERVER,
+        };
+        let mut wire = Wire::new(&options, 0).unwrap();
+        let mut asked = vec![false; count];
+        // An hour of the client's clock; nothing is connected, so what is to be sent stays so.
+        for second in 1..3_600 {
+            wire.tick(second * 1_000_000_000);
+            for (index, asked) in asked.iter_mut().enumerate() {
+                *asked |= wire.is_pending_at(index);
+            }
+        }
+        assert!(asked.iter().all(|asked| *asked), "{asked:?}");
+    }
 }
 
 /// Goal: an eviction is an error with its reason, now and for every later call.

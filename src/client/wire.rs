@@ -2,8 +2,9 @@
 //!
 //! A wire holds two request buffers. While one request is in flight the next is written into the
 //! other and *staged* (its body's checksum computed), so that a load generator prepares while the
-//! server works. Lost or unanswered requests are sent again with the same bytes, to the primary
-//! and in turn to the others. Deadlines are the caller's.
+//! server works. Requests are sent to the primary. What is not answered is sent again with the same
+//! bytes, to the primary and to one of the others, who may know of a newer primary; at once if the
+//! connection to the primary breaks. Deadlines are the caller's.
 
 use super::batch;
 use super::connection::Connection;
@@ -160,6 +161,12 @@ impl Wire {
     #[must_use]
     pub fn is_sent(&self) -> bool {
         !self.connections[usize::from(self.session.primary())].request_is_pending()
+    }
+
+    /// Whether the request in flight is still to leave, in part or entirely, to this replica.
+    #[cfg(test)]
+    pub(super) fn is_pending_at(&self, index: usize) -> bool {
+        self.connections[index].request_is_pending()
     }
 
     /// Events of one request at most.
@@ -370,7 +377,27 @@ impl Wire {
         self.connections[index].fail(error, now_ns, &mut self.random);
         if self.is_waiting() && index == usize::from(self.session.primary()) {
             self.connections[index].request_start();
+            self.transmit_other(now_ns);
         }
+    }
+
+    /// Sends the request in flight to a replica that is not the primary, as far as we know: it may
+    /// know of a newer one. Chance decides which of those that can be reached.
+    fn transmit_other(&mut self, now_ns: u64) {
+        let count = self.connections.len();
+        let primary = usize::from(self.session.primary());
+        let others = u64::try_from(count - 1).expect("few replicas");
+        if others == 0 {
+            return;
+        }
+        let first = usize::try_from(self.random.below(others)).expect("few replicas");
+        // From a random one on, in a circle around the primary.
+        let other = |offset| (primary + 1 + (first + offset) % (count - 1)) % count;
+        let reachable = (0..count - 1).map(other);
+        let chosen = reachable.clone().find(|index| self.connections[*index].is_established());
+        let index = chosen.unwrap_or(other(0));
+        assert_ne!(index, primary);
+        self.transmit(index, now_ns);
     }
 
     /// Sends the request in flight to a replica, from the beginning.
@@ -400,14 +427,8 @@ impl Wire {
         if self.is_waiting() && now_ns >= self.retry_at_ns {
             self.attempts += 1;
             self.schedule_retry(now_ns);
-            let count = self.connections.len();
-            let primary = usize::from(self.session.primary());
-            let attempts = usize::try_from(self.attempts).expect("few attempts");
-            let other = (primary + 1 + attempts % count.max(2)) % count;
-            self.transmit(primary, now_ns);
-            if other != primary {
-                self.transmit(other, now_ns);
-            }
+            self.transmit(usize::from(self.session.primary()), now_ns);
+            self.transmit_other(now_ns);
             self.ping_at_ns = now_ns;
         }
         if now_ns >= self.ping_at_ns {

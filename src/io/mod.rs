@@ -12,6 +12,7 @@ pub mod clock;
 pub mod complaint;
 pub mod file;
 pub mod framing;
+mod growth;
 pub mod memory;
 pub mod peers;
 pub mod ring;

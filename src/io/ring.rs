@@ -15,6 +15,7 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use super::growth::Growth;
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
@@ -25,6 +26,8 @@ use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 
 /// A disk request that is interrupted more often than this has failed.
 const RETRIES_MAX: u32 = 10_000;
+/// Mark of the reservation of space, which is nobody's operation and works on no memory.
+const GROWTH: u64 = u64::MAX;
 /// When a ring is dropped with operations in flight, it waits so many times 100 ms for their end.
 const DROP_WAITS_MAX: u32 = 100;
 
@@ -236,12 +239,22 @@ pub struct Ring {
     operations: Box<[Option<Operation>]>,
     /// Indexes of empty places in `operations`.
     free: Vec<u32>,
+    growth: Growth,
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Ring({} in flight of {})", self.in_flight(), self.operations.len())
     }
+}
+
+/// Bytes of a file. The largest number if the system does not tell, so that nothing is reserved.
+fn file_size(file: BorrowedFd<'_>) -> u64 {
+    // SAFETY: all zeros is a value of this structure of numbers.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the structure is ours to write.
+    let result = unsafe { libc::fstat(file.as_raw_fd(), &raw mut status) };
+    if result != 0 { u64::MAX } else { u64::try_from(status.st_size).unwrap_or(u64::MAX) }
 }
 
 /// Makes the kernel's part, with the cheaper ways of notification where it knows them.
@@ -270,7 +283,8 @@ impl Ring {
     pub fn new(operations_max: u32) -> Result<Ring, RingError> {
         assert!(operations_max > 0);
         assert!(operations_max <= 16_384);
-        let entries = operations_max.next_power_of_two();
+        // One more for the reservation of space.
+        let entries = (operations_max + 1).next_power_of_two();
         let kernel = build(entries).map_err(|error| ring_error("set up io_uring", error))?;
         let parameters = kernel.params();
         if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
@@ -283,6 +297,7 @@ impl Ring {
             kernel,
             operations: (0..operations_max).map(|_| None).collect(),
             free: (0..operations_max).rev().collect(),
+            growth: Growth::default(),
         })
     }
 
@@ -300,7 +315,24 @@ impl Ring {
     pub fn disk(&mut self, file: BorrowedFd<'_>, request: DiskRequest) {
         request.check();
         let descriptor = file.as_raw_fd();
+        if matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable) {
+            self.grow(file, request.offset + u64::from(request.length));
+        }
         self.start(Operation::Disk { descriptor, request, bytes_done: 0, retries: 0 });
+    }
+
+    /// Has space reserved if a write comes near to the end of the file. Only a hint: if it fails,
+    /// the write that needs the space says so.
+    fn grow(&mut self, file: BorrowedFd<'_>, write_end: u64) {
+        if self.growth.wants_size() {
+            self.growth.set_size(file_size(file));
+        }
+        let Some((offset, length)) = self.growth.next(write_end) else { return };
+        let descriptor = Fd(file.as_raw_fd());
+        let entry = opcode::Fallocate::new(descriptor, length).offset(offset).build();
+        // SAFETY: the operation takes no memory.
+        let pushed = unsafe { self.kernel.submission().push(&entry.user_data(GROWTH)) };
+        pushed.expect("the queue has room for all operations and this one");
     }
 
     /// Waits for one connection.
@@ -399,7 +431,13 @@ impl Ring {
 
     /// Index of the operation, and its result as the kernel gives it.
     fn next_result(&mut self) -> Option<(u32, i32)> {
-        let entry = self.kernel.completion().next()?;
+        let mut entry = self.kernel.completion().next()?;
+        // One reservation at a time, so one look behind it is enough.
+        if entry.user_data() == GROWTH {
+            self.growth.done(entry.result() == 0);
+            entry = self.kernel.completion().next()?;
+            assert!(entry.user_data() != GROWTH, "one reservation at a time");
+        }
         let index = u32::try_from(entry.user_data()).expect("we only submit indexes");
         Some((index, entry.result()))
     }

@@ -22,8 +22,8 @@ const DRIVER_SMALL: u64 = 64;
 const READ_AHEAD: u64 = 8;
 /// Runs in which a scan asks for pages beside the one that it waits in.
 const RUNS_AHEAD: usize = 16;
-/// Pages of the cache for each of those runs at least. In a cache that is too small, pages for later
-/// would drive out those that are needed now, for ever.
+/// Pages of the cache for each of those runs at least. In a cache that is too small, pages for
+/// later would drive out those that are needed now, for ever.
 const CACHE_PAGES_PER_RUN: usize = 64;
 /// Entries in a page at most.
 const PAGE_ENTRIES_MAX: usize = 512;

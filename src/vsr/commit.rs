@@ -1,8 +1,8 @@
 //! Executing the log: one op after the other, request after request.
 //!
-//! An op is executed once it is committed, proven to belong to the log, and here. The same code runs
-//! on a primary, on a backup and when the log is replayed after a restart; the replies come out the
-//! same, byte for byte, because everything in them comes from the prepare and the state.
+//! An op is executed once it is committed, proven to belong to the log, and here. The same code
+//! runs on a primary, on a backup and when the log is replayed after a restart; the replies come
+//! out the same, byte for byte, because everything in them comes from the prepare and the state.
 
 use zerocopy::IntoBytes;
 

@@ -20,8 +20,8 @@ fn log(word: &str) -> Vec<PrepareHeader> {
     headers
 }
 
-/// A report: the log, what is there of its end (`+` present, `-` nack, `?` neither; the last sign is
-/// that of the head), the log view and the commit.
+/// A report: the log, what is there of its end (`+` present, `-` nack, `?` neither; the last sign
+/// is that of the head), the log view and the commit.
 fn report(word: &str, signs: &str, log_view: u32, commit: u64) -> LogReport {
     let headers = log(word);
     let mut suffix = Suffix::new(&headers[headers.len() - 1]);

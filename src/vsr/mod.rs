@@ -1,7 +1,8 @@
 //! Consensus and the write-ahead log: replica, journal, superblock, sessions, views, repair.
 //!
 //! Viewstamped Replication for clusters of one to six replicas and standbys. [`Replica`] decides;
-//! each component is its own file with its own tests, each protocol a file of its name. Not covered: sockets, files and time, which the worlds bring.
+//! each component is its own file with its own tests, each protocol a file of its name. Not
+//! covered: sockets, files and time, which the worlds bring.
 
 pub mod checkpoint;
 pub mod client_requests;

@@ -1,11 +1,11 @@
 //! From a file to a replica that takes part.
 //!
 //! Superblock, checkpoint, log: each stage leaves the file in a state from which opening can start
-//! over, so it may be interrupted anywhere. A cluster of one raises its view durably before anything
-//! is answered, since clients never follow a view back, and replays its log before it serves. A
-//! replica of a larger cluster takes part as soon as it knows its log: in the view it was in, except
-//! that a primary does not go on where it was but leaves for the next view; if the end of its log is
-//! uncertain, it waits for a view to tell it.
+//! over, so it may be interrupted anywhere. A cluster of one raises its view durably before
+//! anything is answered, since clients never follow a view back, and replays its log before it
+//! serves. A replica of a larger cluster takes part as soon as it knows its log: in the view it
+//! was in, except that a primary does not go on where it was but leaves for the next view; if the
+//! end of its log is uncertain, it waits for a view to tell it.
 
 use super::do_view_change::Suffix;
 use super::fatal::Fatal;

@@ -352,8 +352,8 @@ impl<M: StateMachine> Replica<M> {
         head.saturating_sub(u64::from(self.options.config.pipeline_max))
     }
 
-    /// The header of this op if it certainly is that of the log of `log_view`: it is proven, the view
-    /// began with it, or the primary of the view sent it since.
+    /// The header of this op if it certainly is that of the log of `log_view`: it is proven, the
+    /// view began with it, or the primary of the view sent it since.
     fn canonical_header(&self, op: u64) -> Option<&PrepareHeader> {
         let known = self.journal.header(op);
         let begun = &self.change.suffix;

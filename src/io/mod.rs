@@ -9,6 +9,7 @@ pub mod allocator;
 pub mod batch;
 pub mod bus;
 pub mod clock;
+pub mod cluster_report;
 pub mod complaint;
 pub mod file;
 pub mod framing;

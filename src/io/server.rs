@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::allocator;
 use super::bus::{Bus, BusError, BusOptions};
 use super::clock::Clock;
+use super::cluster_report::ClusterReport;
 use super::file::DataFile;
 use super::memory::MemoryTable;
 use super::ring::{Completion, Ring, RingError, Watch};
@@ -24,7 +25,7 @@ use super::storage_warning::StorageWarning;
 use super::worker::Worker;
 use crate::protocol::{Message, Pool};
 use crate::storage::{DiskDone, Job, StorageOutbox, StorageUse};
-use crate::vsr::{ConnectionId, Destination, Now, Replica, StateMachine, Status};
+use crate::vsr::{ClusterState, ConnectionId, Destination, Now, Replica, StateMachine, Status};
 
 /// Client connections at a time: a session for each and some to spare.
 pub const CONNECTIONS_MAX: u32 = 80;
@@ -61,6 +62,8 @@ pub trait Core {
     fn is_ready(&self) -> bool;
     /// Whether it cannot go on.
     fn is_fatal(&self) -> bool;
+    /// How it stands in its cluster, if it is one of several and knows.
+    fn cluster_state(&self) -> Option<ClusterState>;
     /// How much of the storage limit is used; asked while it is ready.
     fn storage_use(&self) -> StorageUse;
 }
@@ -113,6 +116,10 @@ impl<M: StateMachine> Core for Replica<M> {
 
     fn is_fatal(&self) -> bool {
         self.status() == Status::Fatal
+    }
+
+    fn cluster_state(&self) -> Option<ClusterState> {
+        Replica::cluster_state(self)
     }
 
     fn storage_use(&self) -> StorageUse {
@@ -208,6 +215,7 @@ pub struct Server<C: Core> {
     stop: Option<ExitReason>,
     stop_ticks: u32,
     storage_warning: StorageWarning,
+    cluster_report: ClusterReport,
 }
 
 impl<C: Core> Server<C> {
@@ -261,6 +269,7 @@ impl<C: Core> Server<C> {
             stop: None,
             stop_ticks: 0,
             storage_warning: StorageWarning::default(),
+            cluster_report: ClusterReport::default(),
         };
         if options.freeze {
             allocator::freeze();
@@ -360,6 +369,13 @@ impl<C: Core> Server<C> {
         self.core.tick(now);
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
+        if self.cluster_report.tick()
+            && let Some(state) = self.core.cluster_state()
+            && let Some(message) = self.cluster_report.look(state)
+        {
+            // Nobody to tell if standard error is gone; that is no reason to stop.
+            let _ = writeln!(io::stderr(), "{message}");
+        }
         if self.storage_warning.tick()
             && self.core.is_ready()
             && let Some(message) = self.storage_warning.look(self.core.storage_use())
@@ -607,6 +623,10 @@ mod tests {
 
         fn is_fatal(&self) -> bool {
             self.fatal
+        }
+
+        fn cluster_state(&self) -> Option<ClusterState> {
+            None
         }
 
         fn storage_use(&self) -> StorageUse {

@@ -56,7 +56,9 @@ pub use fatal::Fatal;
 pub use format::{FormatStep, format};
 pub use machine::{CheckpointRoot, StateMachine};
 pub use opening::Opening;
-pub use replica::{Replica, ReplicaOptions, Status, journal_memory_bytes, messages_needed};
+pub use replica::{
+    ClusterState, Replica, ReplicaOptions, Role, Status, journal_memory_bytes, messages_needed,
+};
 pub use superblock::{Genesis, Superblock, SuperblockError};
 
 use crate::protocol::Message;

@@ -108,6 +108,36 @@ pub enum Status {
     Fatal,
 }
 
+/// What a replica does for its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It orders.
+    Primary,
+    /// It follows the primary.
+    Follower,
+    /// Between two views.
+    Changing,
+    /// It does not know the end of its log.
+    Recovering,
+}
+
+/// How a replica stands in its cluster, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterState {
+    /// Its view.
+    pub view: u32,
+    /// The primary of that view.
+    pub primary: u8,
+    /// What it does.
+    pub role: Role,
+    /// Newest op executed here.
+    pub executed: u64,
+    /// Newest op known to be committed.
+    pub committed: u64,
+    /// It cannot catch up from the logs of others.
+    pub too_far_behind: bool,
+}
+
 /// Buffers of `reply_size_max` bytes that a replica needs in the pool it shares with the bus: the
 /// newest reply of each session and another being sent, a request of each accepted and one held,
 /// the pipeline with its prepares and pulses, prepares kept, read and repaired, and what one
@@ -305,6 +335,26 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn waits_for_sync(&self) -> bool {
         self.commit_max > self.commit.op + u64::from(self.options.config.journal_slots)
+    }
+
+    /// How this replica stands in its cluster; `None` while opening and in a cluster of one.
+    #[must_use]
+    pub fn cluster_state(&self) -> Option<ClusterState> {
+        let role = match self.status {
+            Status::Normal if self.is_primary_index() => Role::Primary,
+            Status::Normal => Role::Follower,
+            Status::ViewChange => Role::Changing,
+            Status::RecoveringHead => Role::Recovering,
+            Status::Opening(_) | Status::Fatal => return None,
+        };
+        (!self.options.is_solo()).then(|| ClusterState {
+            view: self.view,
+            primary: self.options.primary_of(self.view),
+            role,
+            executed: self.commit.op,
+            committed: self.commit_max,
+            too_far_behind: self.waits_for_sync(),
+        })
     }
 
     /// How much of the storage limit is used; meaningful while serving.

@@ -1,0 +1,118 @@
+//! Tells the operator of a cluster who leads it, and when this replica cannot follow.
+//!
+//! A line when the view changes or has begun, and a warning once a minute while the replica is too
+//! far behind to catch up. Nothing in a cluster of one. Not covered: metrics.
+
+use std::fmt;
+
+use crate::vsr::{ClusterState, Role};
+
+/// Ticks between two looks: a tenth of a second.
+const LOOK_TICKS: u64 = 10;
+/// Looks between two warnings of a replica that cannot catch up: a minute.
+const REPEAT_LOOKS: u64 = 600;
+
+/// When to tell.
+#[derive(Debug, Default)]
+pub struct ClusterReport {
+    ticks: u64,
+    looks: u64,
+    told: Option<(u32, Role)>,
+    /// The look at which it may be said again that the replica is too far behind.
+    behind_next: u64,
+}
+
+impl ClusterReport {
+    /// Lets a tick pass; whether it is time to look.
+    pub fn tick(&mut self) -> bool {
+        self.ticks += 1;
+        self.ticks.is_multiple_of(LOOK_TICKS)
+    }
+
+    /// Looks; what to print, if anything.
+    pub fn look(&mut self, state: ClusterState) -> Option<ClusterMessage> {
+        self.looks += 1;
+        if self.told != Some((state.view, state.role)) {
+            self.told = Some((state.view, state.role));
+            return Some(ClusterMessage::View(state));
+        }
+        if !state.too_far_behind || self.looks < self.behind_next {
+            return None;
+        }
+        self.behind_next = self.looks + REPEAT_LOOKS;
+        Some(ClusterMessage::Behind(state))
+    }
+}
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterMessage {
+    /// Who leads.
+    View(ClusterState),
+    /// The replica cannot catch up.
+    Behind(ClusterState),
+}
+
+impl fmt::Display for ClusterMessage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClusterMessage::View(state) => {
+                let ClusterState { view, primary, .. } = state;
+                match state.role {
+                    Role::Primary => write!(formatter, "view {view}: this replica is the primary"),
+                    Role::Follower => write!(formatter, "view {view}: following replica {primary}"),
+                    Role::Changing => {
+                        write!(
+                            formatter,
+                            "view {view}: waiting for it to begin on replica {primary}"
+                        )
+                    }
+                    Role::Recovering => write!(
+                        formatter,
+                        "view {view}: the end of the log is damaged; waiting to learn it from \
+                         replica {primary}"
+                    ),
+                }
+            }
+            ClusterMessage::Behind(state) => write!(
+                formatter,
+                "warning: this replica has executed op {} and the cluster op {}: the others' logs \
+                 do not reach back that far, and it cannot catch up; the cluster has one replica \
+                 less to lose",
+                state.executed, state.committed
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(view: u32, role: Role, too_far_behind: bool) -> ClusterState {
+        let (primary, executed, committed) = (1, 10, 5_000);
+        ClusterState { view, primary, role, executed, committed, too_far_behind }
+    }
+
+    /// Goal: each change is told once, being too far behind once a minute, and nothing else.
+    #[test]
+    fn told_once() {
+        let mut report = ClusterReport::default();
+        let changing = state(2, Role::Changing, false);
+        assert!(!report.tick());
+        let text = report.look(changing).unwrap().to_string();
+        assert_eq!(text, "view 2: waiting for it to begin on replica 1");
+        assert_eq!(report.look(changing), None);
+        let text = report.look(state(2, Role::Follower, false)).unwrap().to_string();
+        assert_eq!(text, "view 2: following replica 1");
+        let behind = state(2, Role::Follower, true);
+        let text = report.look(behind).unwrap().to_string();
+        assert!(text.contains("op 10 and the cluster op 5000"), "{text}");
+        let later = (0..REPEAT_LOOKS).filter_map(|_| report.look(behind)).count();
+        assert_eq!(later, 1);
+        let text = report.look(state(3, Role::Primary, false)).unwrap().to_string();
+        assert_eq!(text, "view 3: this replica is the primary");
+        let text = report.look(state(3, Role::Recovering, false)).unwrap().to_string();
+        assert!(text.contains("damaged"), "{text}");
+    }
+}

@@ -127,10 +127,7 @@ impl MemoryDisk {
     }
 
     /// Completes the oldest request in flight of those chosen; `None` if there is none.
-    pub fn complete_first_of(
-        &mut self,
-        chosen: impl Fn(&DiskRequest) -> bool,
-    ) -> Option<DiskDone> {
+    pub fn complete_first_of(&mut self, chosen: impl Fn(&DiskRequest) -> bool) -> Option<DiskDone> {
         let index = self.in_flight.iter().position(|flight| chosen(&flight.request))?;
         let flight = self.in_flight.remove(index);
         Some(self.complete(flight))

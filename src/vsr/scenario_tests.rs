@@ -3,6 +3,7 @@
 //! The scenarios are texts in `scenarios/`, one file for each theme; their language is explained
 //! in `scenarios/README.md`. `FLORIN_SCENARIO=words` runs only those whose names have these words.
 
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::test_script::{parse, run};
@@ -25,7 +26,8 @@ fn run_all(file: &str, count_min: usize) {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
             let line = if at == 0 { "the end".to_owned() } else { format!("line {at}") };
-            failures += &format!("{file}, '{}', {line}: {text}\n", scenario.name);
+            let name = &scenario.name;
+            writeln!(failures, "{file}, '{name}', {line}: {text}").expect("to a string");
         }
     }
     assert!(failures.is_empty(), "\n{failures}");

@@ -17,6 +17,8 @@ use crate::storage::{Config, DiskOwner, DiskRequest, Zones};
 
 const MILLISECOND: u64 = 1_000_000;
 const TICK_STEPS: u64 = 10;
+/// True time when the monotonic clocks stand at zero.
+pub const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
 /// Index of the first connection between replicas; those below are clients'.
 const PEERS_FIRST: u32 = 1000;
 
@@ -178,7 +180,7 @@ impl Cluster {
 
     fn now(&self, node: u8) -> Now {
         let clock_ns = self.nodes[usize::from(node)].clock_ns;
-        let realtime_ns = self.now_ns.checked_add_signed(clock_ns).unwrap();
+        let realtime_ns = (EPOCH_NS + self.now_ns).checked_add_signed(clock_ns).unwrap();
         Now { realtime_ns, monotonic_ns: self.now_ns }
     }
 
@@ -363,9 +365,7 @@ impl Cluster {
             Frozen::All => {}
             Frozen::Nothing => self.finish_disk(node, target.disk.in_flight()),
             Frozen::Superblock => {
-                let live = |request: &DiskRequest| {
-                    request.token.owner != DiskOwner::Superblock
-                };
+                let live = |request: &DiskRequest| request.token.owner != DiskOwner::Superblock;
                 for _ in 0..target.disk.in_flight() {
                     let done = self.node_mut(node).disk.complete_first_of(live);
                     let Some(done) = done else { return };
@@ -434,7 +434,11 @@ impl Cluster {
         for node in self.indexes() {
             let replica = self.replica(node);
             if replica.status() != Status::Normal || replica.view() != first.view() {
-                return Err(format!("r{node} is {:?} in view {}", replica.status(), replica.view()));
+                return Err(format!(
+                    "r{node} is {:?} in view {}",
+                    replica.status(),
+                    replica.view()
+                ));
             }
             let (commit, head) = (replica.commit_op(), replica.head_op());
             if commit != head || head != first.head_op() {

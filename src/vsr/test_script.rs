@@ -4,9 +4,10 @@
 //! `scenarios/README.md`. At the end of each scenario everything is healed, all clients get their
 //! answers, the cluster must converge, lose its power and converge again to the same state.
 
+use std::fmt::Write;
 use std::ops::ControlFlow;
 
-use super::test_cluster::{Cluster, Fate, Frozen, Place, Rule};
+use super::test_cluster::{Cluster, EPOCH_NS, Fate, Frozen, Place, Rule};
 use super::test_world::Client;
 use super::*;
 use crate::protocol::{Command, PrepareHeader};
@@ -167,7 +168,7 @@ impl Script {
     fn line(&mut self, words: &[&str]) {
         let rest = &words[1..];
         match words[0] {
-            "open" | "restart" => rest.iter().for_each(|word| self.cluster.open(node(word))),
+            "open" | "restart" => names(rest[0]).for_each(|name| self.cluster.open(node(name))),
             "crash" => self.crash(rest),
             "register" | "request" | "retry" => self.clients(words),
             "fill" => self.fill(rest),
@@ -232,7 +233,8 @@ impl Script {
         }
     }
 
-    /// `request c1,c2 [small] [to r0,r1]`: to the primary, if it is not said to whom.
+    /// `request c1,c2 [small] [to r0,r1]`: to the primary, if it is not said to whom. Who registers
+    /// there waits for its answer, so that each registration is an op.
     fn clients(&mut self, words: &[&str]) {
         let to = words.iter().position(|word| *word == "to").map(|at| words[at + 1]);
         let small = words.contains(&"small");
@@ -249,6 +251,9 @@ impl Script {
             let primary = self.cluster.primary().map(|node| format!("r{node}"));
             let to = to.map(str::to_owned).or(primary).expect("there is a primary");
             names(&to).for_each(|to| self.cluster.send(index, node(to)));
+            if words[0] == "register" && !words.contains(&"to") {
+                self.expect(&["reply", name]);
+            }
         }
     }
 
@@ -268,8 +273,7 @@ impl Script {
 
     /// `prepare r1 -> r0`, `prepare op 5 r1 -> *`.
     fn command_rules(&mut self, fate: Fate, words: &[&str]) {
-        let (op, link) =
-            if words[1] == "op" { (Some(number(words[2])), 3) } else { (None, 1) };
+        let (op, link) = if words[1] == "op" { (Some(number(words[2])), 3) } else { (None, 1) };
         for name in names(words[0]) {
             self.rules(fate, Some(command(name)), op, &words[link..]);
         }
@@ -350,12 +354,13 @@ impl Script {
         for index in self.cluster.indexes() {
             let node = self.cluster.node(index);
             let Some(replica) = &node.replica else {
-                text += &format!("  r{index}: down\n");
+                writeln!(text, "  r{index}: down").expect("to a string");
                 continue;
             };
-            text += &format!(
+            writeln!(
+                text,
                 "  r{index}: {:?} view {} log view {} checkpoint {:?} executed {} committed {} \
-                 head {} proven from {}{}\n",
+                 head {} proven from {}{}",
                 replica.status(),
                 replica.view(),
                 replica.log_view(),
@@ -365,7 +370,8 @@ impl Script {
                 replica.head_op(),
                 replica.chain.op_min(),
                 if replica.cluster_now().is_some() { "" } else { ", no time" },
-            );
+            )
+            .expect("to a string");
         }
         text
     }
@@ -474,7 +480,7 @@ impl Script {
                 let client = &self.cluster.clients[&client(fact[1])];
                 let reply = &client.last.as_ref().expect("an answered client").reply;
                 let told = u64::from_le_bytes(reply[256 + 8..256 + 16].try_into().unwrap());
-                let wrong_ns = i128::from(told) - i128::from(self.cluster.now_ns);
+                let wrong_ns = i128::from(told) - i128::from(EPOCH_NS + self.cluster.now_ns);
                 let limit = i128::from(duration_ns(fact[2]));
                 require(wrong_ns.abs() <= limit, &format!("wrong by {wrong_ns} ns"))
             }
@@ -523,9 +529,8 @@ impl Script {
             "checkpoint" => equal(replica.checkpoint_op()),
             "has" => {
                 let header = replica.journal.header(value(1));
-                let has = |header: &PrepareHeader| {
-                    replica.journal.has(header.op, header.frame.checksum)
-                };
+                let has =
+                    |header: &PrepareHeader| replica.journal.has(header.op, header.frame.checksum);
                 require(header.is_some_and(has))
             }
             "knows" => require(replica.journal.header(value(1)).is_some()),

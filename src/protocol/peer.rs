@@ -56,7 +56,12 @@ pub struct PeerHeader {
     /// 1 if the sender has left its view for the one that it votes for (`StartViewChange`).
     pub entered: u8,
     /// Zero.
-    pub reserved: [u8; 35],
+    pub padding: [u8; 3],
+    /// Marks a question (`RequestStartView`) and is returned with its answer (`StartView`); zero if
+    /// it does not matter which question is answered.
+    pub nonce: u64,
+    /// Zero.
+    pub reserved: [u8; 24],
 }
 
 const_assert_eq!(size_of::<PeerHeader>(), 256);
@@ -64,7 +69,8 @@ const_assert_eq!(offset_of!(PeerHeader, context), 128);
 const_assert_eq!(offset_of!(PeerHeader, op), 160);
 const_assert_eq!(offset_of!(PeerHeader, log_view), 208);
 const_assert_eq!(offset_of!(PeerHeader, entered), 220);
-const_assert_eq!(offset_of!(PeerHeader, reserved), 221);
+const_assert_eq!(offset_of!(PeerHeader, nonce), 224);
+const_assert_eq!(offset_of!(PeerHeader, reserved), 232);
 
 /// A checkpoint as a `StartView` announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -164,6 +170,7 @@ impl PeerHeader {
             (frame.replica < NODES_MAX, HeaderError::Replica(frame.replica)),
             (frame.release != Release::ZERO, HeaderError::Release(frame.release)),
             (self.entered <= 1, HeaderError::Padding),
+            (is_zero(&self.padding), HeaderError::Padding),
             (is_zero(&self.reserved), HeaderError::Reserved),
         ])
         .or_else(|| self.body_invalid())
@@ -189,8 +196,8 @@ impl PeerHeader {
     /// Fields that the command does not use are zero.
     fn unused_invalid(&self) -> Option<HeaderError> {
         use Command::{
-            Commit, DoViewChange, Ping, Pong, PrepareOk, RequestHeaders, RequestPrepare, StartView,
-            StartViewChange,
+            Commit, DoViewChange, Ping, Pong, PrepareOk, RequestHeaders, RequestPrepare,
+            RequestStartView, StartView, StartViewChange,
         };
         let command = self.header().command();
         let unused = |used: &[Command], zero: bool| zero || used.contains(&command);
@@ -213,6 +220,7 @@ impl PeerHeader {
             (unused(&[DoViewChange], self.present == 0), HeaderError::Padding),
             (unused(&[DoViewChange], self.nack == 0), HeaderError::Padding),
             (unused(&[StartViewChange], self.entered == 0), HeaderError::Padding),
+            (unused(&[RequestStartView, StartView], self.nonce == 0), HeaderError::Padding),
         ])
     }
 }
@@ -349,13 +357,13 @@ mod tests {
     fn unused_fields() {
         type Set = fn(&mut PeerHeader);
         use Command::{
-            Commit, DoViewChange, Ping, Pong, PrepareOk, RequestHeaders, RequestPrepare, StartView,
-            StartViewChange,
+            Commit, DoViewChange, Ping, Pong, PrepareOk, RequestHeaders, RequestPrepare,
+            RequestStartView, StartView, StartViewChange,
         };
         let about: &[Command] = &[Ping, PrepareOk, Commit, DoViewChange, StartView];
         let op: &[Command] =
             &[Ping, PrepareOk, Commit, DoViewChange, StartView, RequestPrepare, RequestHeaders];
-        let cases: [(Set, &[Command]); 10] = [
+        let cases: [(Set, &[Command]); 11] = [
             (|peer| peer.op = 1, op),
             (|peer| peer.commit = 1, about),
             (|peer| peer.checkpoint_id = 1, &[Ping, PrepareOk]),
@@ -366,6 +374,7 @@ mod tests {
             (|peer| peer.log_view = 1, &[Ping, DoViewChange]),
             (|peer| (peer.present, peer.nack) = (1, 1), &[DoViewChange]),
             (|peer| peer.entered = 1, &[StartViewChange]),
+            (|peer| peer.nonce = 1, &[RequestStartView, StartView]),
         ];
         for command in COMMANDS {
             for (index, (set, used)) in cases.iter().enumerate() {
@@ -378,7 +387,7 @@ mod tests {
             message.header_mut().peer_mut().frame.replica = NODES_MAX;
             assert!(message.header().invalid().is_some());
             message.header_mut().peer_mut().frame.replica = NODES_MAX - 1;
-            message.header_mut().peer_mut().reserved[34] = 1;
+            message.header_mut().peer_mut().reserved[23] = 1;
             assert!(message.header().invalid().is_some());
         }
     }

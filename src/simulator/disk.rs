@@ -126,6 +126,13 @@ impl MemoryDisk {
         Some(self.complete(flight))
     }
 
+    /// Completes the oldest request in flight of those chosen; `None` if there is none.
+    pub fn complete_first_of(&mut self, chosen: impl Fn(&DiskRequest) -> bool) -> Option<DiskDone> {
+        let index = self.in_flight.iter().position(|flight| chosen(&flight.request))?;
+        let flight = self.in_flight.remove(index);
+        Some(self.complete(flight))
+    }
+
     /// The next `count` operations that touch the sector at `offset` fail.
     pub fn fail(&mut self, offset: u64, count: u32) {
         self.failures.insert(offset / SECTOR, count);
@@ -162,6 +169,23 @@ impl MemoryDisk {
                 if random.next_u64().is_multiple_of(2) {
                     self.write_sector(request, index);
                 }
+            }
+        }
+    }
+
+    /// Power loss with a chosen outcome: of each write in flight those sectors reach the disk for
+    /// which `keep` says so, given the sector's place in the write and how many it has. What a sync
+    /// would have made durable is kept.
+    pub fn crash_keeping(&mut self, keep: impl Fn(u64, u64) -> bool) {
+        self.volatile.clear();
+        for flight in std::mem::take(&mut self.in_flight) {
+            let request = &flight.request;
+            if !matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable) {
+                continue;
+            }
+            let count = u64::from(request.length) / SECTOR;
+            for index in (0..count).filter(|index| keep(*index, count)) {
+                self.write_sector(request, index);
             }
         }
     }

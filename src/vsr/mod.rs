@@ -45,9 +45,15 @@ mod ledger_tests;
 #[cfg(test)]
 mod replica_tests;
 #[cfg(test)]
+mod scenario_tests;
+#[cfg(test)]
+mod test_cluster;
+#[cfg(test)]
 mod test_log;
 #[cfg(test)]
 mod test_machine;
+#[cfg(test)]
+mod test_script;
 #[cfg(test)]
 mod test_world;
 

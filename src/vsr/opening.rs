@@ -182,6 +182,9 @@ impl<M: StateMachine> Replica<M> {
         let uncertain = took_part && self.journal.may_hide_op_after(head.op, self.op_max());
         if uncertain && !crate::mutated!("trust_uncertain_head") {
             mark!("head_uncertain");
+            // Another one after every restart, as time goes on.
+            let nonce = self.timers.random() ^ self.now.monotonic_ns;
+            self.repair.set_nonce(nonce | 1);
             return Status::RecoveringHead;
         }
         if !took_part {

@@ -43,6 +43,8 @@ pub struct Repair {
     older_ns: u64,
     newer_ns: u64,
     start_view_ns: u64,
+    /// Marks questions for the view's beginning that only an answer to them settles.
+    nonce: u64,
     /// Whom to ask next.
     turn: u8,
 }
@@ -65,6 +67,22 @@ impl Repair {
         self.newer_ns = 0;
         self.wanted = true;
         self.look = true;
+    }
+
+    /// From now on only answers to questions of now count.
+    ///
+    /// # Panics
+    ///
+    /// If the mark is zero, which is none.
+    pub fn set_nonce(&mut self, nonce: u64) {
+        assert!(nonce != 0);
+        self.nonce = nonce;
+    }
+
+    /// Whether a `StartView` with this mark answers a question of now.
+    #[must_use]
+    pub fn is_answer(&self, nonce: u64) -> bool {
+        nonce != 0 && nonce == self.nonce
     }
 
     fn is_requested(&self, op: u64) -> bool {
@@ -318,6 +336,7 @@ impl<M: StateMachine> Replica<M> {
         if let Some(mut message) = self.control(Command::RequestStartView) {
             self.repair.start_view_ns = now_ns.max(1);
             message.peer_mut().frame.view = view;
+            message.peer_mut().nonce = self.repair.nonce;
             self.send_control(primary, message);
         }
     }

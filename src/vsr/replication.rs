@@ -328,7 +328,10 @@ impl<M: StateMachine> Replica<M> {
         if peer.frame.view > self.view {
             if normal {
                 self.request_start_view(peer.frame.view);
-            } else if votes {
+            }
+            if votes {
+                // Even if the view has begun: its primary may be dead by now, and who stays in an
+                // older view would never vote for a newer one.
                 self.join_view_change(peer.frame.view);
             }
         } else if normal && peer.frame.view == self.view && self.status == Status::Normal {

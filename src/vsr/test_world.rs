@@ -39,10 +39,9 @@ pub fn replica() -> Replica<TestMachine> {
 }
 
 /// A disk as the formatting program leaves it, with a grid of so many bytes.
-fn formatted(config: Config, grid_size: u64) -> MemoryDisk {
-    let mut disk = MemoryDisk::new(Zones::new(&config).start(Zone::Grid) + grid_size);
-    let genesis = Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config };
-    for step in format(&genesis) {
+pub fn formatted(genesis: &Genesis, grid_size: u64) -> MemoryDisk {
+    let mut disk = MemoryDisk::new(Zones::new(&genesis.config).start(Zone::Grid) + grid_size);
+    for step in format(genesis) {
         if let FormatStep::Write { offset, bytes } = step {
             write(&mut disk, offset, &bytes);
         }
@@ -146,7 +145,8 @@ impl Client {
         self.answered = false;
     }
 
-    fn receive(&mut self, message: &Message) {
+    /// Takes an answer, and checks it.
+    pub fn receive(&mut self, message: &Message) {
         assert!(message.header().valid_checksum() && message.valid_checksum_body());
         assert_eq!(message.header().invalid(), None);
         if message.header().frame.command == Command::Eviction as u8 {
@@ -211,8 +211,9 @@ impl<M: StateMachine> World<M> {
     pub fn with(seed: u64, clients: u32, grid_size: u64, make: fn() -> Replica<M>) -> World<M> {
         let replica = make();
         let config = replica.options.config;
+        let genesis = Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config };
         World {
-            disk: formatted(config, grid_size),
+            disk: formatted(&genesis, grid_size),
             replica,
             make,
             jobs: Vec::new(),

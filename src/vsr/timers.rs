@@ -135,7 +135,8 @@ impl<M: StateMachine> Replica<M> {
                 self.forward_requests();
             }
             Status::ViewChange => {
-                if self.timers.change_is_late(now_ns) {
+                let primary = self.options.primary_of(self.view);
+                if self.timers.change_is_late(now_ns) || self.peers.is_lost(primary) {
                     self.vote_for(self.view + 1);
                 }
             }

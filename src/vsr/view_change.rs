@@ -279,7 +279,7 @@ impl<M: StateMachine> Replica<M> {
         }
         if self.is_primary() {
             // The sender has missed the beginning of the view.
-            return self.send_start_view(Some(peer.frame.replica));
+            return self.send_start_view(Some(peer.frame.replica), 0);
         }
         if self.status != Status::ViewChange || self.change.stage != Stage::Collect {
             return;
@@ -358,7 +358,7 @@ impl<M: StateMachine> Replica<M> {
                 let header = self.journal.header(op).expect("the log is complete");
                 self.pipeline.inherit(header);
             }
-            self.send_start_view(None);
+            self.send_start_view(None, 0);
             self.acknowledge_all();
             self.send_commit();
         } else {
@@ -372,7 +372,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// On the primary: tells one replica, or all, how the view's log is now.
-    fn send_start_view(&mut self, to: Option<u8>) {
+    fn send_start_view(&mut self, to: Option<u8>, nonce: u64) {
         assert!(self.is_primary());
         let Some(mut message) = self.control(Command::StartView) else { return };
         let durable = self.superblock.durable();
@@ -388,6 +388,7 @@ impl<M: StateMachine> Replica<M> {
         peer.op = suffix.head().op;
         peer.context = suffix.head().frame.checksum;
         peer.commit = self.commit_max;
+        peer.nonce = nonce;
         peer.checkpoint_op = durable.checkpoint.op;
         write_headers(&mut message, Some(&checkpoint), suffix.headers().iter());
         match to {
@@ -398,9 +399,9 @@ impl<M: StateMachine> Replica<M> {
 
     pub(super) fn on_request_start_view(&mut self, message: &Message) {
         let peer = message.peer();
-        let (view, replica) = (peer.frame.view, peer.frame.replica);
+        let (view, replica, nonce) = (peer.frame.view, peer.frame.replica, peer.nonce);
         if self.is_primary() && view == self.view {
-            self.send_start_view(Some(replica));
+            self.send_start_view(Some(replica), nonce);
         }
     }
 
@@ -410,8 +411,11 @@ impl<M: StateMachine> Replica<M> {
         if view < self.view || self.options.primary_of(view) != peer.frame.replica {
             return;
         }
-        if view == self.log_view {
-            // Known already: the log has grown since, or is on its way to the superblock.
+        // Known already: the log has grown since, or is on its way to the superblock. Who lost its
+        // head needs it again; but only as it is now: of what it acknowledged before it lost it, a
+        // message from then may know nothing.
+        let lost = self.status == Status::RecoveringHead && self.repair.is_answer(peer.nonce);
+        if view == self.log_view && !lost {
             return;
         }
         let Some(suffix) = Suffix::of(message, self.options.cluster) else { return };

@@ -2,9 +2,11 @@
 //!
 //! Reads and writes take effect when they complete. A `Write` is lost or kept by a crash, sector by
 //! sector, unless a `Sync` submitted after its completion has completed; a `WriteDurable` is kept
-//! once it has completed. In-flight writes may reach the disk in part. Not covered: time.
+//! once it has completed. In-flight writes may reach the disk in part. Damage can be done to
+//! sectors and is remembered until they are written again. Not covered: time, and which damage may
+//! be done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::rand_core::Rng;
 
@@ -37,6 +39,7 @@ pub struct DiskCounters {
 
 #[derive(Debug)]
 struct InFlight {
+    id: u64,
     request: DiskRequest,
     /// Completed writes at the time of submission: what a sync makes durable.
     writes_before: u64,
@@ -47,12 +50,17 @@ struct InFlight {
 pub struct MemoryDisk {
     size: u64,
     /// What a reader sees; sectors never written are zero and absent.
-    sectors: BTreeMap<u64, Box<Sector>>,
+    sectors: Vec<Option<Box<Sector>>>,
     /// What a crash may undo in every sector: the writes since the last sync that covers them.
     volatile: BTreeMap<u64, History>,
     in_flight: Vec<InFlight>,
+    submitted: u64,
     writes_completed: u64,
     failures: BTreeMap<u64, u32>,
+    /// Sectors that cannot be read until they are written.
+    unreadable: BTreeSet<u64>,
+    /// Sectors whose content is not what was written last, as far as somebody did that on purpose.
+    damaged: BTreeSet<u64>,
     counters: DiskCounters,
 }
 
@@ -67,11 +75,14 @@ impl MemoryDisk {
         assert!(size.is_multiple_of(SECTOR));
         MemoryDisk {
             size,
-            sectors: BTreeMap::new(),
+            sectors: vec![None; crate::storage::index_of(size / SECTOR)],
             volatile: BTreeMap::new(),
             in_flight: Vec::new(),
+            submitted: 0,
             writes_completed: 0,
             failures: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             counters: DiskCounters::default(),
         }
     }
@@ -88,16 +99,18 @@ impl MemoryDisk {
         self.in_flight.len()
     }
 
-    /// Takes a request.
+    /// Takes a request; returns the number by which it can be completed.
     ///
     /// # Panics
     ///
     /// If the request breaks a rule or reaches beyond the disk.
-    pub fn submit(&mut self, request: DiskRequest) {
+    pub fn submit(&mut self, request: DiskRequest) -> u64 {
         request.check();
         assert!(request.offset + u64::from(request.length) <= self.size, "beyond the disk");
         let writes_before = self.writes_completed;
-        self.in_flight.push(InFlight { request, writes_before });
+        self.submitted += 1;
+        self.in_flight.push(InFlight { id: self.submitted, request, writes_before });
+        self.submitted
     }
 
     /// Takes all disk requests of an outbox.
@@ -114,7 +127,7 @@ impl MemoryDisk {
         }
         let chosen = random.next_u64() % count_of(self.in_flight.len());
         let flight = self.in_flight.swap_remove(crate::storage::index_of(chosen));
-        Some(self.complete(flight))
+        Some(self.finish(flight))
     }
 
     /// Completes the oldest request in flight; `None` if there is none.
@@ -123,7 +136,61 @@ impl MemoryDisk {
             return None;
         }
         let flight = self.in_flight.remove(0);
-        Some(self.complete(flight))
+        Some(self.finish(flight))
+    }
+
+    /// Completes the request with this number; `None` if it is not in flight any more.
+    pub fn complete(&mut self, id: u64) -> Option<DiskDone> {
+        let place = self.in_flight.iter().position(|flight| flight.id == id)?;
+        let flight = self.in_flight.swap_remove(place);
+        Some(self.finish(flight))
+    }
+
+    /// Completes a read or write at another place than the one it is meant for. A write leaves the
+    /// place that it is meant for as it was; both places are damaged then.
+    ///
+    /// # Panics
+    ///
+    /// If the other place reaches beyond the disk.
+    pub fn complete_misdirected(&mut self, id: u64, offset: u64) -> Option<DiskDone> {
+        let place = self.in_flight.iter().position(|flight| flight.id == id)?;
+        let mut flight = self.in_flight.swap_remove(place);
+        let meant = std::mem::replace(&mut flight.request.offset, offset);
+        assert!(offset + u64::from(flight.request.length) <= self.size, "beyond the disk");
+        let length = flight.request.length;
+        let is_read = flight.request.kind == DiskKind::Read;
+        let mut done = self.finish(flight);
+        done.request.offset = meant;
+        if !is_read {
+            self.damaged.extend(sectors_of(meant, length));
+            self.damaged.extend(sectors_of(offset, length));
+        }
+        Some(done)
+    }
+
+    /// A request in flight.
+    #[must_use]
+    pub fn request(&self, id: u64) -> Option<&DiskRequest> {
+        self.in_flight.iter().find(|flight| flight.id == id).map(|flight| &flight.request)
+    }
+
+    /// The sector at `offset` cannot be read until it is written.
+    pub fn make_unreadable(&mut self, offset: u64) {
+        self.unreadable.insert(offset / SECTOR);
+        self.damaged.insert(offset / SECTOR);
+    }
+
+    /// Whether damage was done to a sector of this range and it was not written since.
+    #[must_use]
+    pub fn is_damaged(&self, offset: u64, length: u64) -> bool {
+        let end = (offset + length).div_ceil(SECTOR);
+        self.damaged.range(offset / SECTOR..end).next().is_some()
+    }
+
+    /// Takes back the damage that [`MemoryDisk::corrupt`] did to the byte at `offset`.
+    pub fn restore_corrupt(&mut self, offset: u64) {
+        self.corrupt(offset);
+        self.damaged.remove(&(offset / SECTOR));
     }
 
     /// Completes the oldest request in flight of those chosen; `None` if there is none.
@@ -140,14 +207,16 @@ impl MemoryDisk {
 
     /// Flips a bit of the byte at `offset`.
     pub fn corrupt(&mut self, offset: u64) {
-        let sector = self.sectors.entry(offset / SECTOR).or_insert_with(zero_sector);
+        self.damaged.insert(offset / SECTOR);
+        let sector = self.sector_mut(offset / SECTOR);
         sector[crate::storage::index_of(offset % SECTOR)] ^= 0x40;
     }
 
     /// Copies the sector at one offset to another, as a misdirected write would.
     pub fn misdirect(&mut self, from: u64, to: u64) {
-        let copy = self.sectors.get(&(from / SECTOR)).cloned().unwrap_or_else(zero_sector);
-        self.sectors.insert(to / SECTOR, copy);
+        let copy = self.sectors[crate::storage::index_of(from / SECTOR)].clone();
+        self.sectors[crate::storage::index_of(to / SECTOR)] = copy;
+        self.damaged.insert(to / SECTOR);
     }
 
     /// Power loss: requests in flight vanish, each of their sectors having been written or not;
@@ -198,7 +267,7 @@ impl MemoryDisk {
         while bytes.len() < length {
             let within = crate::storage::index_of(position % SECTOR);
             let take = (SECTOR_LENGTH - within).min(length - bytes.len());
-            match self.sectors.get(&(position / SECTOR)) {
+            match &self.sectors[crate::storage::index_of(position / SECTOR)] {
                 Some(sector) => bytes.extend_from_slice(&sector[within..within + take]),
                 None => bytes.resize(bytes.len() + take, 0),
             }
@@ -209,14 +278,19 @@ impl MemoryDisk {
 
     /// Offset of the first sector from `start` on in which two disks differ.
     #[must_use]
-    pub fn first_difference(&self, other: &MemoryDisk, start: u64) -> Option<u64> {
-        let first = start / SECTOR;
-        let keys = self.sectors.range(first..).chain(other.sectors.range(first..));
-        let differs = |key: &u64| {
-            let offset = key * SECTOR;
-            self.read(offset, SECTOR_LENGTH) != other.read(offset, SECTOR_LENGTH)
+    pub fn first_difference<'a>(&'a self, other: &'a MemoryDisk, start: u64) -> Option<u64> {
+        let first = crate::storage::index_of(start / SECTOR);
+        let last = self.sectors.len().max(other.sectors.len());
+        let zero = [0; SECTOR_LENGTH];
+        let bytes = |disk: &'a MemoryDisk, index: usize| match disk.sectors.get(index) {
+            Some(Some(sector)) => Some(&**sector),
+            _ => None,
         };
-        keys.map(|(key, _)| *key).filter(differs).min().map(|key| key * SECTOR)
+        let differs = |index: &usize| match (bytes(self, *index), bytes(other, *index)) {
+            (None, None) => false,
+            (left, right) => left.unwrap_or(&zero) != right.unwrap_or(&zero),
+        };
+        (first..last).find(differs).map(|index| count_of(index) * SECTOR)
     }
 
     /// A disk with the same contents, all of them durable, and nothing in flight.
@@ -227,7 +301,7 @@ impl MemoryDisk {
         copy
     }
 
-    fn complete(&mut self, mut flight: InFlight) -> DiskDone {
+    fn finish(&mut self, mut flight: InFlight) -> DiskDone {
         let result = self.fails(&flight.request);
         if result.is_ok() {
             match flight.request.kind {
@@ -255,6 +329,9 @@ impl MemoryDisk {
                 return Err(DiskError { errno: ERRNO_IO, bytes_done: 0 });
             }
         }
+        if request.kind == DiskKind::Read && self.unreadable.range(first..end).next().is_some() {
+            return Err(DiskError { errno: ERRNO_IO, bytes_done: 0 });
+        }
         Ok(())
     }
 
@@ -271,7 +348,7 @@ impl MemoryDisk {
         for index in 0..u64::from(request.length) / SECTOR {
             let sector = request.offset / SECTOR + index;
             if request.kind == DiskKind::Write {
-                let before = self.sectors.get(&sector).cloned();
+                let before = self.sectors[crate::storage::index_of(sector)].clone();
                 let history = self.volatile.entry(sector).or_default();
                 history.push((self.writes_completed, before));
             } else {
@@ -288,17 +365,25 @@ impl MemoryDisk {
         let buffer = request.buffer.as_ref().expect("a write has a buffer");
         let start =
             to_index(request.buffer_offset) + crate::storage::index_of(index) * SECTOR_LENGTH;
-        let target =
-            self.sectors.entry(request.offset / SECTOR + index).or_insert_with(zero_sector);
+        let sector = request.offset / SECTOR + index;
+        self.unreadable.remove(&sector);
+        self.damaged.remove(&sector);
+        let target = self.sector_mut(sector);
         target.copy_from_slice(&buffer.bytes()[start..start + SECTOR_LENGTH]);
     }
 
     fn restore(&mut self, sector: u64, contents: Option<Box<Sector>>) {
-        match contents {
-            Some(contents) => self.sectors.insert(sector, contents),
-            None => self.sectors.remove(&sector),
-        };
+        self.sectors[crate::storage::index_of(sector)] = contents;
     }
+
+    fn sector_mut(&mut self, sector: u64) -> &mut Sector {
+        self.sectors[crate::storage::index_of(sector)].get_or_insert_with(zero_sector)
+    }
+}
+
+/// Numbers of the sectors of a range.
+fn sectors_of(offset: u64, length: u32) -> std::ops::Range<u64> {
+    offset / SECTOR..(offset + u64::from(length)).div_ceil(SECTOR)
 }
 
 fn zero_sector() -> Box<Sector> {
@@ -387,5 +472,32 @@ mod tests {
         assert_eq!(disk.first_difference(&other, 8192), None);
         other.misdirect(0, 4096);
         assert_eq!(disk.first_difference(&other, 0), None);
+    }
+
+    /// Goal: a misdirected write damages two places, a misdirected read none; damage lasts until
+    /// the place is written, and an unreadable sector fails until then.
+    #[test]
+    fn damage_lasts_until_written() {
+        let pool = Pool::new("test", 4, 8192);
+        let mut disk = MemoryDisk::new(1 << 20);
+        let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 1));
+        assert_eq!(disk.request(id).unwrap().offset, 0);
+        let done = disk.complete_misdirected(id, 16_384).unwrap();
+        assert_eq!(done.request.offset, 0);
+        assert_eq!((disk.read(0, 1), disk.read(16_384, 1)), (vec![0], vec![1]));
+        assert!(disk.is_damaged(0, 8192) && disk.is_damaged(20_480, 4096));
+        assert!(!disk.is_damaged(8192, 8192));
+        let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
+        let done = disk.complete_misdirected(id, 16_384).unwrap();
+        assert_eq!(done.request.buffer.as_ref().unwrap().bytes()[0], 1);
+        disk.make_unreadable(0);
+        let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
+        assert!(disk.complete(id).unwrap().result.is_err());
+        let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 2));
+        assert!(disk.complete(id).unwrap().result.is_ok());
+        assert!(!disk.is_damaged(0, 8192));
+        let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
+        assert!(disk.complete(id).unwrap().result.is_ok());
+        assert!(disk.complete(id).is_none());
     }
 }

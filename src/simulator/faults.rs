@@ -1,0 +1,229 @@
+//! Every kind of fault: its name, how likely it is, and how often it struck.
+//!
+//! Swarm testing: in each seed about half of the kinds are off and the others have a drawn rate,
+//! so that some runs know a few faults in plenty. Each kind has a random stream of its own:
+//! switching one off leaves the others as they were. Which fault is survivable is not decided here
+//! (see [`atlas`](super::atlas)), nor what it does.
+
+use super::random::{MILLION, Part, Random};
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Fault {
+    /// A packet is lost.
+    PacketLoss,
+    /// A packet comes late and out of order.
+    PacketDelay,
+    /// A packet comes again, perhaps much later.
+    PacketDuplicate,
+    /// A bit of a packet flips.
+    PacketCorrupt,
+    /// One direction between two nodes stands still for a while.
+    PathClog,
+    /// All links stop one after another, and go on in another order.
+    Swizzle,
+    /// The cluster falls apart for a while.
+    Partition,
+    /// A command is not delivered between two replicas for a while.
+    CommandDrop,
+    /// A connection breaks; what was on its way is lost and the sender learns it.
+    ConnectionDrop,
+    /// A request of a disk takes long.
+    DiskSlow,
+    /// A bit of the log flips on disk.
+    WalRot,
+    /// A sector of the log cannot be read.
+    WalUnreadable,
+    /// A write to the log goes to another slot.
+    WalMisdirectedWrite,
+    /// A read of the log brings another slot.
+    WalMisdirectedRead,
+    /// A copy of the superblock is damaged.
+    SuperblockDamage,
+    /// A process dies, or its machine does.
+    Crash,
+    /// A process dies again while it starts.
+    CrashOpening,
+    /// A process stands still for a while.
+    Pause,
+    /// A clock jumps by up to some seconds.
+    ClockJump,
+    /// A clock is minutes to hours off.
+    ClockFar,
+    /// A job of a helper takes long.
+    JobSlow,
+    /// A client gives up its session and begins another.
+    ClientRestart,
+    /// A client repeats a request early and elsewhere.
+    ClientRepeat,
+    /// Somebody sends bytes or requests that nobody should.
+    ClientHostile,
+}
+
+/// Kinds of faults.
+pub const FAULTS: usize = 24;
+
+/// Name of each kind, and the range of its rate: of a million chances, where a chance is a packet,
+/// a request of a disk, a job, or ten milliseconds, as suits the kind.
+const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
+    (Fault::PacketLoss, "packet-loss", 1_000, 200_000),
+    (Fault::PacketDelay, "packet-delay", 1_000, 200_000),
+    (Fault::PacketDuplicate, "packet-duplicate", 1_000, 200_000),
+    (Fault::PacketCorrupt, "packet-corrupt", 100, 10_000),
+    (Fault::PathClog, "path-clog", 500, 20_000),
+    (Fault::Swizzle, "swizzle", 200, 4_000),
+    (Fault::Partition, "partition", 500, 8_000),
+    (Fault::CommandDrop, "command-drop", 500, 8_000),
+    (Fault::ConnectionDrop, "connection-drop", 500, 20_000),
+    (Fault::DiskSlow, "disk-slow", 1_000, 50_000),
+    (Fault::WalRot, "wal-rot", 500, 20_000),
+    (Fault::WalUnreadable, "wal-unreadable", 500, 20_000),
+    (Fault::WalMisdirectedWrite, "wal-misdirected-write", 500, 10_000),
+    (Fault::WalMisdirectedRead, "wal-misdirected-read", 1_000, 50_000),
+    (Fault::SuperblockDamage, "superblock-damage", 500, 20_000),
+    (Fault::Crash, "crash", 500, 10_000),
+    (Fault::CrashOpening, "crash-opening", 5_000, 100_000),
+    (Fault::Pause, "pause", 500, 10_000),
+    (Fault::ClockJump, "clock-jump", 500, 10_000),
+    (Fault::ClockFar, "clock-far", 500, 10_000),
+    (Fault::JobSlow, "job-slow", 5_000, 200_000),
+    (Fault::ClientRestart, "client-restart", 500, 20_000),
+    (Fault::ClientRepeat, "client-repeat", 10_000, 200_000),
+    (Fault::ClientHostile, "client-hostile", 1_000, 50_000),
+];
+
+impl Fault {
+    /// All kinds.
+    #[must_use]
+    pub fn all() -> [Fault; FAULTS] {
+        TABLE.map(|row| row.0)
+    }
+
+    /// Its name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        TABLE[self as usize].1
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Fault> {
+        TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+}
+
+/// The faults of one run.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    rates: [u32; FAULTS],
+    struck: [u64; FAULTS],
+    streams: Vec<Random>,
+    active: bool,
+}
+
+impl Faults {
+    /// All kinds off.
+    #[must_use]
+    pub fn none(seed: u64) -> Faults {
+        let streams = (0..FAULTS).map(|index| Random::new(seed, Part::Fault, index)).collect();
+        Faults { rates: [0; FAULTS], struck: [0; FAULTS], streams, active: true }
+    }
+
+    /// Each kind off with probability one half, and otherwise with a rate of its range.
+    #[must_use]
+    pub fn draw(seed: u64, random: &mut Random) -> Faults {
+        let mut faults = Faults::none(seed);
+        for (index, (fault, _, least, most)) in TABLE.iter().enumerate() {
+            assert!(*fault as usize == index, "the table is in the order of the kinds");
+            let on = random.chance(MILLION / 2);
+            let rate = random.scale(u64::from(*least), u64::from(*most));
+            if on {
+                faults.rates[index] = u32::try_from(rate).expect("below a million");
+            }
+        }
+        faults
+    }
+
+    /// Of a million chances, how many.
+    #[must_use]
+    pub fn rate(&self, fault: Fault) -> u32 {
+        self.rates[fault as usize]
+    }
+
+    /// Sets a rate.
+    ///
+    /// # Panics
+    ///
+    /// If it is above a million.
+    pub fn set_rate(&mut self, fault: Fault, per_million: u32) {
+        assert!(u64::from(per_million) <= MILLION);
+        self.rates[fault as usize] = per_million;
+    }
+
+    /// Switches all kinds on or off together; rates stay.
+    pub fn set_active(&mut self, active: bool) {
+        self.active = active;
+    }
+
+    /// Whether this kind strikes at this chance. What strikes is to be counted with
+    /// [`Faults::count`] once it is known to be survivable.
+    pub fn strikes(&mut self, fault: Fault) -> bool {
+        let rate = self.rates[fault as usize];
+        if rate == 0 {
+            return false;
+        }
+        let strikes = self.streams[fault as usize].chance(u64::from(rate));
+        strikes && self.active
+    }
+
+    /// The stream from which the details of this kind are drawn.
+    pub fn random(&mut self, fault: Fault) -> &mut Random {
+        &mut self.streams[fault as usize]
+    }
+
+    /// Counts a fault that struck.
+    pub fn count(&mut self, fault: Fault) {
+        self.struck[fault as usize] += 1;
+    }
+
+    /// How often each kind struck.
+    #[must_use]
+    pub fn counts(&self) -> [u64; FAULTS] {
+        self.struck
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the table names every kind once, in order, with a range that can be drawn from.
+    #[test]
+    fn table() {
+        for (index, (fault, name, least, most)) in TABLE.iter().enumerate() {
+            assert_eq!(*fault as usize, index);
+            assert_eq!(Fault::from_name(name), Some(*fault));
+            assert!(0 < *least && least < most && u64::from(*most) <= MILLION);
+        }
+        assert_eq!(Fault::from_name("hail"), None);
+        assert_eq!(Fault::ClientHostile as usize, FAULTS - 1);
+    }
+
+    /// Goal: a draw switches about half of the kinds on; nothing strikes while all are inactive.
+    #[test]
+    fn draws() {
+        let mut on = 0;
+        for seed in 0..100 {
+            let mut random = Random::new(seed, Part::Swarm, 0);
+            let faults = Faults::draw(seed, &mut random);
+            on += Fault::all().iter().filter(|fault| faults.rate(**fault) > 0).count();
+        }
+        assert!((900..1500).contains(&on), "{on}");
+        let mut faults = Faults::none(1);
+        faults.set_rate(Fault::Crash, 1_000_000);
+        assert!(faults.strikes(Fault::Crash) && !faults.strikes(Fault::Pause));
+        faults.set_active(false);
+        assert!(!faults.strikes(Fault::Crash));
+    }
+}

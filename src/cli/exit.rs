@@ -22,6 +22,12 @@ pub enum ExitClass {
     Corruption = 6,
     /// The cluster could not be reached, or refused the client.
     Cluster = 7,
+    /// A simulated cluster did something wrong.
+    Correctness = 8,
+    /// A simulated cluster did nothing although it could have.
+    Liveness = 9,
+    /// A simulated cluster broke an invariant: the code of an abort.
+    Crash = 134,
 }
 
 /// The table of exit codes, for the help text.
@@ -35,6 +41,8 @@ Exit codes:
   5    an address cannot be listened on
   6    stored bytes were found damaged; the message says where
   7    the cluster could not be reached, or refused the client
+  8    a simulated cluster did something wrong
+  9    a simulated cluster made no progress although it could have
   134  a broken invariant: please report it with the message";
 
 /// A failed command: what to print and how to exit.
@@ -91,6 +99,8 @@ mod tests {
             ExitClass::Network,
             ExitClass::Corruption,
             ExitClass::Cluster,
+            ExitClass::Correctness,
+            ExitClass::Liveness,
         ];
         for (index, class) in classes.iter().enumerate() {
             assert_eq!(usize::from(*class as u8), index + 1);

@@ -11,6 +11,7 @@ pub mod output;
 pub mod size;
 pub mod start;
 pub mod version;
+pub mod vopr;
 
 use clap::{Parser, Subcommand};
 use exit::{EXIT_CODES_HELP, Failure};
@@ -57,6 +58,8 @@ pub enum Command {
     Version(version::VersionArguments),
     /// Measure how fast a server or a cluster is
     Benchmark(benchmark::BenchmarkArguments),
+    /// Run simulated clusters in which everything goes wrong that may
+    Vopr(vopr::VoprArguments),
 }
 
 /// Runs the command that was typed; returns the exit code.
@@ -69,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
+        Command::Vopr(arguments) => vopr::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -180,6 +180,11 @@ impl MemoryDisk {
         self.damaged.insert(offset / SECTOR);
     }
 
+    /// Counts a range as damaged although it is not: somebody has read something else from there.
+    pub fn distrust(&mut self, offset: u64, length: u32) {
+        self.damaged.extend(sectors_of(offset, length));
+    }
+
     /// Whether damage was done to a sector of this range and it was not written since.
     #[must_use]
     pub fn is_damaged(&self, offset: u64, length: u64) -> bool {

@@ -81,7 +81,7 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::WalUnreadable, "wal-unreadable", 500, 20_000),
     (Fault::WalMisdirectedWrite, "wal-misdirected-write", 500, 10_000),
     (Fault::WalMisdirectedRead, "wal-misdirected-read", 1_000, 50_000),
-    (Fault::SuperblockDamage, "superblock-damage", 500, 20_000),
+    (Fault::SuperblockDamage, "superblock-damage", 5_000, 200_000),
     (Fault::Crash, "crash", 500, 10_000),
     (Fault::CrashOpening, "crash-opening", 5_000, 100_000),
     (Fault::Pause, "pause", 500, 10_000),

@@ -53,6 +53,11 @@ impl Random {
         self.0.next_u64()
     }
 
+    /// The generator behind it.
+    pub fn generator(&mut self) -> &mut ChaCha8Rng {
+        &mut self.0
+    }
+
     /// A number below `end`, zero if that is zero.
     pub fn below(&mut self, end: u64) -> u64 {
         if end == 0 { 0 } else { self.0.next_u64() % end }
@@ -99,22 +104,6 @@ impl Random {
         let doublings = u64::from(word.leading_zeros()).min(6);
         let limit = (mean / 2) << doublings;
         least + self.below(limit + 1)
-    }
-}
-
-impl rand_chacha::rand_core::TryRng for Random {
-    type Error = core::convert::Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        self.0.try_next_u32()
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        self.0.try_next_u64()
-    }
-
-    fn try_fill_bytes(&mut self, target: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.try_fill_bytes(target)
     }
 }
 

@@ -1,0 +1,73 @@
+//! Which faults a cluster must survive, so that every failure is a bug.
+//!
+//! A voter is *fit* if it has no damage on its log that was not repaired, knows its head and is not
+//! waiting for state sync. Damage may be done to a voter only if the others that are fit make up a
+//! view-change quorum: then everything committed is intact on one of them, and they can go on
+//! without the damaged one. A cluster of one or two gets no damage of its log. A superblock is
+//! damaged only while the process is down and if three equal copies remain: starting repairs it.
+
+use super::checkers::durability::view_change_quorum;
+use super::disk::MemoryDisk;
+use super::process::{Process, config};
+use crate::protocol::AlignedMemory;
+use crate::storage::zones::SUPERBLOCK_COPIES;
+use crate::storage::{Zone, Zones};
+use crate::vsr::superblock::{COPY_SIZE, Superblock};
+
+/// Ops that a replica may be behind the newest before clients are held back: the log reaches
+/// farther, and a replica that fell out of it cannot come back yet.
+pub const LAG_MAX: u64 = 8;
+
+/// Whether damage was done to a log and not repaired.
+#[must_use]
+pub fn log_is_damaged(process: &Process) -> bool {
+    let zones = Zones::new(&config());
+    let start = zones.start(Zone::WalHeaders);
+    process.disk.is_damaged(start, zones.start(Zone::Grid) - start)
+}
+
+/// Whether a voter can be relied on, now or after it has started again.
+#[must_use]
+pub fn is_fit(process: &Process) -> bool {
+    process.is_voter() && !log_is_damaged(process) && !process.is_lost()
+}
+
+/// Whether the log of this replica may be damaged.
+#[must_use]
+pub fn may_damage(processes: &[Process], replica: usize) -> bool {
+    let voters = processes.iter().filter(|process| process.is_voter()).count();
+    let others = processes.iter().enumerate();
+    let fit = others.filter(|(index, process)| *index != replica && is_fit(process)).count();
+    fit >= view_change_quorum(voters)
+}
+
+/// Whether another clock of a voter may go wrong: an honest majority must remain.
+#[must_use]
+pub fn may_go_far(processes: &[Process], replica: usize) -> bool {
+    let voters = processes.iter().filter(|process| process.is_voter()).count();
+    let far = processes.iter().enumerate().filter(|(index, process)| {
+        process.is_voter() && *index != replica && process.clock.is_far()
+    });
+    !processes[replica].is_voter() || 2 * (far.count() + 1) < voters || voters == 1
+}
+
+/// Sequence and checksum of each copy that is intact.
+fn superblock_copies(disk: &MemoryDisk) -> Vec<(u64, u128)> {
+    let zones = Zones::new(&config());
+    let mut memory = AlignedMemory::new(COPY_SIZE);
+    let mut found = Vec::new();
+    for copy in 0..SUPERBLOCK_COPIES {
+        memory.copy_from_slice(&disk.read(zones.superblock_offset(copy), COPY_SIZE));
+        if let Ok(superblock) = Superblock::parse(&memory, copy) {
+            found.push((superblock.sequence, superblock.checksum));
+        }
+    }
+    found
+}
+
+/// Whether a superblock survives a torn write of any one copy: three copies are equal.
+#[must_use]
+pub fn superblock_is_safe(disk: &MemoryDisk) -> bool {
+    let copies = superblock_copies(disk);
+    copies.iter().any(|pair| copies.iter().filter(|other| *other == pair).count() >= 3)
+}

@@ -1,0 +1,209 @@
+//! Promises: what is acknowledged, voted or committed must be durable first.
+//!
+//! Follows each durable write to the logs and superblocks. Damage done later by a fault does not
+//! break a promise. Not covered: the redundant headers.
+
+use zerocopy::FromBytes;
+
+use super::Failure;
+use crate::protocol::{Command, Header, PrepareHeader, checksum, to_index};
+use crate::require;
+use crate::simulator::disk::MemoryDisk;
+use crate::storage::zones::SUPERBLOCK_COPIES;
+use crate::storage::{Config, DiskRequest, Zone, Zones, index_of};
+use crate::vsr::superblock::{COPY_SIZE, Superblock};
+
+/// What a superblock promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Promise {
+    sequence: u64,
+    view: u32,
+    log_view: u32,
+}
+
+/// What one replica has on disk.
+#[derive(Clone, Debug)]
+struct Holdings {
+    /// Op and checksum of the prepare in each slot.
+    slots: Vec<Option<(u64, u128)>>,
+    copies: [Promise; SUPERBLOCK_COPIES as usize],
+}
+
+/// What every replica has on disk.
+#[derive(Debug)]
+pub struct Durability {
+    config: Config,
+    zones: Zones,
+    voters: usize,
+    replicas: Vec<Holdings>,
+}
+
+impl Durability {
+    /// Fresh data files of so many replicas, the first of which vote.
+    #[must_use]
+    pub fn new(config: &Config, replicas: usize, voters: usize) -> Durability {
+        let slots = vec![None; to_index(config.journal_slots)];
+        let holdings = Holdings { slots, copies: [Promise::default(); 4] };
+        Durability {
+            config: *config,
+            zones: Zones::new(config),
+            voters,
+            replicas: vec![holdings; replicas],
+        }
+    }
+
+    /// Notes a durable write that has completed.
+    pub fn written(&mut self, replica: usize, request: &DiskRequest) {
+        let (zone, offset) = self.zones.locate(request.offset);
+        let start = to_index(request.buffer_offset);
+        let end = start + to_index(request.length);
+        let bytes = &request.buffer.as_ref().expect("a write has a buffer").bytes()[start..end];
+        let holdings = &mut self.replicas[replica];
+        if zone == Zone::WalPrepares {
+            let slot = index_of(offset / u64::from(self.config.message_size_max));
+            holdings.slots[slot] = prepare_in(bytes);
+        } else if zone == Zone::Superblock {
+            let copy = index_of(offset) / COPY_SIZE;
+            holdings.copies[copy] = promise_in(bytes, copy);
+        }
+    }
+
+    /// Looks at a disk again after a crash: writes in flight may have come through.
+    pub fn rescan(&mut self, replica: usize, disk: &MemoryDisk) {
+        let size = to_index(self.config.message_size_max);
+        for slot in 0..self.config.journal_slots {
+            let offset = self.zones.wal_prepare_offset(slot);
+            let found = prepare_in(&disk.read(offset, size));
+            let known = &mut self.replicas[replica].slots[to_index(slot)];
+            if found.is_some() || !disk.is_damaged(offset, u64::from(self.config.message_size_max))
+            {
+                *known = found;
+            }
+        }
+        for copy in 0..SUPERBLOCK_COPIES {
+            let offset = self.zones.superblock_offset(copy);
+            let bytes = disk.read(offset, COPY_SIZE);
+            let copy = to_index(copy);
+            let found = promise_in(&bytes, copy);
+            self.replicas[replica].copies[copy] = found;
+        }
+    }
+
+    /// Whether a replica has a prepare.
+    #[must_use]
+    pub fn holds(&self, replica: usize, op: u64, checksum: u128) -> bool {
+        let slot = index_of(op % u64::from(self.config.journal_slots));
+        self.replicas[replica].slots[slot] == Some((op, checksum))
+    }
+
+    /// Checks that a quorum has an op when it is committed first.
+    ///
+    /// # Errors
+    ///
+    /// If fewer have it.
+    pub fn committed(&self, replica: usize, header: &PrepareHeader) -> Result<(), Failure> {
+        let quorum = replication_quorum(self.voters);
+        let (op, checksum) = (header.op, header.frame.checksum);
+        let holders = (0..self.voters).filter(|voter| self.holds(*voter, op, checksum)).count();
+        require!(
+            holders >= quorum,
+            "replica {replica} committed op {op}, which only {holders} voters have durably, of a \
+             quorum of {quorum}"
+        );
+        Ok(())
+    }
+
+    /// Checks a message that a replica sends to another.
+    ///
+    /// # Errors
+    ///
+    /// If it promises what is not durable.
+    pub fn sent(&self, replica: usize, header: &Header) -> Result<(), Failure> {
+        let Ok(command) = Command::try_from(header.frame.command) else { return Ok(()) };
+        let view = header.frame.view;
+        let promise = self.promise(replica);
+        match command {
+            Command::PrepareOk => {
+                let peer = header.peer();
+                let op = peer.op;
+                require!(
+                    self.holds(replica, op, peer.context),
+                    "replica {replica} acknowledges op {op}, which it does not have durably"
+                );
+                require!(
+                    promise.view >= view,
+                    "replica {replica} acknowledges in view {view}; durable is {promise:?}"
+                );
+            }
+            Command::DoViewChange => {
+                let log_view = header.peer().log_view;
+                require!(
+                    promise.view >= view && promise.log_view >= log_view,
+                    "replica {replica} votes for view {view} with log view {log_view}; durable is \
+                     {promise:?}"
+                );
+            }
+            Command::StartView => require!(
+                promise.view >= view && promise.log_view >= view,
+                "replica {replica} starts view {view}; durable is {promise:?}"
+            ),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The newest promise that two copies make.
+    fn promise(&self, replica: usize) -> Promise {
+        let copies = &self.replicas[replica].copies;
+        let agreed = |promise: &&Promise| {
+            copies.iter().filter(|other| other.sequence == promise.sequence).count() >= 2
+        };
+        copies.iter().filter(agreed).max_by_key(|copy| copy.sequence).copied().unwrap_or_default()
+    }
+}
+
+/// Replicas that must have an op before it is committed.
+#[must_use]
+pub fn replication_quorum(voters: usize) -> usize {
+    [1, 2, 2, 2, 3, 3][voters - 1]
+}
+
+/// Replicas that must take part in a change of view.
+#[must_use]
+pub fn view_change_quorum(voters: usize) -> usize {
+    [1, 2, 2, 3, 3, 4][voters - 1]
+}
+
+/// The prepare in a slot, if it is intact.
+fn prepare_in(bytes: &[u8]) -> Option<(u64, u128)> {
+    let (header, body) = PrepareHeader::read_from_prefix(bytes).ok()?;
+    if header.frame.command != Command::Prepare as u8 || !header.header().valid_checksum() {
+        return None;
+    }
+    let size = to_index(header.frame.size).checked_sub(size_of::<PrepareHeader>())?;
+    (header.frame.checksum_body == checksum(body.get(..size)?))
+        .then_some((header.op, header.frame.checksum))
+}
+
+fn promise_in(bytes: &[u8], copy: usize) -> Promise {
+    let Ok(superblock) = Superblock::read_from_bytes(bytes) else { return Promise::default() };
+    let valid = superblock.checksum == checksum(&bytes[32..]) && to_index(superblock.copy) == copy;
+    if !valid {
+        return Promise::default();
+    }
+    let Superblock { sequence, view, log_view, .. } = superblock;
+    Promise { sequence, view, log_view }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the quorums of every size intersect.
+    #[test]
+    fn quorums_intersect() {
+        for voters in 1..=6 {
+            assert!(replication_quorum(voters) + view_change_quorum(voters) > voters);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Faults that strike with time: every ten milliseconds each kind gets its chance.
+//!
+//! What strikes a packet, a disk request or a job on its way is in the files of those.
+
+use super::atlas;
+use super::cluster::Cluster;
+use super::events::Event;
+use super::faults::Fault;
+use super::process::{Activity, config};
+use super::trace::Detail;
+use crate::protocol::Command;
+use crate::storage::zones::SUPERBLOCK_COPIES;
+use crate::storage::{Zone, Zones};
+use crate::vsr::Status;
+use crate::vsr::superblock::COPY_SIZE;
+
+const MILLISECOND_NS: u64 = 1_000_000;
+/// Commands that may be lost for a while.
+const COMMANDS: [Command; 13] = [
+    Command::Ping,
+    Command::Pong,
+    Command::Request,
+    Command::Prepare,
+    Command::PrepareOk,
+    Command::Commit,
+    Command::StartViewChange,
+    Command::DoViewChange,
+    Command::RequestStartView,
+    Command::RequestHeaders,
+    Command::RequestPrepare,
+    Command::Headers,
+    Command::StartView,
+];
+
+impl Cluster {
+    /// Gives every kind its chance.
+    pub(super) fn inject(&mut self) {
+        self.inject_processes();
+        self.inject_network();
+        self.inject_disks();
+        self.inject_clocks();
+        self.inject_clients();
+    }
+
+    fn strikes(&mut self, fault: Fault) -> bool {
+        let (from_ms, until_ms) = self.swarm.faults_ms;
+        let now_ms = self.events.now_ns() / MILLISECOND_NS;
+        let strikes = self.faults.strikes(fault);
+        strikes && (from_ms..until_ms).contains(&now_ms)
+    }
+
+    fn node(&mut self, fault: Fault) -> usize {
+        let nodes = self.processes.len();
+        self.faults.random(fault).index(nodes)
+    }
+
+    /// Milliseconds on a logarithmic scale, as nanoseconds.
+    fn span_ns(&mut self, fault: Fault, least_ms: u64, most_ms: u64) -> u64 {
+        self.faults.random(fault).scale(least_ms, most_ms) * MILLISECOND_NS
+    }
+
+    fn inject_processes(&mut self) {
+        for replica in 0..self.processes.len() {
+            let is_opening = matches!(self.processes[replica].status(), Some(Status::Opening(_)));
+            if is_opening && self.strikes(Fault::CrashOpening) {
+                self.faults.count(Fault::CrashOpening);
+                let powered = self.faults.random(Fault::CrashOpening).chance(500_000);
+                let span = self.span_ns(Fault::CrashOpening, 1, 500);
+                self.kill(replica, powered, span);
+            }
+        }
+        if self.strikes(Fault::Crash) {
+            let replica = self.node(Fault::Crash);
+            let powered = self.faults.random(Fault::Crash).chance(500_000);
+            let span = self.span_ns(Fault::Crash, 1, 3000);
+            if self.processes[replica].replica.is_some() {
+                self.faults.count(Fault::Crash);
+                self.kill(replica, powered, span);
+            }
+        }
+        if self.strikes(Fault::Pause) {
+            let replica = self.node(Fault::Pause);
+            let span = self.span_ns(Fault::Pause, 5, 3000);
+            let until_ns = self.events.now_ns() + span;
+            if self.processes[replica].is_running() {
+                self.faults.count(Fault::Pause);
+                self.processes[replica].activity = Activity::Paused { until_ns };
+                self.tell(replica, &format!("paused for {} ms", span / MILLISECOND_NS));
+            }
+        }
+    }
+
+    fn inject_network(&mut self) {
+        let now = self.events.now_ns();
+        if self.network.end_partition(now) {
+            self.trace.line(now, Detail::Short, || "network: partition ends".to_owned());
+        }
+        if self.strikes(Fault::PathClog) {
+            let (from, to) = (self.node(Fault::PathClog), self.node(Fault::PathClog));
+            let span = self.span_ns(Fault::PathClog, 1, 1000);
+            self.faults.count(Fault::PathClog);
+            self.network.clog(from, to, now + span);
+        }
+        if self.strikes(Fault::Swizzle) {
+            self.faults.count(Fault::Swizzle);
+            self.swizzle(now);
+        }
+        if self.strikes(Fault::CommandDrop) {
+            let random = self.faults.random(Fault::CommandDrop);
+            let command = COMMANDS[random.index(COMMANDS.len())];
+            let everywhere = random.chance(500_000);
+            let (from, to) = (self.node(Fault::CommandDrop), self.node(Fault::CommandDrop));
+            let span = self.span_ns(Fault::CommandDrop, 20, 2000);
+            self.faults.count(Fault::CommandDrop);
+            self.drop_command(command, (from, to), everywhere, now + span);
+        }
+        if self.strikes(Fault::Partition) && !self.network.is_partitioned() {
+            self.faults.count(Fault::Partition);
+            let span = self.span_ns(Fault::Partition, 20, 4000);
+            self.partition(now + span);
+        }
+        if self.strikes(Fault::ConnectionDrop) {
+            self.faults.count(Fault::ConnectionDrop);
+            let from = self.node(Fault::ConnectionDrop);
+            let ends = self.processes.len() + self.clients.len();
+            let to = self.faults.random(Fault::ConnectionDrop).index(ends);
+            self.drop_connection(from, to);
+        }
+    }
+
+    /// Stops a random subset of the paths; each goes on at a time of its own.
+    fn swizzle(&mut self, now: u64) {
+        for from in 0..self.processes.len() {
+            for to in 0..self.processes.len() {
+                let random = self.faults.random(Fault::Swizzle);
+                let (stops, span) = (random.chance(500_000), random.scale(5, 1500));
+                if stops {
+                    self.network.clog(from, to, now + span * MILLISECOND_NS);
+                }
+            }
+        }
+        self.trace.line(now, Detail::Short, || "network: swizzle".to_owned());
+    }
+
+    fn drop_command(
+        &mut self,
+        command: Command,
+        (from, to): (usize, usize),
+        everywhere: bool,
+        until_ns: u64,
+    ) {
+        let now = self.events.now_ns();
+        let nodes = self.processes.len();
+        for (left, right) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            if everywhere || (left, right) == (from, to) {
+                self.network.drop_command(left, right, command.into(), until_ns);
+            }
+        }
+        self.trace.line(now, Detail::Short, || {
+            let place = if everywhere { "everywhere".to_owned() } else { format!("{from}->{to}") };
+            format!("network: {command:?} is lost {place} until {} ms", until_ns / MILLISECOND_NS)
+        });
+    }
+
+    /// Draws a partition: one node alone, two halves, or single directions.
+    fn partition(&mut self, until_ns: u64) {
+        let nodes = self.processes.len();
+        let random = self.faults.random(Fault::Partition);
+        let (mode, alone) = (random.below(4), random.index(nodes));
+        let sides: Vec<bool> = (0..nodes).map(|_| random.chance(500_000)).collect();
+        let (out, both) = (random.chance(500_000), random.chance(500_000));
+        let mut cuts = Vec::new();
+        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            let cut = match mode {
+                0 => (from == alone) != (to == alone),
+                1 => sides[from] != sides[to],
+                2 if both => sides[from] && !sides[to],
+                2 => (if out { from } else { to }) == alone && from != to,
+                _ => from != to && random.chance(300_000),
+            };
+            if cut {
+                cuts.push((from, to));
+            }
+        }
+        for (from, to) in &cuts {
+            self.network.set_cut(*from, *to, true);
+        }
+        self.network.set_partition_end(until_ns);
+        let now = self.events.now_ns();
+        self.trace.line(now, Detail::Short, || {
+            let cuts: Vec<String> = cuts.iter().map(|(from, to)| format!("{from}->{to}")).collect();
+            format!("network: cut {} until {} ms", cuts.join(" "), until_ns / MILLISECOND_NS)
+        });
+    }
+
+    /// Breaks the connections between two nodes; replicas learn it of those they opened.
+    fn drop_connection(&mut self, from: usize, to: usize) {
+        let delay = self.faults.random(Fault::ConnectionDrop).scale(1, 20) * MILLISECOND_NS;
+        self.network.disconnect(from, to);
+        if to < self.processes.len() {
+            self.events.after(delay, Event::PeerLost { replica: from, peer: to });
+        } else {
+            self.network.disconnect(to, from);
+        }
+    }
+
+    fn inject_disks(&mut self) {
+        for fault in [Fault::WalRot, Fault::WalUnreadable] {
+            if self.strikes(fault) {
+                let replica = self.node(fault);
+                let zones = Zones::new(&config());
+                let start = zones.start(Zone::WalHeaders);
+                let headers = zones.size(Zone::WalHeaders).expect("a fixed zone");
+                let prepares = zones.size(Zone::WalPrepares).expect("a fixed zone");
+                let random = self.faults.random(fault);
+                // Where bytes matter: half of the damage hits headers, much of the rest starts of
+                // prepares.
+                let offset = match random.below(4) {
+                    0 | 1 => start + random.below(headers),
+                    2 => {
+                        let slots = u64::from(config().journal_slots);
+                        let slot = u32::try_from(random.below(slots)).expect("few slots");
+                        zones.wal_prepare_offset(slot) + random.below(1024)
+                    }
+                    _ => start + headers + random.below(prepares),
+                };
+                self.damage_log(fault, replica, offset);
+            }
+        }
+        if self.strikes(Fault::SuperblockDamage) {
+            let replica = self.node(Fault::SuperblockDamage);
+            self.damage_superblock(replica);
+        }
+    }
+
+    fn damage_log(&mut self, fault: Fault, replica: usize, offset: u64) {
+        if !atlas::may_damage(&self.processes, replica) {
+            return;
+        }
+        self.faults.count(fault);
+        let disk = &mut self.processes[replica].disk;
+        if fault == Fault::WalRot {
+            disk.corrupt(offset);
+        } else {
+            disk.make_unreadable(offset);
+        }
+        let (zone, within) = Zones::new(&config()).locate(offset);
+        let slot = match zone {
+            Zone::WalHeaders => within / 256,
+            _ => within / u64::from(config().message_size_max),
+        };
+        self.tell(replica, &format!("{} {zone} {slot}", fault.name()));
+    }
+
+    fn damage_superblock(&mut self, replica: usize) {
+        // Only a start repairs it, and a write in the meantime could spoil another copy.
+        if self.processes[replica].activity != Activity::Down {
+            return;
+        }
+        let random = self.faults.random(Fault::SuperblockDamage);
+        let copy = u32::try_from(random.below(SUPERBLOCK_COPIES.into())).expect("few copies");
+        let within = random.below(crate::storage::count_of(COPY_SIZE));
+        let offset = Zones::new(&config()).superblock_offset(copy) + within;
+        let disk = &mut self.processes[replica].disk;
+        disk.corrupt(offset);
+        if !atlas::superblock_is_safe(disk) {
+            disk.restore_corrupt(offset);
+            return;
+        }
+        self.faults.count(Fault::SuperblockDamage);
+        self.tell(replica, &format!("superblock copy {copy} rots"));
+    }
+
+    fn inject_clocks(&mut self) {
+        if self.strikes(Fault::ClockJump) {
+            let replica = self.node(Fault::ClockJump);
+            self.faults.count(Fault::ClockJump);
+            self.processes[replica].clock.jump(self.faults.random(Fault::ClockJump));
+        }
+        if self.strikes(Fault::ClockFar) {
+            let replica = self.node(Fault::ClockFar);
+            if self.processes[replica].clock.is_far() {
+                self.processes[replica].clock.repair();
+            } else if atlas::may_go_far(&self.processes, replica) {
+                self.faults.count(Fault::ClockFar);
+                self.processes[replica].clock.go_far(self.faults.random(Fault::ClockFar));
+                self.tell(replica, "clock goes far off");
+            }
+        }
+    }
+
+    fn inject_clients(&mut self) {
+        let count = self.clients.len();
+        let mut sends = Vec::new();
+        if self.strikes(Fault::ClientRestart) {
+            let client = self.faults.random(Fault::ClientRestart).index(count);
+            self.faults.count(Fault::ClientRestart);
+            self.clients.restart(client, self.events.now_ns());
+            self.plan_client(client);
+        }
+        if self.strikes(Fault::ClientRepeat) {
+            let voters = usize::from(self.swarm.replicas);
+            let random = self.faults.random(Fault::ClientRepeat);
+            let (client, target) = (random.index(count), random.index(voters));
+            self.faults.count(Fault::ClientRepeat);
+            self.clients.repeat(client, target, &mut sends);
+        }
+        if self.strikes(Fault::ClientHostile) {
+            let target = self.node(Fault::ClientHostile);
+            self.faults.count(Fault::ClientHostile);
+            let frame = super::clients::hostile_frame(self.faults.random(Fault::ClientHostile));
+            sends.push((count, target, frame));
+        }
+        self.send_from_clients(sends);
+    }
+}

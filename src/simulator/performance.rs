@@ -1,0 +1,64 @@
+//! Latencies in simulated time, without faults, with all replicas or without one of them.
+
+use super::checkers::Failure;
+use super::cluster::Cluster;
+use super::swarm::Swarm;
+use super::trace::Detail;
+
+/// Simulated time that a measurement may take, in nanoseconds.
+const LIMIT_NS: u64 = 600_000_000_000;
+
+/// How long requests took, in simulated microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latencies {
+    /// Requests measured.
+    pub count: usize,
+    /// Half of them took no longer.
+    pub p50_us: u64,
+    /// 99 of 100 took no longer.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// Lets clients work until the drawn number of requests is answered. The first tenth is not
+/// measured: views settle.
+///
+/// # Errors
+///
+/// If something wrong is done, or requests stay unanswered.
+pub fn measure(swarm: &Swarm, dead: Option<usize>) -> Result<Latencies, Failure> {
+    let mut cluster = Cluster::new(swarm, Detail::None);
+    cluster.faults.set_active(false);
+    cluster.lag_max = u64::MAX / 2;
+    if let Some(dead) = dead {
+        cluster.kept_down[dead] = true;
+    }
+    while cluster.clients.answered() < swarm.requests {
+        cluster.step()?;
+        if cluster.events.now_ns() > LIMIT_NS {
+            return Err(Failure::liveness("requests stay unanswered without faults"));
+        }
+    }
+    let warm = cluster.latencies_ns.len() / 10;
+    let mut latencies = cluster.latencies_ns.split_off(warm);
+    latencies.sort_unstable();
+    let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100] / 1000;
+    Ok(Latencies { count: latencies.len(), p50_us: at(50), p99_us: at(99), max_us: at(100) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::swarm::Overrides;
+    use super::*;
+
+    /// Goal: a calm cluster of one answers, and the percentiles are in order.
+    #[test]
+    fn calm_cluster_of_one() {
+        let overrides =
+            Overrides { replicas: Some(1), requests: Some(100), ..Overrides::default() };
+        let latencies = measure(&Swarm::draw(1, &overrides), None).unwrap();
+        assert!(latencies.count >= 80);
+        assert!(latencies.p50_us <= latencies.p99_us && latencies.p99_us <= latencies.max_us);
+    }
+}

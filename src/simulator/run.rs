@@ -1,0 +1,284 @@
+//! A run of one seed: faults, then a core that must make progress, then all, then once more.
+//!
+//! 1. *Faults*: clients work and everything goes wrong that may, until enough requests are
+//!    answered or the time is up.
+//! 2. *Core*: faults stop. A view-change quorum of replicas is healed, all others are dead. The
+//!    core must answer requests within bounded time.
+//! 3. *All*: everything is healed. Every request in flight must be answered and all replicas must
+//!    come to the same op, with equal grids and intact logs.
+//! 4. *Once more*: all processes are killed at once and must come to the same state again.
+//!
+//! Not covered: how a failure is shown.
+
+use super::atlas;
+use super::checkers::durability::view_change_quorum;
+use super::checkers::storage::{check_grids, check_log, check_superblock};
+use super::checkers::{Failure, FailureKind};
+use super::cluster::{Cluster, TICK_NS};
+use super::faults::FAULTS;
+use super::process::{Activity, config};
+use super::random::{Part, Random};
+use super::swarm::{RunKind, Swarm};
+use super::trace::Detail;
+use crate::require;
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Simulated time within which a healed core must answer, and a healed cluster converge.
+const HEAL_LIMIT_NS: u64 = 60 * SECOND_NS;
+/// Answers that a healed core must give.
+const CORE_ANSWERS: u64 = 3;
+/// Ops that a replica may lag while only the core works: still within the log.
+const CORE_LAG_MAX: u64 = 14;
+
+/// What a passed run has done.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Ticks of ten simulated milliseconds.
+    pub ticks: u64,
+    /// Simulated nanoseconds.
+    pub simulated_ns: u64,
+    /// Ops committed.
+    pub ops: u64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Replies compared with the model's.
+    pub replies_checked: u64,
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// Starts of processes.
+    pub starts: u64,
+    /// Times a replica came to a newer view.
+    pub view_changes: u64,
+    /// Faults by kind.
+    pub faults: [u64; FAULTS],
+    /// Hash of the trace.
+    pub hash: u64,
+    /// Latencies of answered requests in nanoseconds.
+    pub latencies_ns: Vec<u64>,
+}
+
+/// Runs a seed to its end.
+///
+/// # Errors
+///
+/// What went wrong.
+pub fn run(swarm: &Swarm, detail: Detail) -> Result<Report, Failure> {
+    let mut cluster = Cluster::new(swarm, detail);
+    let result = phases(&mut cluster);
+    let now_ns = cluster.events.now_ns();
+    cluster.trace.line(now_ns, Detail::Short, || match &result {
+        Ok(()) => "passed".to_owned(),
+        Err(failure) => failure.to_string(),
+    });
+    result?;
+    Ok(report(&cluster))
+}
+
+fn report(cluster: &Cluster) -> Report {
+    Report {
+        ticks: cluster.counters.ticks,
+        simulated_ns: cluster.events.now_ns(),
+        ops: cluster.history.head(),
+        answered: cluster.clients.answered(),
+        replies_checked: cluster.history.replies_checked(),
+        checkpoints: crate::storage::count_of(cluster.storage.count()),
+        starts: cluster.counters.starts,
+        view_changes: cluster.counters.view_changes,
+        faults: cluster.faults.counts(),
+        hash: cluster.trace.hash(),
+        latencies_ns: cluster.latencies_ns.clone(),
+    }
+}
+
+fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
+    let mut random = Random::new(cluster.swarm.seed, Part::Phases, 0);
+    let requests = cluster.swarm.requests;
+    let until_ns = cluster.swarm.time_max_ms * 1_000_000;
+    run_until(cluster, until_ns, |cluster| cluster.clients.answered() >= requests)?;
+    if cluster.swarm.kind == RunKind::Lite {
+        return Ok(());
+    }
+    cluster.faults.set_active(false);
+    if cluster.swarm.kind != RunKind::Calm {
+        heal_core(cluster, &mut random)?;
+    }
+    heal_all(cluster)?;
+    check_all(cluster)?;
+    once_more(cluster)?;
+    check_all(cluster)?;
+    cluster.history.finish();
+    Ok(())
+}
+
+/// Lets time pass until a condition holds at a tick; whether it came to hold.
+fn run_until(
+    cluster: &mut Cluster,
+    until_ns: u64,
+    holds: impl Fn(&Cluster) -> bool,
+) -> Result<bool, Failure> {
+    while cluster.events.now_ns() < until_ns {
+        if cluster.step()? && holds(cluster) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn say(cluster: &Cluster, text: &str) {
+    cluster.trace.line(cluster.events.now_ns(), Detail::Short, || format!("==== {text}"));
+}
+
+/// Heals a view-change quorum, kills all others, and demands progress.
+fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
+    let voters = usize::from(cluster.swarm.replicas);
+    let mut candidates: Vec<usize> =
+        (0..voters).filter(|index| atlas::is_fit(&cluster.processes[*index])).collect();
+    let quorum = view_change_quorum(voters);
+    require!(candidates.len() >= quorum, "the atlas left no fit quorum: {candidates:?}");
+    while candidates.len() > quorum {
+        let out = random.index(candidates.len());
+        candidates.swap_remove(out);
+    }
+    candidates.sort_unstable();
+    say(cluster, &format!("core {candidates:?}"));
+    let nodes = cluster.processes.len();
+    for index in (0..nodes).filter(|index| !candidates.contains(index)) {
+        cluster.kept_down[index] = true;
+        if cluster.processes[index].replica.is_some() {
+            let powered = random.chance(500_000);
+            cluster.kill(index, powered, 0);
+        }
+    }
+    let is_member = |node: usize| node >= nodes || candidates.contains(&node);
+    cluster.network.heal(is_member);
+    heal_processes(cluster);
+    cluster.lag_max = CORE_LAG_MAX;
+    let answered = cluster.clients.answered();
+    let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
+    let lag_max = cluster.lag_max;
+    let done = run_until(cluster, limit_ns, |cluster| {
+        let head = cluster.history.head();
+        // Clients are held back so that nobody falls out of the log.
+        let held = cluster.commit_max.iter().any(|commit| head > commit + lag_max);
+        let normal = candidates.iter().all(|index| cluster.processes[*index].is_normal());
+        let progress = cluster.clients.answered() >= answered + CORE_ANSWERS;
+        progress || (held && normal && cluster.clients.answered() > answered)
+    })?;
+    if !done {
+        return Err(stuck(cluster, "the core makes no progress"));
+    }
+    cluster.kept_down.fill(false);
+    cluster.lag_max = atlas::LAG_MAX;
+    Ok(())
+}
+
+/// Starts and continues everything that is not kept down, and sets the clocks right.
+fn heal_processes(cluster: &mut Cluster) {
+    for index in 0..cluster.processes.len() {
+        let kept_down = cluster.kept_down[index];
+        let process = &mut cluster.processes[index];
+        process.clock.repair();
+        if matches!(process.activity, Activity::Paused { .. }) {
+            process.activity = Activity::Running;
+        }
+        if process.activity == Activity::Down && !kept_down {
+            cluster.events.after(0, super::events::Event::Start { replica: index });
+        }
+    }
+}
+
+/// Heals everything and demands that all come to the same op and rest.
+fn heal_all(cluster: &mut Cluster) -> Result<(), Failure> {
+    say(cluster, "all");
+    cluster.network.heal(|_| true);
+    heal_processes(cluster);
+    cluster.clients.is_asking = false;
+    converge(cluster, "the cluster does not come to rest")
+}
+
+/// Kills everything at once and demands the same again.
+fn once_more(cluster: &mut Cluster) -> Result<(), Failure> {
+    say(cluster, "once more");
+    for index in 0..cluster.processes.len() {
+        cluster.kill(index, false, 0);
+    }
+    converge(cluster, "the cluster does not come back")
+}
+
+fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
+    let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
+    let done = run_until(cluster, limit_ns, |cluster| {
+        let head = cluster.history.head();
+        let at_head = cluster.seen.iter().all(|seen| seen.commit == head);
+        let rests = |index: usize| {
+            let process = &cluster.processes[index];
+            process.is_normal() && process.is_quiet()
+        };
+        at_head && cluster.clients.is_idle() && (0..cluster.processes.len()).all(rests)
+    })?;
+    if done { Ok(()) } else { Err(stuck(cluster, complaint)) }
+}
+
+fn stuck(cluster: &Cluster, complaint: &str) -> Failure {
+    let mut text = format!("{complaint}; head {}", cluster.history.head());
+    for (index, process) in cluster.processes.iter().enumerate() {
+        let seen = &cluster.seen[index];
+        let (status, quiet) = (process.status(), process.is_quiet());
+        let damaged = if atlas::log_is_damaged(process) { ", log damaged" } else { "" };
+        text += &format!(
+            "\n  replica {index}: {status:?} view {} commit {} checkpoint {}, quiet: {quiet}{damaged}",
+            seen.view, seen.commit, seen.checkpoint
+        );
+    }
+    for index in 0..cluster.clients.len() {
+        text += &format!("\n  {}", cluster.clients.describe(index));
+    }
+    Failure { kind: FailureKind::Liveness, message: text }
+}
+
+/// Looks at all disks at rest.
+fn check_all(cluster: &Cluster) -> Result<(), Failure> {
+    let config = config();
+    let head = cluster.history.head();
+    for (index, process) in cluster.processes.iter().enumerate() {
+        // What rots while nobody looks is found when it is read, or when the process starts.
+        if !atlas::log_is_damaged(process) {
+            let ops = cluster.seen[index].checkpoint + 1..=head;
+            check_log(index, &process.disk, &config, ops, &cluster.history)?;
+        }
+        check_superblock(index, &process.disk, &config)?;
+        let held = process.messages_held();
+        let replica = process.replica.as_ref().expect("all run");
+        let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");
+        require!(
+            held <= sessions + 2,
+            "replica {index} holds {held} messages at rest, of which {sessions} are sessions'"
+        );
+        if index > 0 && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {
+            let disks = (&cluster.processes[0].disk, &process.disk);
+            check_grids((0, index), disks, &config)?;
+        }
+    }
+    Ok(())
+}
+
+/// How many ticks fit a simulated second.
+pub const TICKS_PER_SECOND: u64 = SECOND_NS / TICK_NS;
+
+#[cfg(test)]
+mod tests {
+    use super::super::swarm::Overrides;
+    use super::*;
+
+    /// Goal: the same seed gives the same run, and another seed another.
+    #[test]
+    fn same_seed_same_run() {
+        let overrides = Overrides { replicas: Some(1), requests: Some(60), ..Overrides::default() };
+        let hash = |seed| {
+            let swarm = Swarm::draw(seed, &overrides);
+            run(&swarm, Detail::None).unwrap_or_else(|failure| panic!("{failure}")).hash
+        };
+        assert_eq!(hash(5), hash(5));
+        assert_ne!(hash(5), hash(6));
+    }
+}

@@ -83,7 +83,7 @@ pub enum Outcome {
 /// All clients and what they want.
 #[derive(Debug)]
 pub struct Clients {
-    clients: Vec<Client>,
+    members: Vec<Client>,
     workload: Workload,
     random: Random,
     replicas: u8,
@@ -112,7 +112,7 @@ impl Clients {
             ..WorkloadOptions::default()
         };
         let mut clients = Clients {
-            clients: Vec::new(),
+            members: Vec::new(),
             workload: Workload::new(swarm.seed, options),
             random,
             replicas: swarm.replicas,
@@ -126,7 +126,7 @@ impl Clients {
         };
         for _ in 0..swarm.clients {
             let client = clients.fresh();
-            clients.clients.push(client);
+            clients.members.push(client);
         }
         clients
     }
@@ -147,13 +147,13 @@ impl Clients {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.clients.len()
+        self.members.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
+        self.members.is_empty()
     }
 
     /// Requests answered, registrations not counted.
@@ -171,19 +171,19 @@ impl Clients {
     /// Whether no request waits for an answer.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.clients.iter().all(|client| client.waiting.is_none())
+        self.members.iter().all(|client| client.waiting.is_none())
     }
 
     /// When a client wants to look again.
     #[must_use]
     pub fn wake_ns(&self, index: usize) -> u64 {
-        self.clients[index].wake_ns
+        self.members[index].wake_ns
     }
 
     /// For people: what a client waits for.
     #[must_use]
     pub fn describe(&self, index: usize) -> String {
-        let client = &self.clients[index];
+        let client = &self.members[index];
         match &client.waiting {
             None => format!("client {index}: idle"),
             Some(waiting) => format!(
@@ -199,30 +199,30 @@ impl Clients {
     /// Whether a client has no request in flight.
     #[must_use]
     pub fn is_free(&self, index: usize) -> bool {
-        self.clients[index].waiting.is_none()
+        self.members[index].waiting.is_none()
     }
 
     /// Lets a client look again no earlier than then.
     pub fn delay(&mut self, index: usize, wake_ns: u64) {
-        self.clients[index].wake_ns = wake_ns;
+        self.members[index].wake_ns = wake_ns;
     }
 
     /// Gives up the session and begins another.
     pub fn restart(&mut self, index: usize, now_ns: u64) {
-        self.clients[index] = self.fresh();
-        self.clients[index].wake_ns = now_ns;
+        self.members[index] = self.fresh();
+        self.members[index].wake_ns = now_ns;
     }
 
     /// Sends the request in flight again, to a random replica.
     pub fn repeat(&mut self, index: usize, target: usize, sends: &mut Sends) {
-        if let Some(waiting) = &self.clients[index].waiting {
+        if let Some(waiting) = &self.members[index].waiting {
             sends.push((index, target, waiting.frame.clone()));
         }
     }
 
     /// Does what is due for a client: asks, or asks again.
     pub fn wake(&mut self, index: usize, now_ns: u64, sends: &mut Sends) {
-        let client = &mut self.clients[index];
+        let client = &mut self.members[index];
         if let Some(waiting) = &mut client.waiting {
             if now_ns >= waiting.retry_at_ns {
                 waiting.attempts += 1;
@@ -253,9 +253,9 @@ impl Clients {
                 self.submit(index, operation, body, now_ns, sends);
             }
             WorkloadStep::AdvanceTime { nanoseconds } => {
-                self.clients[index].wake_ns = now_ns + nanoseconds.clamp(1_000, WAIT_MAX_NS);
+                self.members[index].wake_ns = now_ns + nanoseconds.clamp(1_000, WAIT_MAX_NS);
             }
-            WorkloadStep::Pulse => self.clients[index].wake_ns = now_ns + 1_000,
+            WorkloadStep::Pulse => self.members[index].wake_ns = now_ns + 1_000,
         }
     }
 
@@ -271,7 +271,7 @@ impl Clients {
             Staged { operation, body_size: to_size(body.len()), checksum_body: checksum(&body) };
         let header = to_index(HEADER_SIZE);
         let size = header + body.len();
-        let client = &mut self.clients[index];
+        let client = &mut self.members[index];
         client.session.seal(&mut self.memory, &staged);
         self.memory[header..size].copy_from_slice(&body);
         let frame = FrameBytes::new(&self.memory[..size]);
@@ -296,6 +296,10 @@ impl Clients {
     }
 
     /// Takes a frame that arrived.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     pub fn receive(
         &mut self,
         index: usize,
@@ -303,7 +307,7 @@ impl Clients {
         now_ns: u64,
         sends: &mut Sends,
     ) -> Outcome {
-        let client = &mut self.clients[index];
+        let client = &mut self.members[index];
         let primary = client.session.primary();
         let received = client.session.receive(frame);
         if client.session.primary() != primary
@@ -338,7 +342,7 @@ impl Clients {
 
     fn accepted(&mut self, index: usize, op: u64, now_ns: u64, is_register: bool) -> Outcome {
         let think_ns = self.random.delay(1, self.think_us) * MICROSECOND_NS;
-        let client = &mut self.clients[index];
+        let client = &mut self.members[index];
         let waiting = client.waiting.take().expect("an answer answers a request");
         client.wake_ns = now_ns + think_ns;
         self.acknowledged_op = self.acknowledged_op.max(op);
@@ -352,6 +356,10 @@ impl Clients {
 }
 
 /// Frames that nobody should send: garbage, or requests with something wrong.
+///
+/// # Panics
+///
+/// If an invariant of the simulator is broken.
 pub fn hostile_frame(random: &mut Random) -> FrameBytes {
     let mut header = crate::protocol::RequestHeader::new();
     header.frame.cluster = CLUSTER;

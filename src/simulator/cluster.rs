@@ -95,6 +95,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// A cluster of fresh data files, all processes about to start.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     #[must_use]
     pub fn new(swarm: &Swarm, detail: Detail) -> Cluster {
         let seed = swarm.seed;
@@ -150,8 +154,12 @@ impl Cluster {
     /// # Errors
     ///
     /// If something wrong was done.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     pub fn step(&mut self) -> Result<bool, Failure> {
-        let event = self.events.next();
+        let event = self.events.advance();
         match event {
             Event::Tick => {
                 self.tick()?;
@@ -495,8 +503,7 @@ impl Cluster {
             let id = process.disk.submit(request);
             self.events.after(delay_ns, Event::Disk { replica: index, incarnation, id });
         }
-        while let Some(job) = process.replica.as_mut().and_then(|it| it.outbox.storage.jobs.pop())
-        {
+        while let Some(job) = process.replica.as_mut().and_then(|it| it.outbox.storage.jobs.pop()) {
             let mut delay_ns = process.jobs_random.delay(1, self.swarm.job_mean_us);
             delay_ns *= MICROSECOND_NS;
             if self.faults.strikes(Fault::JobSlow) {

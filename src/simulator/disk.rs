@@ -302,7 +302,7 @@ impl MemoryDisk {
     #[must_use]
     pub fn copy(&self) -> MemoryDisk {
         let mut copy = MemoryDisk::new(self.size);
-        copy.sectors = self.sectors.clone();
+        copy.sectors.clone_from(&self.sectors);
         copy
     }
 

@@ -114,12 +114,12 @@ impl Events {
         self.heap.push(Entry { at_ns, sequence: self.planned, event });
     }
 
-    /// Goes to what is due next. At least a microsecond passes, as the workload wants it.
+    /// Goes to what is due next.
     ///
     /// # Panics
     ///
     /// If nothing is planned: a cluster ticks for ever.
-    pub fn next(&mut self) -> Event {
+    pub fn advance(&mut self) -> Event {
         let entry = self.heap.pop().expect("a tick is always planned");
         self.now_ns = self.now_ns.max(entry.at_ns);
         entry.event
@@ -150,7 +150,7 @@ mod tests {
         events.after(5, Event::Client { client: 3 });
         let mut clients = Vec::new();
         for _ in 0..3 {
-            let Event::Client { client } = events.next() else { panic!("a client's event") };
+            let Event::Client { client } = events.advance() else { panic!("a client's event") };
             clients.push((events.now_ns(), client));
         }
         assert_eq!(clients, [(3, 2), (5, 1), (5, 3)]);

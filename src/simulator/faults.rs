@@ -131,6 +131,10 @@ impl Faults {
     }
 
     /// Each kind off with probability one half, and otherwise with a rate of its range.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     #[must_use]
     pub fn draw(seed: u64, random: &mut Random) -> Faults {
         let mut faults = Faults::none(seed);

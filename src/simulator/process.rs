@@ -9,9 +9,7 @@ use super::random::{Part, Random};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::protocol::{Pool, Release, SECTOR_SIZE, to_index};
 use crate::storage::store::{Store, StoreOptions};
-use crate::storage::{
-    Config, DiskKind, DiskOwner, DiskRequest, DiskToken, Job, Zone, Zones,
-};
+use crate::storage::{Config, DiskKind, DiskOwner, DiskRequest, DiskToken, Job, Zone, Zones};
 use crate::vsr::checkpoint::checkpoint_extra_max;
 use crate::vsr::{
     FormatStep, Genesis, Now, Opening, Replica, ReplicaOptions, Status, format, messages_needed,

@@ -40,6 +40,10 @@ pub enum Part {
 
 impl Random {
     /// The stream of member `index` of a part.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     #[must_use]
     pub fn new(seed: u64, part: Part, index: usize) -> Random {
         assert!(index < 100, "members of parts are few");
@@ -90,6 +94,10 @@ impl Random {
 
     /// A number of a range whose logarithm is spread evenly: small ones are as likely as large
     /// ones.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     pub fn scale(&mut self, least: u64, most: u64) -> u64 {
         assert!(0 < least && least <= most);
         let doublings = u64::from((most / least).ilog2());

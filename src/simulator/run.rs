@@ -13,7 +13,7 @@
 use super::atlas;
 use super::checkers::durability::view_change_quorum;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
-use super::checkers::{Failure, FailureKind};
+use super::checkers::Failure;
 use super::cluster::{Cluster, TICK_NS};
 use super::faults::FAULTS;
 use super::process::{Activity, config};
@@ -159,10 +159,10 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     let done = run_until(cluster, limit_ns, |cluster| {
         let head = cluster.history.head();
         // Clients are held back so that nobody falls out of the log.
-        let held = cluster.commit_max.iter().any(|commit| head > commit + lag_max);
+        let waiting = cluster.commit_max.iter().any(|commit| head > commit + lag_max);
         let normal = candidates.iter().all(|index| cluster.processes[*index].is_normal());
         let progress = cluster.clients.answered() >= answered + CORE_ANSWERS;
-        progress || (held && normal && cluster.clients.answered() > answered)
+        progress || (waiting && normal && cluster.clients.answered() > answered)
     })?;
     if !done {
         return Err(stuck(cluster, "the core makes no progress"));
@@ -220,20 +220,21 @@ fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
 }
 
 fn stuck(cluster: &Cluster, complaint: &str) -> Failure {
-    let mut text = format!("{complaint}; head {}", cluster.history.head());
+    let mut lines = vec![format!("{complaint}; head {}", cluster.history.head())];
     for (index, process) in cluster.processes.iter().enumerate() {
         let seen = &cluster.seen[index];
         let (status, quiet) = (process.status(), process.is_quiet());
         let damaged = if atlas::log_is_damaged(process) { ", log damaged" } else { "" };
-        text += &format!(
-            "\n  replica {index}: {status:?} view {} commit {} checkpoint {}, quiet: {quiet}{damaged}",
-            seen.view, seen.commit, seen.checkpoint
-        );
+        let (view, commit, checkpoint) = (seen.view, seen.commit, seen.checkpoint);
+        lines.push(format!(
+            "  replica {index}: {status:?} view {view} commit {commit} checkpoint {checkpoint}, \
+             quiet: {quiet}{damaged}"
+        ));
     }
     for index in 0..cluster.clients.len() {
-        text += &format!("\n  {}", cluster.clients.describe(index));
+        lines.push(format!("  {}", cluster.clients.describe(index)));
     }
-    Failure { kind: FailureKind::Liveness, message: text }
+    Failure::liveness(lines.join("\n"))
 }
 
 /// Looks at all disks at rest.
@@ -247,12 +248,12 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
             check_log(index, &process.disk, &config, ops, &cluster.history)?;
         }
         check_superblock(index, &process.disk, &config)?;
-        let held = process.messages_held();
+        let messages = process.messages_held();
         let replica = process.replica.as_ref().expect("all run");
         let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");
         require!(
-            held <= sessions + 2,
-            "replica {index} holds {held} messages at rest, of which {sessions} are sessions'"
+            messages <= sessions + 2,
+            "replica {index} holds {messages} messages at rest, of which {sessions} are sessions'"
         );
         if index > 0 && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {
             let disks = (&cluster.processes[0].disk, &process.disk);

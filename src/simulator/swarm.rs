@@ -91,6 +91,10 @@ const STANDBYS: [u8; 8] = [0, 0, 0, 0, 0, 1, 1, 2];
 
 impl Swarm {
     /// The draw of a seed.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     #[must_use]
     pub fn draw(seed: u64, overrides: &Overrides) -> Swarm {
         let mut random = Random::new(seed, Part::Swarm, 0);

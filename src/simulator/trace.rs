@@ -102,7 +102,9 @@ mod tests {
     fn hashes() {
         let hash = |notes: &[u64]| {
             let mut trace = Trace::new(Detail::None, 1);
-            notes.iter().for_each(|word| trace.note([*word, 0, 0, 0]));
+            for word in notes {
+                trace.note([*word, 0, 0, 0]);
+            }
             trace.hash()
         };
         assert_eq!(hash(&[1, 2]), hash(&[1, 2]));

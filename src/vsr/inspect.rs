@@ -1,9 +1,9 @@
 //! What the simulator's checkers look at and production code has no use for.
 
+use super::Opening;
 use super::machine::StateMachine;
 use super::replica::{Replica, Status};
 use super::superblock::Superblock;
-use super::Opening;
 use crate::protocol::PrepareHeader;
 
 impl<M: StateMachine> Replica<M> {

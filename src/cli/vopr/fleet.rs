@@ -351,7 +351,10 @@ fn summary(totals: &Totals, elapsed: Duration) -> String {
         .filter(|(index, _)| totals.marks.get(*index).copied().unwrap_or(0) == 0)
         .map(|(_, name)| *name)
         .collect();
-    lines.push(format!("marks never hit: {}", if never.is_empty() { "none".to_owned() } else { never.join(", ") }));
+    lines.push(format!(
+        "marks never hit: {}",
+        if never.is_empty() { "none".to_owned() } else { never.join(", ") }
+    ));
     for failed in &totals.failed {
         let first = failed.message.lines().next().unwrap_or_default();
         lines.push(format!("failed: seed {} ({:?}): {first}", failed.seed, failed.class));

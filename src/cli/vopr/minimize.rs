@@ -89,11 +89,7 @@ impl Shrinker {
     }
 
     /// Halves a number as long as it fails, then looks between.
-    fn halve(
-        &mut self,
-        start: u64,
-        set: impl Fn(&mut VoprOptions, u64),
-    ) -> Result<(), Failure> {
+    fn halve(&mut self, start: u64, set: impl Fn(&mut VoprOptions, u64)) -> Result<(), Failure> {
         let (mut fails, mut passes) = (start, 0);
         while fails - passes > 1 && fails - passes > start / 32 {
             let middle = passes + (fails - passes) / 2;

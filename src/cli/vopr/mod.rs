@@ -65,6 +65,7 @@ pub enum VoprCommand {
 
 /// Which runs, and how.
 #[derive(Clone, Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "they are switches of a command line")]
 pub struct VoprOptions {
     /// The seed; of a fleet, the first; random if not given
     #[arg(value_name = "SEED")]
@@ -135,7 +136,8 @@ pub struct VoprOptions {
 fn parse_fault(text: &str) -> Result<(Fault, u32), String> {
     let known = || Fault::all().map(Fault::name).join(", ");
     let (name, rate) = text.split_once('=').ok_or("expected NAME=RATE")?;
-    let fault = Fault::from_name(name).ok_or_else(|| format!("no such fault; known: {}", known()))?;
+    let fault =
+        Fault::from_name(name).ok_or_else(|| format!("no such fault; known: {}", known()))?;
     match rate.parse() {
         Ok(rate) if rate <= 1_000_000 => Ok((fault, rate)),
         _ => Err(format!("rate '{rate}' is not from 0 to 1000000")),
@@ -248,8 +250,8 @@ pub fn run(arguments: &VoprArguments) -> Result<(), Failure> {
 
 fn random_seed() -> Result<u64, Failure> {
     let random = Random::from_system();
-    let mut random =
-        random.map_err(|error| Failure::new(ExitClass::Error, format!("no random seed: {error}")))?;
+    let mut random = random
+        .map_err(|error| Failure::new(ExitClass::Error, format!("no random seed: {error}")))?;
     Ok(random.below(1 << 32))
 }
 

@@ -53,6 +53,10 @@ impl Durability {
     }
 
     /// Notes a durable write that has completed.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant of the simulator is broken.
     pub fn written(&mut self, replica: usize, request: &DiskRequest) {
         let (zone, offset) = self.zones.locate(request.offset);
         let start = to_index(request.buffer_offset);

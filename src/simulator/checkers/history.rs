@@ -25,7 +25,6 @@ const INVARIANTS_INTERVAL: u64 = 64;
 /// What a request is answered.
 #[derive(Debug)]
 struct Answer {
-    op: u64,
     timestamp: u64,
     request_checksum: u128,
     operation: Operation,
@@ -50,7 +49,10 @@ pub struct History {
     /// The op of each place, from the root on.
     headers: Vec<PrepareHeader>,
     model: Model,
-    answers: BTreeMap<(u128, u32), Answer>,
+    /// By client, request and op: a session that went may register a second time.
+    answers: BTreeMap<(u128, u32, u64), Answer>,
+    /// Requests of clients that were executed.
+    executed: BTreeSet<(u128, u32)>,
     sessions: BTreeMap<u128, SessionRecord>,
     evicted: BTreeSet<u128>,
     timestamp: u64,
@@ -74,6 +76,7 @@ impl History {
             headers: vec![PrepareHeader::root(cluster)],
             model,
             answers: BTreeMap::new(),
+            executed: BTreeSet::new(),
             sessions: BTreeMap::new(),
             evicted: BTreeSet::new(),
             timestamp: 0,
@@ -190,16 +193,18 @@ impl History {
             self.model.execute(request.operation, request.timestamp, request.body)
         };
         let answer = Answer {
-            op,
             timestamp: request.timestamp,
             request_checksum: request.request_checksum,
             operation: request.operation,
             body,
             sent: None,
         };
-        let twice = self.answers.insert((client, request.request), answer);
+        self.answers.insert((client, request.request, op), answer);
+        let first = self.executed.insert((client, request.request));
+        // A late copy of a registration, after the session went, makes another session.
+        let again = request.operation == Operation::Register && self.evicted.contains(&client);
         require!(
-            twice.is_none(),
+            first || again,
             "op {op} executes request {} of client {client:#x} a second time",
             request.request
         );
@@ -231,23 +236,19 @@ impl History {
         let header: &ReplyHeader = Header::from_bytes(frame).reply();
         let (client, number) = (header.client, header.request);
         let who = format!("replica {replica} to client {client:#x}, request {number}");
-        let Some(answer) = self.answers.get_mut(&(client, number)) else {
+        let op = header.op;
+        let Some(answer) = self.answers.get_mut(&(client, number, op)) else {
             return Err(Failure::correctness(format!("{who}: a reply to what was not committed")));
         };
-        let facts = (header.op, header.timestamp, header.request_checksum, header.operation);
-        let expected = (
-            answer.op,
-            answer.timestamp,
-            answer.request_checksum,
-            u8::from(answer.operation),
-        );
+        let facts = (header.timestamp, header.request_checksum, header.operation);
+        let operation = u8::from(answer.operation);
+        let expected = (answer.timestamp, answer.request_checksum, operation);
         require!(facts == expected, "{who}: reply says {facts:?}, history {expected:?}");
         let body = &frame[to_index(HEADER_SIZE)..];
         require!(
             body == answer.body,
-            "{who}: {:?} of op {} got {} bytes that differ from the model's {}: first at {:?}",
+            "{who}: {:?} of op {op} got {} bytes that differ from the model's {}: first at {:?}",
             answer.operation,
-            answer.op,
             body.len(),
             answer.body.len(),
             body.iter().zip(&answer.body).position(|(left, right)| left != right)
@@ -265,7 +266,7 @@ impl History {
     ///
     /// If it still is among the newest ones.
     pub fn evicted(&self, client: u128) -> Result<(), Failure> {
-        let alive = self.sessions.contains_key(&client);
+        let alive = self.sessions.contains_key(&client) && !self.evicted.contains(&client);
         require!(!alive, "client {client:#x} was evicted although its session is alive");
         Ok(())
     }

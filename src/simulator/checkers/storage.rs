@@ -82,6 +82,10 @@ impl Storage {
 /// # Errors
 ///
 /// The first op that is not.
+///
+/// # Panics
+///
+/// If an invariant of the simulator is broken.
 pub fn check_log(
     replica: usize,
     disk: &MemoryDisk,

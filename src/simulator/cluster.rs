@@ -664,7 +664,8 @@ fn describe(header: &Header) -> String {
             let peer = header.peer();
             let (op, commit, log_view) = (peer.op, peer.commit, peer.log_view);
             format!(
-                "{command:?} v{view} op {op} commit {commit} log view {log_view} present {:b}                  nack {:b}",
+                "{command:?} v{view} op {op} commit {commit} log view {log_view} present {:b} \
+                 nack {:b}",
                 peer.present, peer.nack
             )
         }

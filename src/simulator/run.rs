@@ -11,9 +11,9 @@
 //! Not covered: how a failure is shown.
 
 use super::atlas;
+use super::checkers::Failure;
 use super::checkers::durability::view_change_quorum;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
-use super::checkers::Failure;
 use super::cluster::{Cluster, TICK_NS};
 use super::faults::FAULTS;
 use super::process::{Activity, config};

@@ -104,7 +104,7 @@ impl Swarm {
             seed,
             kind: overrides.kind,
             replicas,
-            standbys: if replicas == 1 { 0 } else { standbys },
+            standbys,
             clients: u32::try_from(random.scale(1, 12)).expect("few clients"),
             requests: random.scale(100, 800),
             time_max_ms: 30_000,
@@ -125,7 +125,8 @@ impl Swarm {
 
     fn apply(&mut self, overrides: &Overrides) {
         self.replicas = overrides.replicas.unwrap_or(self.replicas);
-        self.standbys = overrides.standbys.unwrap_or(self.standbys);
+        let standbys = if self.replicas == 1 { 0 } else { self.standbys };
+        self.standbys = overrides.standbys.unwrap_or(standbys);
         self.clients = overrides.clients.unwrap_or(self.clients);
         if self.kind == RunKind::Liveness {
             self.requests = self.requests.min(150);

@@ -226,7 +226,9 @@ impl Process {
     /// Whether the replica cannot help others: it does not know its head, or needs state sync.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        false
+        self.replica.as_ref().is_some_and(|replica| {
+            replica.status() == Status::RecoveringHead || replica.waits_for_sync()
+        })
     }
 
     /// Whether nothing is on its way in replica, disk and helper.

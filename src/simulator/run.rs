@@ -21,6 +21,7 @@ use super::random::{Part, Random};
 use super::swarm::{RunKind, Swarm};
 use super::trace::Detail;
 use crate::require;
+use crate::vsr::recent::RecentPrepares;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Simulated time within which a healed core must answer, and a healed cluster converge.
@@ -252,7 +253,7 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
         let replica = process.replica.as_ref().expect("all run");
         let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");
         require!(
-            messages <= sessions + 2,
+            messages <= sessions + config.clients_max + RecentPrepares::places(config.pipeline_max),
             "replica {index} holds {messages} messages at rest, of which {sessions} are sessions'"
         );
         if index > 0 && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {

@@ -11,11 +11,8 @@ pub mod commit;
 pub mod do_view_change;
 pub mod fatal;
 pub mod format;
-<<<<<<< HEAD
 pub mod held;
-=======
 pub mod inspect;
->>>>>>> aaea3e6 (WIP)
 pub mod journal;
 pub mod journal_decision;
 pub mod journal_geometry;

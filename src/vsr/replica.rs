@@ -399,7 +399,6 @@ impl<M: StateMachine> Replica<M> {
         self.pump();
     }
 
-<<<<<<< HEAD
     fn on_peer_message(&mut self, connection: ConnectionId, command: Command, message: &Message) {
         let replica = message.header().frame.replica;
         if replica == self.options.replica {
@@ -427,13 +426,6 @@ impl<M: StateMachine> Replica<M> {
     /// # Panics
     ///
     /// If there is no such replica.
-=======
-    /// Notes that the connection to another replica broke or was refused.
-    ///
-    /// # Panics
-    ///
-    /// If an invariant of the simulator is broken.
->>>>>>> 0e7f6fb (WIP)
     pub fn on_peer_lost(&mut self, replica: u8, now: Now) {
         assert!(replica < self.options.nodes());
         self.now = now;

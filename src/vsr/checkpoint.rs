@@ -104,10 +104,11 @@ impl<M: StateMachine> Replica<M> {
                 true
             }
             Stage::Superblock => {
-                if !self.superblock.is_idle() {
+                // Not whether the superblock rests: a view may be written down right after.
+                let durable = &self.superblock.durable().checkpoint;
+                if durable.op < self.checkpoint.header.op {
                     return false;
                 }
-                let durable = &self.superblock.durable().checkpoint;
                 assert!(durable.as_bytes() == self.checkpoint.header.as_bytes());
                 self.checkpoint.stage = Stage::Idle;
                 crate::mark!("checkpoint_durable");

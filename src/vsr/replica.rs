@@ -497,8 +497,9 @@ impl<M: StateMachine> Replica<M> {
             let mut progress = self.pump_opening();
             progress |= self.pump_journal();
             progress |= self.pump_view();
-            progress |= self.pump_commit();
+            // Before commits, which may go on to the next checkpoint once this one is durable.
             progress |= self.pump_checkpoint();
+            progress |= self.pump_commit();
             progress |= self.pump_repair();
             progress |= self.pump_requests();
             progress |= self.pump_prepare();

@@ -122,8 +122,8 @@ impl<M: StateMachine> Replica<M> {
             self.hear_primary();
             self.learn_commit(header.commit);
         }
-        self.repair.arrived(op);
         if self.journal.has(op, checksum) {
+            self.repair.arrived(op);
             // The primary sends it again: the acknowledgement was lost.
             self.acknowledge(op, checksum);
         } else if op <= self.op_max() {
@@ -144,6 +144,8 @@ impl<M: StateMachine> Replica<M> {
             self.repair.wanted = true;
             return;
         }
+        // Not before: what cannot be written yet would be asked for again at once, and again.
+        self.repair.arrived(header.op);
         self.journal.write(&mut message, &mut self.outbox.storage);
         self.recent.put(&message);
         if mutated!("ack_before_durable") {

@@ -17,6 +17,13 @@ use crate::vsr::superblock::{COPY_SIZE, Superblock};
 /// Ops that a replica may be behind the newest before clients are held back: the log reaches
 /// farther, and a replica that fell out of it cannot come back yet.
 pub const LAG_MAX: u64 = 8;
+/// Ops that a replica may be behind before faults pause until it has come closer again: pulses go
+/// on without clients.
+pub const RESCUE_LAG: u64 = 14;
+/// Ops that the checkpoint of a replica may be behind when its log is damaged.
+pub const DAMAGE_LAG_MAX: u64 = 20;
+/// Ops that a replica may be behind when they go on.
+pub const RESCUED_LAG: u64 = 4;
 
 /// Whether damage was done to a log and not repaired.
 #[must_use]

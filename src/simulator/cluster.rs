@@ -20,7 +20,7 @@ use super::random::{Part, Random};
 use super::swarm::Swarm;
 use super::trace::{Detail, Trace};
 use crate::ledger::Ledger;
-use crate::protocol::{Command, EvictionReason, Header, Message, to_index};
+use crate::protocol::{Command, Header, Message, to_index};
 use crate::require;
 use crate::storage::{DiskKind, DiskRequest, Zone, Zones, index_of};
 use crate::vsr::{ConnectionId, Destination, Now, Replica, Status};
@@ -87,9 +87,14 @@ pub struct Cluster {
     pub kept_down: Vec<bool>,
     /// Ops that a replica may lag before clients are held back.
     pub lag_max: u64,
+    /// Whether faults may pause for a replica that lags.
+    pub may_rescue: bool,
+    is_rescuing: bool,
     pub(super) seen: Vec<Seen>,
     /// Newest op that each replica ever had executed.
     pub(super) commit_max: Vec<u64>,
+    /// Newest durable checkpoint that each replica ever had.
+    checkpoint_max: Vec<u64>,
     zones: Zones,
 }
 
@@ -135,8 +140,11 @@ impl Cluster {
             latencies_ns: Vec::new(),
             kept_down: vec![false; nodes],
             lag_max: atlas::LAG_MAX,
+            may_rescue: true,
+            is_rescuing: false,
             seen: vec![SEEN_NOTHING; nodes],
             commit_max: vec![0; nodes],
+            checkpoint_max: vec![0; nodes],
             zones: Zones::new(&config()),
         };
         for replica in 0..nodes {
@@ -206,9 +214,71 @@ impl Cluster {
                 self.input(replica, Replica::tick)?;
             }
         }
-        self.inject();
+        self.rescue();
+        if !self.is_rescuing {
+            self.inject();
+        }
         self.events.after(TICK_NS, Event::Tick);
         Ok(())
+    }
+
+    /// Ops that the last of all replicas is behind the newest.
+    fn lag(&self) -> u64 {
+        let positions = (0..self.processes.len()).map(|index| self.position(index));
+        self.history.head() - positions.min().expect("there are replicas")
+    }
+
+    /// The op from which on a replica may need others' logs, now or after its next start.
+    fn position(&self, index: usize) -> u64 {
+        let process = &self.processes[index];
+        if !atlas::log_is_damaged(process) {
+            self.commit_max[index]
+        } else if process.is_normal() {
+            self.seen[index].commit
+        } else {
+            self.checkpoint_max[index]
+        }
+    }
+
+    /// Whether the log of this replica may be damaged now: others are fit, and what it needs from
+    /// its checkpoint on is still in their logs.
+    pub(super) fn may_damage(&self, index: usize) -> bool {
+        let behind = self.history.head() - self.checkpoint_max[index];
+        behind <= atlas::DAMAGE_LAG_MAX && atlas::may_damage(&self.processes, index)
+    }
+
+    /// Pauses faults while some replica is about to fall out of the log.
+    fn rescue(&mut self) {
+        let lag = self.lag();
+        if !self.is_rescuing && lag > atlas::RESCUE_LAG && self.may_rescue {
+            self.is_rescuing = true;
+            self.faults.set_active(false);
+            self.heal(|_| true);
+            let now_ns = self.events.now_ns();
+            self.trace.line(now_ns, Detail::Short, || "rescue begins".to_owned());
+        } else if self.is_rescuing && lag <= atlas::RESCUED_LAG {
+            self.is_rescuing = false;
+            self.faults.set_active(self.may_rescue);
+            let now_ns = self.events.now_ns();
+            self.trace.line(now_ns, Detail::Short, || "rescue ends".to_owned());
+        }
+    }
+
+    /// Heals the network among these nodes, starts and continues everything that is not kept down,
+    /// and sets the clocks right.
+    pub(super) fn heal(&mut self, among: impl Fn(usize) -> bool) {
+        self.network.heal(among);
+        for index in 0..self.processes.len() {
+            let kept_down = self.kept_down[index];
+            let process = &mut self.processes[index];
+            process.clock.repair();
+            if matches!(process.activity, Activity::Paused { .. }) {
+                process.activity = Activity::Running;
+            }
+            if process.activity == Activity::Down && !kept_down {
+                self.events.after(0, Event::Start { replica: index });
+            }
+        }
     }
 
     /// Starts a process, unless it runs or is kept down.
@@ -346,9 +416,7 @@ impl Cluster {
             }
             Outcome::Evicted { client, reason } => {
                 self.counters.evictions += 1;
-                let known = reason == EvictionReason::NoSession;
-                require!(known, "client {client:#x} was evicted because of {reason:?}");
-                self.history.evicted(client)?;
+                self.history.evicted(client, reason)?;
             }
             Outcome::Broken(what) => return Err(Failure::correctness(what)),
         }
@@ -392,7 +460,7 @@ impl Cluster {
             _ => return None,
         };
         let (offset, length) = (request.offset, request.length);
-        if !self.faults.strikes(fault) || !atlas::may_damage(&self.processes, replica) {
+        if !self.faults.strikes(fault) || !self.may_damage(replica) {
             return None;
         }
         let start = self.zones.start(zone);
@@ -447,9 +515,8 @@ impl Cluster {
     }
 
     /// Whether clients are held back because some replica lags as far as it may.
-    fn must_wait(&self) -> bool {
-        let head = self.history.head();
-        self.commit_max.iter().any(|commit| head > commit + self.lag_max)
+    pub(super) fn must_wait(&self) -> bool {
+        self.lag() > self.lag_max
     }
 
     /// Plans the next look of a client.
@@ -536,6 +603,7 @@ impl Cluster {
             self.commit_through(index, before.commit.max(now.checkpoint), now.commit)?;
         }
         self.commit_max[index] = self.commit_max[index].max(now.commit);
+        self.checkpoint_max[index] = self.checkpoint_max[index].max(now.checkpoint);
         self.seen[index] = now;
         if now.checkpoint != before.checkpoint {
             let replica = self.processes[index].replica.as_ref().expect("a running process");

@@ -234,7 +234,7 @@ impl Cluster {
     }
 
     fn damage_log(&mut self, fault: Fault, replica: usize, offset: u64) {
-        if !atlas::may_damage(&self.processes, replica) {
+        if !self.may_damage(replica) {
             return;
         }
         self.faults.count(fault);

@@ -30,6 +30,7 @@ pub struct Latencies {
 pub fn measure(swarm: &Swarm, dead: Option<usize>) -> Result<Latencies, Failure> {
     let mut cluster = Cluster::new(swarm, Detail::None);
     cluster.faults.set_active(false);
+    cluster.may_rescue = false;
     cluster.lag_max = u64::MAX / 2;
     if let Some(dead) = dead {
         cluster.kept_down[dead] = true;

@@ -16,7 +16,7 @@ use super::checkers::durability::view_change_quorum;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
 use super::cluster::{Cluster, TICK_NS};
 use super::faults::FAULTS;
-use super::process::{Activity, config};
+use super::process::config;
 use super::random::{Part, Random};
 use super::swarm::{RunKind, Swarm};
 use super::trace::Detail;
@@ -100,6 +100,7 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
         return Ok(());
     }
     cluster.faults.set_active(false);
+    cluster.may_rescue = false;
     if cluster.swarm.kind != RunKind::Calm {
         heal_core(cluster, &mut random)?;
     }
@@ -151,19 +152,20 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
         }
     }
     let is_member = |node: usize| node >= nodes || candidates.contains(&node);
-    cluster.network.heal(is_member);
-    heal_processes(cluster);
+    cluster.heal(is_member);
     cluster.lag_max = CORE_LAG_MAX;
     let answered = cluster.clients.answered();
     let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
-    let lag_max = cluster.lag_max;
     let done = run_until(cluster, limit_ns, |cluster| {
         let head = cluster.history.head();
-        // Clients are held back so that nobody falls out of the log.
-        let waiting = cluster.commit_max.iter().any(|commit| head > commit + lag_max);
-        let normal = candidates.iter().all(|index| cluster.processes[*index].is_normal());
+        // Clients are held back so that nobody falls out of the log: then a view that works is
+        // all that can be demanded.
+        let waiting = cluster.must_wait();
+        let current = |index: &usize| {
+            cluster.processes[*index].is_normal() && cluster.seen[*index].commit == head
+        };
         let progress = cluster.clients.answered() >= answered + CORE_ANSWERS;
-        progress || (waiting && normal && cluster.clients.answered() > answered)
+        progress || (waiting && candidates.iter().all(current))
     })?;
     if !done {
         return Err(stuck(cluster, "the core makes no progress"));
@@ -173,26 +175,10 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Starts and continues everything that is not kept down, and sets the clocks right.
-fn heal_processes(cluster: &mut Cluster) {
-    for index in 0..cluster.processes.len() {
-        let kept_down = cluster.kept_down[index];
-        let process = &mut cluster.processes[index];
-        process.clock.repair();
-        if matches!(process.activity, Activity::Paused { .. }) {
-            process.activity = Activity::Running;
-        }
-        if process.activity == Activity::Down && !kept_down {
-            cluster.events.after(0, super::events::Event::Start { replica: index });
-        }
-    }
-}
-
 /// Heals everything and demands that all come to the same op and rest.
 fn heal_all(cluster: &mut Cluster) -> Result<(), Failure> {
     say(cluster, "all");
-    cluster.network.heal(|_| true);
-    heal_processes(cluster);
+    cluster.heal(|_| true);
     cluster.clients.is_asking = false;
     converge(cluster, "the cluster does not come to rest")
 }
@@ -228,8 +214,9 @@ fn stuck(cluster: &Cluster, complaint: &str) -> Failure {
         let damaged = if atlas::log_is_damaged(process) { ", log damaged" } else { "" };
         let (view, commit, checkpoint) = (seen.view, seen.commit, seen.checkpoint);
         lines.push(format!(
-            "  replica {index}: {status:?} view {view} commit {commit} checkpoint {checkpoint}, \
-             quiet: {quiet}{damaged}"
+            "  replica {index}: {status:?} view {view} commit {commit} (once {}) checkpoint \
+             {checkpoint}, quiet: {quiet}{damaged}",
+            cluster.commit_max[index]
         ));
     }
     for index in 0..cluster.clients.len() {

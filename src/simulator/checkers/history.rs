@@ -13,7 +13,7 @@ use super::Failure;
 use crate::protocol::packed::{RequestView, Requests};
 use crate::protocol::types::RegisterResult;
 use crate::protocol::{
-    HEADER_SIZE, Header, Operation, PrepareHeader, ReplyHeader, checksum, to_index,
+    EvictionReason, HEADER_SIZE, Header, Operation, PrepareHeader, ReplyHeader, checksum, to_index,
 };
 use crate::require;
 use crate::simulator::model::{Model, ModelOptions};
@@ -265,8 +265,13 @@ impl History {
     /// # Errors
     ///
     /// If it still is among the newest ones.
-    pub fn evicted(&self, client: u128) -> Result<(), Failure> {
-        let alive = self.sessions.contains_key(&client) && !self.evicted.contains(&client);
+    pub fn evicted(&self, client: u128, reason: EvictionReason) -> Result<(), Failure> {
+        let went = self.evicted.contains(&client);
+        // A late copy of the registration may have made another session since.
+        let known = reason == EvictionReason::NoSession
+            || (reason == EvictionReason::SessionTooLow && went);
+        require!(known, "client {client:#x} was evicted because of {reason:?}");
+        let alive = self.sessions.contains_key(&client) && !went;
         require!(!alive, "client {client:#x} was evicted although its session is alive");
         Ok(())
     }

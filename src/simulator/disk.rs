@@ -202,7 +202,7 @@ impl MemoryDisk {
     pub fn complete_first_of(&mut self, chosen: impl Fn(&DiskRequest) -> bool) -> Option<DiskDone> {
         let index = self.in_flight.iter().position(|flight| chosen(&flight.request))?;
         let flight = self.in_flight.remove(index);
-        Some(self.complete(flight))
+        Some(self.finish(flight))
     }
 
     /// The next `count` operations that touch the sector at `offset` fail.

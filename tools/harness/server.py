@@ -85,11 +85,15 @@ class Server:
         self.log_path = self.path.with_name(self.path.name + ".log")
         self._log_mark = 0
 
+    def command(self):
+        """The command line that serves the data file."""
+        mode = ["--development"] if self.development else []
+        return [str(BINARY), "start", f"--addresses={self.port}", *mode, str(self.path)]
+
     def spawn(self):
         """Starts the process without waiting for it."""
         assert self.process is None, "the previous process was waited for"
-        mode = ["--development"] if self.development else []
-        command = [str(BINARY), "start", f"--addresses={self.port}", *mode, str(self.path)]
+        command = self.command()
         self._ends_with_input = self.port == 0
         with open(self.log_path, "ab") as log:
             self._log_mark = log.tell()

@@ -1,0 +1,232 @@
+//! A cluster of real processes whose every connection goes through a link of its own.
+
+use crate::proxy::Link;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const CLUSTER: u128 = 7;
+const BINARY: &str = env!("CARGO_BIN_EXE_florin");
+/// A superblock, and where in it are its sequence, and checkpoint and root.
+const COPY_SIZE: usize = 16 * 1024;
+const SEQUENCE: std::ops::Range<usize> = 80..88;
+const CHECKPOINT: std::ops::Range<usize> = 272..784;
+
+/// One replica: its data file, and its process if it runs.
+struct Replica {
+    path: PathBuf,
+    /// Its own address, and links to the others.
+    addresses: String,
+    process: Option<Child>,
+}
+
+/// A cluster, and the links between its replicas and from the clients.
+pub struct Cluster {
+    replicas: Vec<Replica>,
+    /// From a replica to another one; the diagonal is unused.
+    links: Vec<Vec<Arc<Link>>>,
+    /// From the clients to each replica.
+    client_links: Vec<Arc<Link>>,
+    client_addresses: Vec<SocketAddr>,
+    directory: PathBuf,
+}
+
+/// A free port that the system does not give to outgoing connections: nobody may take it while
+/// its replica is down.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..10_000 {
+        let number = std::process::id() * 61 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + number % 20_000).expect("below 30,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+fn signal(process: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &process.id().to_string()]).status();
+    assert!(status.expect("there is a kill command").success());
+}
+
+impl Cluster {
+    /// Formats and starts so many replicas.
+    pub fn start(name: &str, count: usize) -> Cluster {
+        let directory =
+            std::env::temp_dir().join(format!("florin-cluster-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir(&directory).expect("a place for data files");
+        let addresses: Vec<SocketAddr> =
+            (0..count).map(|_| SocketAddr::from(([127, 0, 0, 1], free_port()))).collect();
+        let mut cluster = Cluster {
+            replicas: Vec::new(),
+            links: Vec::new(),
+            client_links: Vec::new(),
+            client_addresses: Vec::new(),
+            directory,
+        };
+        for (own, own_address) in addresses.iter().enumerate() {
+            let (links, entries): (Vec<_>, Vec<_>) =
+                addresses.iter().map(|address| Link::open(*address)).unzip();
+            let mut listed: Vec<String> = entries.iter().map(ToString::to_string).collect();
+            listed[own] = own_address.to_string();
+            cluster.links.push(links);
+            let (link, entry) = Link::open(*own_address);
+            cluster.client_links.push(link);
+            cluster.client_addresses.push(entry);
+            let path = cluster.directory.join(format!("{own}.florin"));
+            format(&path, own, count);
+            cluster.replicas.push(Replica { path, addresses: listed.join(","), process: None });
+        }
+        (0..count).for_each(|index| cluster.spawn(index));
+        cluster
+    }
+
+    /// Replicas.
+    pub fn count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Where clients reach the replicas, in order.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// The cluster's id.
+    pub fn id(&self) -> u128 {
+        CLUSTER
+    }
+
+    /// Starts the process of a replica.
+    pub fn spawn(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        assert!(replica.process.is_none());
+        let log = File::options().append(true).create(true).open(replica.path.with_extension("log"));
+        let child = Command::new(BINARY)
+            .args(["start", "--development", &format!("--addresses={}", replica.addresses)])
+            .arg(&replica.path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log"))
+            .spawn();
+        replica.process = Some(child.expect("the server starts"));
+    }
+
+    /// Kills a replica at once, as a power cut would.
+    pub fn kill(&mut self, index: usize) {
+        let mut process = self.replicas[index].process.take().expect("it runs");
+        self.check_alive(&mut process, index);
+        process.kill().expect("it is a child");
+        process.wait().expect("it was killed");
+    }
+
+    /// A replica that ended by itself has failed.
+    fn check_alive(&self, process: &mut Child, index: usize) {
+        if let Some(status) = process.try_wait().expect("it is a child") {
+            panic!("replica {index} ended by itself: {status}\n{}", self.logs());
+        }
+    }
+
+    /// Stops the process of a replica where it stands.
+    pub fn pause(&mut self, index: usize) {
+        signal(self.replicas[index].process.as_ref().expect("it runs"), "-STOP");
+    }
+
+    /// Lets the process of a replica go on.
+    pub fn resume(&mut self, index: usize) {
+        signal(self.replicas[index].process.as_ref().expect("it runs"), "-CONT");
+    }
+
+    /// Links on which a replica sends, to others.
+    pub fn links_from(&self, index: usize) -> Vec<Arc<Link>> {
+        let others = self.links[index].iter().enumerate().filter(|(other, _)| *other != index);
+        others.map(|(_, link)| Arc::clone(link)).collect()
+    }
+
+    /// Links on which a replica receives, from others.
+    pub fn links_to(&self, index: usize) -> Vec<Arc<Link>> {
+        let others = self.links.iter().enumerate().filter(|(other, _)| *other != index);
+        others.map(|(_, links)| Arc::clone(&links[index])).collect()
+    }
+
+    /// The link between clients and a replica.
+    pub fn client_link(&self, index: usize) -> &Arc<Link> {
+        &self.client_links[index]
+    }
+
+    /// Last lines of what the replicas had to say.
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for replica in &self.replicas {
+            let log = fs::read_to_string(replica.path.with_extension("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
+            text.push_str(&format!("{}:\n  {tail}\n", replica.path.display()));
+        }
+        text
+    }
+
+    /// Waits until all data files have the same checkpoint, which is not the first, and ends all.
+    pub fn agree_and_stop(mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.checkpoints().iter().any(|checkpoint| *checkpoint != self.checkpoints()[0]) {
+            assert!(Instant::now() < deadline, "checkpoints differ\n{}", self.logs());
+            thread::sleep(Duration::from_millis(100));
+        }
+        for index in 0..self.count() {
+            let mut process = self.replicas[index].process.take().expect("it runs");
+            self.check_alive(&mut process, index);
+            signal(&process, "-TERM");
+            let status = process.wait().expect("it was told to end");
+            assert!(status.success(), "replica {index}: {status}\n{}", self.logs());
+        }
+        let checkpoints = self.checkpoints();
+        assert!(checkpoints.iter().all(|checkpoint| *checkpoint == checkpoints[0]));
+        let root_start = checkpoints[0].len() / 2;
+        assert!(checkpoints[0][root_start..].iter().any(|byte| *byte != 0), "none was made");
+        fs::remove_dir_all(&self.directory).expect("the directory is ours");
+    }
+
+    /// Header and root of each data file's checkpoint.
+    fn checkpoints(&self) -> Vec<Vec<u8>> {
+        let read = |replica: &Replica| {
+            let mut copies = vec![0; 4 * COPY_SIZE];
+            let mut file = File::open(&replica.path).expect("the data file");
+            file.read_exact(&mut copies).expect("it has superblocks");
+            let newest = copies.chunks(COPY_SIZE).max_by_key(|copy| {
+                u64::from_le_bytes(copy[SEQUENCE].try_into().expect("eight bytes"))
+            });
+            newest.expect("four copies")[CHECKPOINT].to_vec()
+        };
+        self.replicas.iter().map(read).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for replica in &mut self.replicas {
+            if let Some(mut process) = replica.process.take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+        let _ = std::io::stderr().flush();
+    }
+}
+
+fn format(path: &std::path::Path, index: usize, count: usize) {
+    let result = Command::new(BINARY)
+        .args(["format", "--development", &format!("--cluster={CLUSTER}")])
+        .args([format!("--replica={index}"), format!("--replica-count={count}")])
+        .arg(path)
+        .output()
+        .expect("the command starts");
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+}

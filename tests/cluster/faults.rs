@@ -71,9 +71,13 @@ pub fn run(cluster: &mut Cluster, together: usize, random: &mut Random) {
 /// One fault, from its beginning to the end of the time to recover from it.
 fn inflict(cluster: &mut Cluster, kind: Kind, victims: &[usize], random: &mut Random) {
     println!("  {kind:?} {victims:?}");
-    victims.iter().for_each(|index| begin(cluster, kind, *index));
+    for index in victims {
+        begin(cluster, kind, *index);
+    }
     thread::sleep(Duration::from_millis(HOLD_MS.0 + random.below(HOLD_MS.1)));
-    victims.iter().for_each(|index| end(cluster, kind, *index));
+    for index in victims {
+        end(cluster, kind, *index);
+    }
     thread::sleep(SETTLE);
 }
 
@@ -111,9 +115,13 @@ fn end(cluster: &mut Cluster, kind: Kind, index: usize) {
 }
 
 fn set_blocked(links: &[Arc<Link>], blocked: bool) {
-    links.iter().for_each(|link| link.set_blocked(blocked));
+    for link in links {
+        link.set_blocked(blocked);
+    }
 }
 
 fn set_delay(links: &[Arc<Link>], delay: Duration) {
-    links.iter().for_each(|link| link.set_delay(delay));
+    for link in links {
+        link.set_delay(delay);
+    }
 }

@@ -2,7 +2,7 @@
 
 use florin::client::{Client, Options};
 use florin::protocol::Operation;
-use florin::protocol::types::Transfer;
+use florin::protocol::types::{Account, Transfer};
 use florin::simulator::batches::{decode_batches, encode_batches};
 use florin::simulator::model::{Model, ModelOptions};
 use florin::simulator::workload::{Workload, WorkloadOptions, WorkloadStep};
@@ -131,4 +131,67 @@ fn judge(mut calls: Vec<Call>) -> usize {
     model.check_invariants();
     assert!(model.accounts().count() > 1 && model.transfers().count() > 0);
     calls.len()
+}
+
+/// Two clients create an account each and look both up, one after the other.
+fn example() -> Vec<Call> {
+    let base = Instant::now();
+    let mut model = Model::new(ModelOptions::default());
+    let account = |id| Account { id, ledger: 1, code: 1, ..Account::default() };
+    let transfer = Transfer {
+        id: 1,
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 5,
+        ledger: 1,
+        code: 1,
+        ..Transfer::default()
+    };
+    let steps = [
+        (Operation::CreateAccounts, account(1).as_bytes().to_vec()),
+        (Operation::CreateAccounts, account(2).as_bytes().to_vec()),
+        (Operation::CreateTransfers, transfer.as_bytes().to_vec()),
+        (Operation::LookupAccounts, 1_u128.as_bytes().to_vec()),
+    ];
+    let call = |(index, (operation, event)): (usize, (Operation, Vec<u8>))| {
+        let body = encode_batches(event.len(), &[event]);
+        let timestamp = 1_000 * (index as u64 + 1);
+        let reply = model.execute(operation, timestamp, &body);
+        let sent = base + Duration::from_millis(10 * index as u64);
+        let answered = sent + Duration::from_millis(5);
+        Call { client: index % 2, operation, body, reply, timestamp, sent, answered }
+    };
+    steps.into_iter().enumerate().map(call).collect()
+}
+
+/// Goal: a true history passes, in whatever order it was collected.
+#[test]
+fn judge_accepts() {
+    let mut calls = example();
+    calls.reverse();
+    assert_eq!(judge(calls), 4);
+}
+
+/// Goal: a lost transfer shows in what is read afterwards.
+#[test]
+#[should_panic(expected = "was answered otherwise")]
+fn judge_finds_loss() {
+    let mut calls = example();
+    let mut model = Model::new(ModelOptions::default());
+    for call in calls[..2].iter().chain(&calls[3..]) {
+        let reply = model.execute(call.operation, call.timestamp, &call.body);
+        assert_eq!(reply == call.reply, call.operation != Operation::LookupAccounts);
+    }
+    calls.remove(2);
+    judge(calls);
+}
+
+/// Goal: a read that was served from the past is found, even if its answer was right there.
+#[test]
+#[should_panic(expected = "came from the past")]
+fn judge_finds_stale_read() {
+    let mut calls = example();
+    calls[1].sent = calls[3].answered + Duration::from_millis(1);
+    calls[1].answered = calls[1].sent;
+    judge(calls);
 }

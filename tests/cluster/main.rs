@@ -14,8 +14,10 @@ mod replicas;
 
 use florin::client::Random;
 use load::Load;
-use replicas::Cluster;
-use std::sync::Mutex;
+use replicas::{CLUSTER, Cluster};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard};
 
 /// The machine is small: one cluster at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -26,12 +28,17 @@ fn seed() -> u64 {
     text.parse().expect("FLORIN_CLUSTER_SEED is a number")
 }
 
+/// Whoever holds this may start a cluster.
+fn turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Runs so many replicas through all faults, which hit at most `together` of them at a time.
 fn survive(name: &str, replicas: usize, together: usize) {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = turn();
     let seed = seed();
     let mut cluster = Cluster::start(name, replicas);
-    let load = Load::start(cluster.id(), cluster.client_addresses(), CLIENTS, seed);
+    let load = Load::start(CLUSTER, cluster.client_addresses(), CLIENTS, seed);
     faults::run(&mut cluster, together, &mut Random::new(seed, 0));
     assert!(load.answers() > 100, "the cluster made progress\n{}", cluster.logs());
     let passed = (0..replicas).filter(|index| cluster.client_link(*index).passed() > 0).count();
@@ -51,4 +58,29 @@ fn three_replicas() {
 #[test]
 fn six_replicas() {
     survive("six", 6, 2);
+}
+
+/// Goal: official clients carry on through the same, and find what they were acknowledged, once.
+/// Needs `FLORIN_PYTHON`, a Python that has the official client: `tools/test` provides one.
+#[test]
+#[ignore = "needs the official Python client, run by tools/test"]
+fn official_clients() {
+    let _turn = turn();
+    let python = std::env::var("FLORIN_PYTHON").expect("FLORIN_PYTHON names a Python");
+    let mut cluster = Cluster::start("official", 3);
+    let addresses: Vec<String> =
+        cluster.client_addresses().iter().map(ToString::to_string).collect();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/cluster/clients.py");
+    let mut clients = Command::new(python)
+        .arg(script)
+        .args([CLUSTER.to_string(), addresses.join(",")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the clients start");
+    faults::run(&mut cluster, 1, &mut Random::new(seed(), 1));
+    // They end with their input, and check.
+    drop(clients.stdin.take());
+    let status = clients.wait().expect("the clients were started");
+    assert!(status.success(), "{status}\n{}", cluster.logs());
+    cluster.agree_and_stop();
 }

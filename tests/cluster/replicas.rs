@@ -1,8 +1,9 @@
 //! A cluster of real processes whose every connection goes through a link of its own.
 
 use crate::proxy::Link;
+use std::fmt::Write;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const CLUSTER: u128 = 7;
+/// The cluster's id: clients of the official libraries and ours use it.
+pub const CLUSTER: u128 = 7;
 const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 /// A superblock, and where in it are its sequence, and checkpoint and root.
 const COPY_SIZE: usize = 16 * 1024;
@@ -99,16 +101,12 @@ impl Cluster {
         &self.client_addresses
     }
 
-    /// The cluster's id.
-    pub fn id(&self) -> u128 {
-        CLUSTER
-    }
-
     /// Starts the process of a replica.
     pub fn spawn(&mut self, index: usize) {
         let replica = &mut self.replicas[index];
         assert!(replica.process.is_none());
-        let log = File::options().append(true).create(true).open(replica.path.with_extension("log"));
+        let log =
+            File::options().append(true).create(true).open(replica.path.with_extension("log"));
         let child = Command::new(BINARY)
             .args(["start", "--development", &format!("--addresses={}", replica.addresses)])
             .arg(&replica.path)
@@ -168,7 +166,7 @@ impl Cluster {
             let log = fs::read_to_string(replica.path.with_extension("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(8)..].join("\n  ");
-            text.push_str(&format!("{}:\n  {tail}\n", replica.path.display()));
+            writeln!(text, "{}:\n  {tail}", replica.path.display()).expect("to a string");
         }
         text
     }
@@ -217,7 +215,6 @@ impl Drop for Cluster {
                 let _ = process.wait();
             }
         }
-        let _ = std::io::stderr().flush();
     }
 }
 

@@ -16,75 +16,24 @@ Ends with `N passed, M failed`.
 """
 
 import argparse
-import logging
 import pathlib
 import random
 import statistics
 import sys
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import tigerbeetle as tb  # noqa: E402
-
-from harness.checks import Checks, equal, require  # noqa: E402
+from harness.checks import Checks, require  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.server import remove_directory, scratch_directory  # noqa: E402
+from harness.writers import Writer, check_content, silence_logs  # noqa: E402
 
 SETTLE_SECONDS = 2.0
 AWAY_SECONDS = 0.7
-# Requests of a client a second at most: who is away must find what he missed in the others' logs.
-RATE = 40
 # What issue and design ask for, in seconds: median and maximum.
 LIMITS = {"kill": (0.3, 0.7), "stop": (1.0, 1.0)}
 COPY_SIZE, COPIES = 16 * 1024, 4
-LOOKUP_MAX = 1000
-
-
-class Writer(threading.Thread):
-    """Creates transfers between two accounts of its own until it is told to end."""
-
-    def __init__(self, number, addresses, batch):
-        super().__init__(daemon=True)
-        self.number = number
-        self.addresses = addresses
-        self.batch = batch
-        self.accounts = [1_000_000 * (number + 1), 1_000_000 * (number + 1) + 1]
-        self.next_id = (number + 1) << 64
-        self.acknowledged = []
-        self.answer_times = []
-        self.ending = False
-        self.error = None
-
-    def run(self):
-        try:
-            with tb.ClientSync(cluster_id=0, replica_addresses=",".join(self.addresses)) as client:
-                self.create_accounts(client)
-                while not self.ending:
-                    start = time.monotonic()
-                    self.create_transfers(client)
-                    time.sleep(max(0, start + 1 / RATE - time.monotonic()))
-        except BaseException as error:  # noqa: BLE001 (reported by the check)
-            self.error = error
-
-    def create_accounts(self, client):
-        """Makes the two accounts."""
-        accounts = [tb.Account(id=number, ledger=1, code=1) for number in self.accounts]
-        for result in client.create_accounts(accounts):
-            equal(result.status, tb.CreateAccountStatus.CREATED, "status of an account")
-
-    def create_transfers(self, client):
-        """Makes one batch, and notes when it was answered."""
-        first = self.next_id
-        self.next_id += self.batch
-        transfers = [tb.Transfer(id=number, debit_account_id=self.accounts[0],
-                                 credit_account_id=self.accounts[1], amount=1, ledger=1, code=1)
-                     for number in range(first, self.next_id)]
-        for result in client.create_transfers(transfers):
-            equal(result.status, tb.CreateTransferStatus.CREATED, "status of a transfer")
-        self.answer_times.append(time.monotonic())
-        self.acknowledged.append(first)
 
 
 def silence(writers, start, end):
@@ -141,30 +90,6 @@ def measure(cluster, writers, how, rounds):
     require(longest <= longest_max, f"{longest:.3f} s, at most {longest_max} s are allowed")
 
 
-def check_content(cluster, writers):
-    """Everything acknowledged is there, once, and nothing else."""
-    for writer in writers:
-        writer.ending = True
-    for writer in writers:
-        writer.join(60)
-        require(not writer.is_alive(), f"writer {writer.number} hangs")
-        require(writer.error is None, f"writer {writer.number}: {writer.error!r}")
-    with tb.ClientSync(cluster_id=0, replica_addresses=",".join(cluster.addresses)) as client:
-        for writer in writers:
-            total = len(writer.acknowledged) * writer.batch
-            debit, credit = client.lookup_accounts(writer.accounts)
-            equal(debit.debits_posted, total, f"debits of writer {writer.number}")
-            equal(credit.credits_posted, total, f"credits of writer {writer.number}")
-            ids = [number for first in writer.acknowledged
-                   for number in range(first, first + writer.batch)]
-            for start in range(0, len(ids), LOOKUP_MAX):
-                part = ids[start:start + LOOKUP_MAX]
-                found = [transfer.id for transfer in client.lookup_transfers(part)]
-                equal(found, part, f"transfers of writer {writer.number}")
-    total = sum(len(writer.acknowledged) * writer.batch for writer in writers)
-    print(f"  {total} acknowledged transfers are there", flush=True)
-
-
 def superblock(path):
     """Sequence, checkpoint header and root of the newest superblock of a data file."""
     with open(path, "rb") as file:
@@ -202,8 +127,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     random.seed(options.seed)
-    # Clients report every refused connection.
-    logging.getLogger("tigerbeetle").addFilter(lambda record: False)
+    silence_logs()
     checks = Checks("failover")
     directory = scratch_directory("failover")
     cluster = Cluster(directory, options.replicas, development=not options.production)
@@ -216,7 +140,7 @@ def main():
         answered_after(writers, time.monotonic())
         for how in ("kill", "stop") if options.how == "both" else (options.how,):
             checks.run(f"silence after {how}", measure, cluster, writers, how, options.rounds)
-        checks.run("content", check_content, cluster, writers)
+        checks.run("content", check_content, cluster.addresses, writers)
         if checks.run("data files", check_files, cluster):
             remove_directory(directory)
         else:

@@ -8,11 +8,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 27] = [
+pub const MARKS: [&str; 28] = [
     "ack_waits_for_checkpoint",
     "chain_restarted",
     "checkpoint_durable",
     "damage_not_nacked",
+    "eviction_passed_on",
     "head_recovered",
     "head_uncertain",
     "headers_requested",

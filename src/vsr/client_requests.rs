@@ -17,8 +17,31 @@ use crate::protocol::{
 
 /// A request that was not seen in a prepare for so long is forwarded.
 const FORWARD_NS: u64 = 100_000_000;
+/// One that was forwarded is forwarded again after so long more.
+const FORWARD_AGAIN_NS: u64 = 900_000_000;
 /// A request is not kept for longer: its client asks again.
 const KEEP_NS: u64 = 30_000_000_000;
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    /// The client itself.
+    Client(ConnectionId),
+    /// Another replica, which had it from the client.
+    Replica(u8),
+    /// Nobody knows any more.
+    Unknown,
+}
+
+impl Sender {
+    /// Where the client is, if that is known.
+    fn connection(self) -> Option<ConnectionId> {
+        match self {
+            Sender::Client(connection) => Some(connection),
+            Sender::Replica(_) | Sender::Unknown => None,
+        }
+    }
+}
 
 impl<M: StateMachine> Replica<M> {
     pub(super) fn on_ping_client(&mut self, connection: ConnectionId, ping: &PingClientHeader) {
@@ -56,7 +79,7 @@ impl<M: StateMachine> Replica<M> {
         } else {
             return false;
         };
-        self.evict(connection, ping.client, reason);
+        self.evict(Destination::Connection(connection), ping.client, reason);
         true
     }
 
@@ -68,14 +91,17 @@ impl<M: StateMachine> Replica<M> {
 
     pub(super) fn on_request(&mut self, connection: ConnectionId, message: Message) {
         // Requests that another replica hands over say nothing of where the client is.
-        let direct = (!self.peers.is_peer(connection)).then_some(connection);
+        let sender = match self.peers.find(connection) {
+            Some(replica) => Sender::Replica(replica),
+            None => Sender::Client(connection),
+        };
         if self.options.is_standby() || message.request().invalid().is_some() {
             return;
         }
         if self.is_serving() {
-            self.judge_request(direct, message);
+            self.judge_request(sender, message);
         } else {
-            self.hold_request(direct, message);
+            self.hold_request(sender.connection(), message);
         }
     }
 
@@ -123,7 +149,8 @@ impl<M: StateMachine> Replica<M> {
         })
     }
 
-    fn judge_request(&mut self, connection: Option<ConnectionId>, message: Message) {
+    fn judge_request(&mut self, sender: Sender, message: Message) {
+        let connection = sender.connection();
         let header = message.request();
         let client = header.client;
         let session = self.sessions.find(client);
@@ -141,11 +168,16 @@ impl<M: StateMachine> Replica<M> {
                 // The same bytes from elsewhere: the client has reconnected.
                 self.pipeline.heard(client, header.frame.checksum, connection);
             }
-            Verdict::Evict(reason) => {
-                if let Some(connection) = connection {
-                    self.evict(connection, client, reason);
+            Verdict::Evict(reason) => match sender {
+                Sender::Client(connection) => {
+                    self.evict(Destination::Connection(connection), client, reason);
                 }
-            }
+                // Who handed the request over knows where the client is.
+                Sender::Replica(replica) => {
+                    self.evict(Destination::Replica(replica), client, reason);
+                }
+                Sender::Unknown => {}
+            },
             Verdict::Resend => {
                 mark!("request_resent");
                 let session = self.sessions.find_mut(client).expect("a known client");
@@ -165,7 +197,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Tells a client that its session is over. If there is no room the client asks again.
-    fn evict(&mut self, connection: ConnectionId, client: u128, reason: EvictionReason) {
+    fn evict(&mut self, to: Destination, client: u128, reason: EvictionReason) {
         let Some(buffer) = self.pool.try_acquire() else { return };
         let mut eviction = Message::new(buffer, Command::Eviction);
         let header: &mut EvictionHeader = eviction.eviction_mut();
@@ -176,7 +208,21 @@ impl<M: StateMachine> Replica<M> {
         header.client = client;
         header.reason = reason.into();
         eviction.set_checksums();
-        self.send(Destination::Connection(connection), eviction);
+        self.send(to, eviction);
+    }
+
+    /// Passes an eviction on to a client whose request this replica had handed over.
+    pub(super) fn on_eviction(&mut self, connection: ConnectionId, message: Message) {
+        let eviction = message.eviction();
+        if self.peers.find(connection).is_none() || eviction.invalid().is_some() {
+            return;
+        }
+        if let Some(held) = self.held.evict(eviction.client)
+            && let Some(connection) = held.connection
+        {
+            mark!("eviction_passed_on");
+            self.send(Destination::Connection(connection), message);
+        }
     }
 
     /// On the primary: takes up the requests that were kept; whether there were any.
@@ -187,7 +233,8 @@ impl<M: StateMachine> Replica<M> {
         let mut progress = false;
         while let Some(held) = self.held.take() {
             let message = held.message.expect("only whole ones are taken");
-            self.judge_request(held.connection, message);
+            let sender = held.connection.map_or(Sender::Unknown, Sender::Client);
+            self.judge_request(sender, message);
             progress = true;
         }
         progress
@@ -213,7 +260,7 @@ impl<M: StateMachine> Replica<M> {
             }
             mark!("request_forwarded");
             held.forwarded = true;
-            held.since_ns = self.now.monotonic_ns;
+            held.since_ns = self.now.monotonic_ns + FORWARD_AGAIN_NS;
             self.outbox.sends.push((Destination::Replica(primary), message.clone()));
         }
     }

@@ -110,6 +110,12 @@ impl HeldRequests {
         Some(self.held.swap_remove(index))
     }
 
+    /// Takes out what is known of a client whose session is over, if it was forwarded.
+    pub fn evict(&mut self, client: u128) -> Option<Held> {
+        let index = self.held.iter().position(|held| held.client == client && held.forwarded)?;
+        Some(self.held.swap_remove(index))
+    }
+
     /// Takes out any request that is still whole and whose bytes nobody else is using.
     pub fn take(&mut self) -> Option<Held> {
         let free = |held: &Held| held.message.as_ref().is_some_and(|kept| kept.0.is_unique());

@@ -52,10 +52,12 @@ impl Peers {
         self.peers[usize::from(replica)].lost
     }
 
-    /// Whether another replica sends on this connection.
+    /// The replica that sends on this connection, if it is one's.
     #[must_use]
-    pub fn is_peer(&self, connection: ConnectionId) -> bool {
-        self.peers.iter().any(|peer| peer.connection == Some(connection))
+    pub fn find(&self, connection: ConnectionId) -> Option<u8> {
+        let found = (0..NODES_MAX).zip(&self.peers);
+        let mut found = found.filter(|(_, peer)| peer.connection == Some(connection));
+        found.next().map(|(replica, _)| replica)
     }
 
     /// How many of the first `count` replicas were heard since `since_ns`.
@@ -80,10 +82,10 @@ mod tests {
     fn lost_and_heard() {
         let mut peers = Peers::default();
         let connection = ConnectionId { index: 4, generation: 2 };
-        assert!(!peers.is_peer(connection) && !peers.is_lost(1));
+        assert!(peers.find(connection).is_none() && !peers.is_lost(1));
         peers.heard(1, connection, 50);
         peers.lost(1);
-        assert!(peers.is_lost(1) && peers.is_peer(connection));
+        assert!(peers.is_lost(1) && peers.find(connection) == Some(1));
         assert_eq!((peers.heard_since(2, 50), peers.heard_since(2, 51)), (1, 0));
         assert_eq!(peers.heard_since(1, 0), 0);
         peers.heard(1, connection, 60);

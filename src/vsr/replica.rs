@@ -392,7 +392,8 @@ impl<M: StateMachine> Replica<M> {
                 Command::PingClient => self.on_ping_client(connection, message.ping_client()),
                 Command::Request => self.on_request(connection, message),
                 Command::Prepare => self.on_prepare(message),
-                // Replies and evictions are for clients.
+                Command::Eviction => self.on_eviction(connection, message),
+                // Replies and pongs are for clients.
                 _ => {}
             }
         }

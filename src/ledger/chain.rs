@@ -233,6 +233,9 @@ impl Scope {
         for slot in self.created.iter().rev() {
             cache.remove(*slot);
         }
+        if crate::mutated!("drop_chain_rollback") {
+            return;
+        }
         if store.events_rows() > self.event_rows {
             store.truncate_events(self.event_rows);
         }

@@ -5,13 +5,17 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 9] = [
+pub const MUTATIONS: [&str; 13] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
     "commit_without_quorum",
+    "drop_chain_rollback",
+    "execute_twice",
     "forget_log_view",
     "nack_damaged",
+    "reuse_blocks_early",
     "skip_chain_check",
+    "skip_sync",
     "skip_truncation",
     "trust_one_clock",
     "trust_uncertain_head",

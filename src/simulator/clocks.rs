@@ -20,6 +20,12 @@ pub struct Clock {
     error_ns: i128,
 }
 
+/// The true time, in nanoseconds since the Unix epoch.
+#[must_use]
+pub fn true_realtime_ns(elapsed_ns: u64) -> i128 {
+    BEGINNING_NS + signed(elapsed_ns)
+}
+
 fn signed(value: u64) -> i128 {
     i128::from(value)
 }

@@ -11,7 +11,7 @@ use super::checkers::durability::Durability;
 use super::checkers::history::History;
 use super::checkers::storage::Storage;
 use super::clients::{Clients, Outcome, Sends};
-use super::clocks::Clock;
+use super::clocks::{Clock, true_realtime_ns};
 use super::events::{Event, Events};
 use super::faults::{Fault, Faults};
 use super::network::{Arrival, FrameBytes, Network, NetworkOptions, Packet};
@@ -27,6 +27,8 @@ use crate::vsr::{ConnectionId, Destination, Now, Replica, Status};
 
 const MICROSECOND_NS: u64 = 1_000;
 const MILLISECOND_NS: u64 = 1_000_000;
+/// What a majority of clocks may be wrong by: they jump by less than ten seconds.
+const TIME_ERROR_MAX_NS: i128 = 20_000_000_000;
 /// Time between two ticks.
 pub const TICK_NS: u64 = 10 * MILLISECOND_NS;
 
@@ -632,8 +634,20 @@ impl Cluster {
             };
             if self.history.commit(index, &header)? {
                 self.durability.committed(index, &header)?;
+                self.check_time(index, header.op, header.timestamp)?;
             }
         }
+        Ok(())
+    }
+
+    /// The clocks of a minority must not carry the time of history away.
+    fn check_time(&self, index: usize, op: u64, timestamp: u64) -> Result<(), Failure> {
+        let ahead_ns = i128::from(timestamp) - true_realtime_ns(self.events.now_ns());
+        require!(
+            self.swarm.replicas < 3 || ahead_ns < TIME_ERROR_MAX_NS,
+            "replica {index} committed op {op} with a time that is {} ms ahead",
+            ahead_ns / 1_000_000
+        );
         Ok(())
     }
 

@@ -122,6 +122,12 @@ impl FreeSet {
     pub fn release(&mut self, address: u64) {
         assert!(self.is_acquired(address), "block {address} is released but not acquired");
         let (word, mask) = position(address);
+        if crate::mutated!("reuse_blocks_early") {
+            self.used[word] &= !mask;
+            self.used_count -= 1;
+            self.hint = self.hint.min(word);
+            return;
+        }
         self.staged[word] |= mask;
         self.staged_count += 1;
     }

@@ -3,6 +3,7 @@
 //! Assumes that the frame is whole and of our cluster. Not covered: carrying the verdict out, and
 //! what a backup does.
 
+use crate::mutated;
 use crate::protocol::operation::body_valid;
 use crate::protocol::{EvictionReason, HEADER_SIZE, Operation, Release, RequestHeader};
 
@@ -146,6 +147,9 @@ fn judge_known(
     }
     if request.request < session.request {
         return Verdict::Ignore(IgnoreReason::RequestOlder);
+    }
+    if request.request == session.request && mutated!("execute_twice") {
+        return admit(operation, circumstances);
     }
     if request.request == session.request {
         return if request.frame.checksum == session.request_checksum {

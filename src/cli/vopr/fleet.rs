@@ -148,7 +148,7 @@ pub(super) fn run(options: &VoprOptions, first: u64) -> Result<(), Failure> {
     let bar = progress_bar(options);
     let totals = run_children(options, first, seeds, &bar, |totals| {
         deadline.is_none_or(|deadline| start.elapsed() < deadline)
-            && totals.failed.len() < FAILURES_MAX
+            && totals.failed.len() < options.failures_max
     })?;
     bar.finish_and_clear();
     print(&summary(&totals, start.elapsed()));
@@ -161,9 +161,6 @@ pub(super) fn run(options: &VoprOptions, first: u64) -> Result<(), Failure> {
         }
     }
 }
-
-/// Failed seeds after which a fleet ends.
-const FAILURES_MAX: usize = 20;
 
 fn progress_bar(options: &VoprOptions) -> ProgressBar {
     let bar = match options.seeds {

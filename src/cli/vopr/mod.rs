@@ -125,6 +125,9 @@ pub struct VoprOptions {
     /// A mistake to make; needs a build with the feature `mutations`
     #[arg(long, value_name = "NAME")]
     pub mutation: Option<String>,
+    /// Failed seeds after which a fleet ends
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub failures_max: usize,
     /// Serve as a child of a fleet: print results for it
     #[arg(long, hide = true)]
     pub worker: bool,

@@ -20,6 +20,8 @@ use crate::protocol::{
 const MICROSECOND_NS: u64 = 1_000;
 /// Pause before a request is sent again, in nanoseconds; doubles with each attempt.
 const RETRY_MIN_NS: u64 = 600_000_000;
+/// Attempts after which a client asks everybody for the view.
+const PING_ATTEMPTS: u32 = 4;
 /// Longest time that a client lets pass when the workload asks for it, in nanoseconds.
 const WAIT_MAX_NS: u64 = 3_000_000_000;
 
@@ -234,6 +236,11 @@ impl Clients {
                 sends.push((index, primary, frame.clone()));
                 if other != primary {
                     sends.push((index, other, frame));
+                }
+                if waiting.attempts.is_multiple_of(PING_ATTEMPTS) {
+                    let ping = FrameBytes::new(client.session.ping(now_ns).as_bytes());
+                    let replicas = 0..usize::from(self.replicas);
+                    sends.extend(replicas.map(|replica| (index, replica, ping.clone())));
                 }
             }
             client.wake_ns = waiting.retry_at_ns;

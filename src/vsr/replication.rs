@@ -110,7 +110,9 @@ impl<M: StateMachine> Replica<M> {
         if header.op <= self.op_max() {
             self.store(&header, message);
         } else {
+            // Not even its header is kept: after the next checkpoint repair asks for both.
             mark!("prepare_beyond_log");
+            self.repair.wanted = true;
         }
     }
 

@@ -371,14 +371,17 @@ impl<M: StateMachine> Replica<M> {
         head.saturating_sub(u64::from(self.options.config.pipeline_max))
     }
 
-    /// The header of this op if it certainly is that of the log of `log_view`: it is proven, the
-    /// view began with it, or the primary of the view sent it since.
+    /// The header of this op if it certainly is that of the log of `log_view`: it was executed, it
+    /// is proven, the view began with it, or the primary of the view sent it since.
     fn canonical_header(&self, op: u64) -> Option<&PrepareHeader> {
         let known = self.journal.header(op);
+        if known.is_some() && (op <= self.commit.op || self.chain.is_proven(op)) {
+            return known;
+        }
         let begun = &self.change.suffix;
         if op <= begun.head().op {
-            return begun.find(op).or(known.filter(|_| self.chain.is_proven(op)));
+            return begun.find(op);
         }
-        known.filter(|header| self.chain.is_proven(op) || header.frame.view == self.log_view)
+        known.filter(|header| header.frame.view == self.log_view)
     }
 }

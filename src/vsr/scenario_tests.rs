@@ -1,7 +1,8 @@
 //! Tests: named scenarios of view change, repair and recovery that random seeds seldom reach.
 //!
 //! The scenarios are texts in `scenarios/`, one file for each theme; their language is explained
-//! in `scenarios/README.md`. `FLORIN_SCENARIO=words` runs only those whose names have these words.
+//! in `scenarios/README.md`. `FLORIN_SCENARIO=words` runs only those whose names have these words, and
+//! `FLORIN_MUTATION=name`, in a build with the feature `mutations`, makes a mistake that they find.
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,10 @@ use super::test_script::{parse, run};
 /// Runs all scenarios of one file and fails with every line that failed.
 #[track_caller]
 fn run_all(file: &str, count_min: usize) {
+    #[cfg(feature = "mutations")]
+    if let Ok(name) = std::env::var("FLORIN_MUTATION") {
+        crate::protocol::mutations::choose(&name).expect("a mutation");
+    }
     let path = format!("{}/src/vsr/scenarios/{file}.txt", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the scenarios are there");
     let wanted = std::env::var("FLORIN_SCENARIO").unwrap_or_default();

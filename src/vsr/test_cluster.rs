@@ -414,18 +414,22 @@ impl Cluster {
         }
     }
 
-    /// Bytes of the start of a part of a replica's log.
-    pub fn corrupt(&mut self, node: u8, zone: &str, number: u64) {
+    /// Where a part of a replica's file begins.
+    pub fn offset(zone: &str, number: u64) -> u64 {
         let config = Config::testing();
         let zones = Zones::new(&config);
         let slot = u32::try_from(number % u64::from(config.journal_slots)).unwrap();
-        let offset = match zone {
+        match zone {
             "prepare" => zones.wal_prepare_offset(slot),
             "header" => zones.wal_header_offset(slot),
             "superblock" => zones.superblock_offset(u32::try_from(number).unwrap()),
             other => panic!("no zone '{other}'"),
-        };
-        self.node_mut(node).disk.corrupt(offset + 100);
+        }
+    }
+
+    /// Damages a header in a replica's file.
+    pub fn corrupt(&mut self, node: u8, zone: &str, number: u64) {
+        self.node_mut(node).disk.corrupt(Cluster::offset(zone, number) + 100);
     }
 
     /// Everything is in order: all run in one view, with one log, executed to its end.

@@ -204,6 +204,10 @@ impl Script {
             "answer" => {
                 self.cluster.finish_disk(target, usize::try_from(number(words[2])).unwrap());
             }
+            "fail" => {
+                let offset = Cluster::offset(words[2], number(words[3]));
+                self.cluster.node_mut(target).disk.fail(offset, 1);
+            }
             "corrupt" => self.cluster.corrupt(target, words[2], number(words[3])),
             "clock" => self.cluster.node_mut(target).clock_ns = duration_ns(words[2]),
             "lost" => {
@@ -360,7 +364,7 @@ impl Script {
             writeln!(
                 text,
                 "  r{index}: {:?} view {} log view {} checkpoint {:?} executed {} committed {} \
-                 head {} proven from {}{}",
+                 head {} proven from {}{}, reported as {:?}",
                 replica.status(),
                 replica.view(),
                 replica.log_view(),
@@ -370,6 +374,7 @@ impl Script {
                 replica.head_op(),
                 replica.chain.op_min(),
                 if replica.cluster_now().is_some() { "" } else { ", no time" },
+                replica.reported_log(),
             )
             .expect("to a string");
         }

@@ -198,6 +198,8 @@ impl<M: StateMachine> Replica<M> {
                 true
             }
             Stage::Repair if self.is_log_complete() => {
+                // What this replica had before in the place of chosen ops is over.
+                self.change.suffix = Suffix::new(self.chain.head());
                 self.change.suffix = self.log_suffix();
                 self.log_view = self.view;
                 self.change.stage = Stage::Start;
@@ -322,6 +324,14 @@ impl<M: StateMachine> Replica<M> {
         }
         self.learn_commit(commit.max(head.commit));
         self.repair.restart();
+    }
+
+    /// For tests: ops of the log as it would be reported, head first, with the views they are of.
+    #[cfg(test)]
+    pub(super) fn reported_log(&self) -> Vec<(u64, u32)> {
+        let normal = self.log_view == self.view;
+        let suffix = if normal { self.log_suffix() } else { self.change.suffix.clone() };
+        suffix.headers().iter().map(|header| (header.op, header.frame.view)).collect()
     }
 
     /// Whether the new primary is fetching what its log lacks.

@@ -1,8 +1,9 @@
 //! Tests: named scenarios of view change, repair and recovery that random seeds seldom reach.
 //!
 //! The scenarios are texts in `scenarios/`, one file for each theme; their language is explained
-//! in `scenarios/README.md`. `FLORIN_SCENARIO=words` runs only those whose names have these words, and
-//! `FLORIN_MUTATION=name`, in a build with the feature `mutations`, makes a mistake that they find.
+//! in `scenarios/README.md`. `FLORIN_SCENARIO=words` runs only those whose names have these
+//! words, and `FLORIN_MUTATION=name`, in a build with the feature `mutations`, makes a mistake that
+//! they should find.
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};

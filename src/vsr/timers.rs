@@ -2,8 +2,8 @@
 //!
 //! All by the monotonic clock, looked at on every tick of 10 ms. Waits before a view is given up
 //! have jitter, so that replicas don't vote past each other, and grow while view changes fail. A
-//! primary that hears no quorum, or knows no time that the cluster agrees on, stops its heartbeats,
-//! so that the others replace it.
+//! primary that hears no quorum, knows no time that the cluster agrees on, or whose disk hangs,
+//! stops its heartbeats, so that the others replace it.
 
 use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
@@ -28,6 +28,8 @@ const REPEAT_NS: u64 = 50_000_000;
 const RESEND_NS: u64 = 100_000_000;
 /// A primary without a quorum or without the time for so long goes quiet.
 const QUIET_NS: u64 = 1_000_000_000;
+/// A primary that executes nothing of what a quorum has for so long goes quiet: its disk hangs.
+const STALL_NS: u64 = 3_000_000_000;
 /// How long an idle primary waits before it looks again for something to expire.
 const PULSE_NS: u64 = 100_000_000;
 
@@ -47,6 +49,10 @@ pub struct Timers {
     jitter_ns: u64,
     /// The time was agreed on.
     agreed_ns: u64,
+    /// The op that had been executed when the primary was looked at last.
+    executed: u64,
+    /// When that had changed last, or was all there was to execute.
+    executed_ns: u64,
 }
 
 impl Timers {
@@ -63,6 +69,8 @@ impl Timers {
             attempts: 0,
             jitter_ns: 0,
             agreed_ns: 0,
+            executed: 0,
+            executed_ns: 0,
         }
     }
 
@@ -96,6 +104,7 @@ impl Timers {
         self.repeat_ns = 0;
         self.heartbeat_ns = 0;
         self.agreed_ns = now_ns;
+        self.executed_ns = now_ns;
     }
 
     fn change_is_late(&self, now_ns: u64) -> bool {
@@ -184,6 +193,11 @@ impl<M: StateMachine> Replica<M> {
         if self.cluster_now().is_some() {
             self.timers.agreed_ns = now_ns;
         }
+        let executed = self.commit.op;
+        if executed == self.commit_max || executed != self.timers.executed {
+            self.timers.executed = executed;
+            self.timers.executed_ns = now_ns;
+        }
         if self.is_quiet_primary() {
             mark!("primary_abdicates");
             return;
@@ -197,8 +211,8 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Whether this primary must let others take over: it hears no quorum, or has had no time that
-    /// the cluster agrees on for too long.
+    /// Whether this primary must let others take over: it hears no quorum, has had no time that
+    /// the cluster agrees on for too long, or does not get on with what a quorum has.
     pub(super) fn is_quiet_primary(&self) -> bool {
         if self.options.is_solo() {
             return false;
@@ -209,7 +223,10 @@ impl<M: StateMachine> Replica<M> {
             return false;
         }
         let heard = self.peers.heard_since(self.options.replica_count, since_ns);
-        heard + 1 < self.quorums.replication || self.timers.agreed_ns < since_ns
+        let stalled_ns = self.now.monotonic_ns.saturating_sub(self.timers.executed_ns);
+        heard + 1 < self.quorums.replication
+            || self.timers.agreed_ns < since_ns
+            || stalled_ns >= STALL_NS
     }
 
     /// Sends again what may have been lost.

@@ -181,12 +181,17 @@ impl<M: StateMachine> Replica<M> {
         durable.view == self.view && durable.log_view == self.log_view
     }
 
+    /// Nobody acts on a view before it is durable.
+    fn may_act_on_view(&self) -> bool {
+        self.is_view_durable() || mutated!("forget_log_view")
+    }
+
     /// Goes on with a view change; whether there was progress.
     pub(super) fn pump_view(&mut self) -> bool {
         if self.change.stage == Stage::Idle {
             return false;
         }
-        if !self.is_view_durable() && !mutated!("forget_log_view") {
+        if !self.may_act_on_view() {
             if self.superblock.is_idle() {
                 self.record_view();
             }
@@ -227,7 +232,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Reports the log to the primary of the view, which may be this replica.
     pub(super) fn send_report(&mut self) {
-        if self.change.stage != Stage::Collect || !self.is_view_durable() {
+        if self.change.stage != Stage::Collect || !self.may_act_on_view() {
             return;
         }
         self.change.reported = true;

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 28] = [
+pub const MARKS: [&str; 27] = [
     "ack_waits_for_checkpoint",
     "chain_restarted",
     "checkpoint_durable",
@@ -28,7 +28,6 @@ pub const MARKS: [&str; 28] = [
     "reply_from_backup",
     "request_forwarded",
     "request_resent",
-    "send_dropped",
     "session_evicted",
     "view_began_as_primary",
     "view_change_forfeits",

@@ -162,6 +162,7 @@ impl<M: StateMachine> Replica<M> {
             session: session.map(super::sessions::Session::facts),
             in_flight: self.pipeline.find(client).map(super::prepare::InFlight::facts),
             full: self.pipeline.is_full(),
+            executed: (!self.options.is_solo()).then_some(self.commit.op),
         };
         match judge(header, message.body(), &circumstances) {
             Verdict::Ignore(_) => {

@@ -39,6 +39,9 @@ pub struct Circumstances {
     pub in_flight: Option<InFlightFacts>,
     /// Whether nothing more can be taken in.
     pub full: bool,
+    /// In a cluster, the newest op executed here: a primary that was replaced without knowing it must
+    /// not end sessions that it cannot know yet.
+    pub executed: Option<u64>,
 }
 
 /// What is known of the client's request that waits or is being executed.
@@ -124,7 +127,7 @@ pub fn judge(request: &RequestHeader, body: &[u8], circumstances: &Circumstances
     }
     match &circumstances.session {
         Some(session) => judge_known(request, operation, session, circumstances),
-        None => judge_unknown(operation, circumstances),
+        None => judge_unknown(request, operation, circumstances),
     }
 }
 
@@ -168,11 +171,18 @@ fn judge_known(
     admit(operation, circumstances)
 }
 
-fn judge_unknown(operation: Operation, circumstances: &Circumstances) -> Verdict {
+fn judge_unknown(
+    request: &RequestHeader,
+    operation: Operation,
+    circumstances: &Circumstances,
+) -> Verdict {
     if circumstances.in_flight.is_some_and(|in_flight| in_flight.registers) {
         return Verdict::Ignore(IgnoreReason::Registering);
     }
     if operation != Operation::Register {
+        if circumstances.executed.is_some_and(|executed| request.session > executed) {
+            return Verdict::Ignore(IgnoreReason::SessionNewer);
+        }
         return Verdict::Evict(EvictionReason::NoSession);
     }
     admit(operation, circumstances)
@@ -209,6 +219,7 @@ mod tests {
             session: Some(SESSION),
             in_flight: None,
             full: false,
+            executed: None,
         }
     }
 
@@ -378,6 +389,12 @@ mod tests {
         check("registers", register(), |_, c| c.session = None, accept);
         let no_session = Verdict::Evict(EvictionReason::NoSession);
         check("no session", request(), |_, c| c.session = None, no_session);
+        fn executed(circumstances: &mut Circumstances, op: u64) {
+            (circumstances.session, circumstances.executed) = (None, Some(op));
+        }
+        check("no session in a cluster", request(), |_, c| executed(c, 10), no_session);
+        let newer = Verdict::Ignore(IgnoreReason::SessionNewer);
+        check("not executed yet", request(), |_, c| executed(c, 9), newer);
         let registering: Change = |_, c| {
             c.session = None;
             c.in_flight = Some(InFlightFacts { registers: true, request_checksum: 1 });

@@ -214,6 +214,8 @@ impl<M: StateMachine> Replica<M> {
         assert!(options.replica < options.nodes());
         assert!(pool.size() >= config.reply_size_max.max(config.message_size_max));
         assert!(pool.count() >= messages_needed(config));
+        // What may be uncommitted, and one below, is reported and written down with each view.
+        assert!(config.pipeline_max < super::superblock::VIEW_HEADERS_MAX);
         let geometry = JournalGeometry::new(config, options.cluster);
         let root = PrepareHeader::root(options.cluster);
         Replica {

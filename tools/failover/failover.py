@@ -60,7 +60,8 @@ def answered_after(writers, moment, seconds=60):
 
 
 def one_round(cluster, writers, how):
-    """Takes the primary away and gives it back; the silence in seconds."""
+    """Takes the primary away and gives it back; the silence in seconds, and how much of it the
+    kernel took to end the process."""
     primary = cluster.primary()
     start = time.monotonic()
     if how == "kill":
@@ -77,15 +78,17 @@ def one_round(cluster, writers, how):
         primary.resume()
     time.sleep(SETTLE_SECONDS)
     answered_after(writers, time.monotonic())
-    return silence(writers, start, end)
+    return silence(writers, start, end), taken - start
 
 
 def measure(cluster, writers, how, rounds, limits):
     """All rounds of one kind, with a line for each."""
     gaps = []
     for number in range(rounds):
-        gaps.append(one_round(cluster, writers, how))
-        print(f"  {how} {number + 1}: {gaps[-1]:.3f} s without an answer", flush=True)
+        gap, ending = one_round(cluster, writers, how)
+        gaps.append(gap)
+        print(f"  {how} {number + 1}: {gap:.3f} s without an answer; "
+              f"the process was gone after {ending:.3f} s", flush=True)
     median, longest = statistics.median(gaps), max(gaps)
     print(f"{how}: p50 {median:.3f} s, at most {longest:.3f} s, over {rounds} rounds", flush=True)
     if limits:

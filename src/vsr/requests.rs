@@ -389,12 +389,19 @@ mod tests {
         check("registers", register(), |_, c| c.session = None, accept);
         let no_session = Verdict::Evict(EvictionReason::NoSession);
         check("no session", request(), |_, c| c.session = None, no_session);
-        fn executed(circumstances: &mut Circumstances, op: u64) {
-            (circumstances.session, circumstances.executed) = (None, Some(op));
-        }
-        check("no session in a cluster", request(), |_, c| executed(c, 10), no_session);
+        check(
+            "no session in a cluster",
+            request(),
+            |_, c| (c.session, c.executed) = (None, Some(10)),
+            no_session,
+        );
         let newer = Verdict::Ignore(IgnoreReason::SessionNewer);
-        check("not executed yet", request(), |_, c| executed(c, 9), newer);
+        check(
+            "not executed yet",
+            request(),
+            |_, c| (c.session, c.executed) = (None, Some(9)),
+            newer,
+        );
         let registering: Change = |_, c| {
             c.session = None;
             c.in_flight = Some(InFlightFacts { registers: true, request_checksum: 1 });

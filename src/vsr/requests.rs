@@ -39,8 +39,8 @@ pub struct Circumstances {
     pub in_flight: Option<InFlightFacts>,
     /// Whether nothing more can be taken in.
     pub full: bool,
-    /// In a cluster, the newest op executed here: a primary that was replaced without knowing it must
-    /// not end sessions that it cannot know yet.
+    /// In a cluster, the newest op executed here: a primary that was replaced without knowing it
+    /// must not end sessions that it cannot know yet.
     pub executed: Option<u64>,
 }
 

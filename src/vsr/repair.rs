@@ -43,6 +43,8 @@ pub struct Repair {
     older_ns: u64,
     newer_ns: u64,
     start_view_ns: u64,
+    /// The view whose beginning was asked for last.
+    start_view: u32,
     /// Marks questions for the view's beginning that only an answer to them settles.
     nonce: u64,
     /// Whom to ask next.
@@ -329,12 +331,15 @@ impl<M: StateMachine> Replica<M> {
         let primary = self.options.primary_of(view);
         let now_ns = self.now.monotonic_ns;
         let asked_ns = self.repair.start_view_ns;
-        let early = asked_ns > 0 && now_ns.saturating_sub(asked_ns) < HEADERS_NS;
+        // Questions about an older view do not hold up those about a newer one.
+        let asked = view <= self.repair.start_view;
+        let early = asked && asked_ns > 0 && now_ns.saturating_sub(asked_ns) < HEADERS_NS;
         if early || primary == self.options.replica {
             return;
         }
         if let Some(mut message) = self.control(Command::RequestStartView) {
             self.repair.start_view_ns = now_ns.max(1);
+            self.repair.start_view = view;
             message.peer_mut().frame.view = view;
             message.peer_mut().nonce = self.repair.nonce;
             self.send_control(primary, message);

@@ -310,8 +310,14 @@ impl<M: StateMachine> Replica<M> {
         }
         self.hear_primary();
         self.learn_commit(peer.commit);
-        if peer.op > self.chain.head().op {
+        let head = self.chain.head().op;
+        if peer.op > head {
             self.request_newer_headers(primary, peer.op);
+        }
+        if peer.commit < head {
+            // An acknowledgement may have been lost, and a primary that has inherited the op need
+            // not have it at hand to send it again.
+            self.acknowledge_all();
         }
     }
 

@@ -3,9 +3,12 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
 use crate::protocol::HEADER_SIZE;
+use crate::protocol::types::{Account, Transfer, transfer_flags};
+use crate::simulator::batches::encode_batches;
 use crate::simulator::disk::MemoryDisk;
 use crate::simulator::examples::{Subject, run_all};
 use crate::simulator::model::{Model, ModelOptions};
@@ -243,8 +246,17 @@ fn explain(operation: Operation, body: &[u8], found: &[u8], expected: &[u8]) {
     }
 }
 
+/// What happens beside the workload.
+#[derive(Clone, Copy, Default)]
+struct Trouble {
+    /// Power is lost now and then.
+    crashes: bool,
+    /// The clock leaps ahead by an hour now and then.
+    leaps: bool,
+}
+
 /// Runs one seed's workload through ledger and model; both must give the same bytes.
-fn compare(config: Config, seed: u64, steps: u32, crashes: bool) {
+fn compare(config: Config, seed: u64, steps: u32, trouble: Trouble) {
     let records_max = to_index((config.reply_size_max - HEADER_SIZE) / 128 - 1);
     let options = WorkloadOptions {
         create_events_max: to_index(config.batch_max).min(records_max),
@@ -258,6 +270,9 @@ fn compare(config: Config, seed: u64, steps: u32, crashes: bool) {
     let mut clock = 1_700_000_000_000_000_000u64;
     for step in 0..steps {
         clock += 10_000;
+        if trouble.leaps && world.random.next_u32().is_multiple_of(128) {
+            clock += 3_600_000_000_000;
+        }
         let (operation, body) = match workload.next_step() {
             WorkloadStep::AdvanceTime { nanoseconds } => {
                 clock += nanoseconds;
@@ -282,7 +297,7 @@ fn compare(config: Config, seed: u64, steps: u32, crashes: bool) {
             }
             workload.on_reply(operation, clock, &body, &expected);
         }
-        if crashes && world.random.next_u32().is_multiple_of(64) {
+        if trouble.crashes && world.random.next_u32().is_multiple_of(64) {
             world.crash();
         }
     }
@@ -293,7 +308,7 @@ fn compare(config: Config, seed: u64, steps: u32, crashes: bool) {
 #[test]
 fn agrees_with_the_model() {
     for seed in 0..24 {
-        compare(Config::testing(), seed, 600, false);
+        compare(Config::testing(), seed, 600, Trouble::default());
     }
 }
 
@@ -301,7 +316,16 @@ fn agrees_with_the_model() {
 #[test]
 fn agrees_with_the_model_over_crashes() {
     for seed in 100..112 {
-        compare(Config::testing(), seed, 600, true);
+        compare(Config::testing(), seed, 600, Trouble { crashes: true, leaps: false });
+    }
+}
+
+/// Goal: one pulse carries out all that is due, however long there was none: the machine was off,
+/// or the clock was set.
+#[test]
+fn agrees_with_the_model_when_the_clock_leaps() {
+    for seed in 300..312 {
+        compare(Config::testing(), seed, 600, Trouble { crashes: true, leaps: true });
     }
 }
 
@@ -311,6 +335,44 @@ fn agrees_with_the_model_over_crashes() {
 fn agrees_with_the_model_on_small_pulses() {
     let config = Config { pulse_max: 2, ..Config::testing() };
     for seed in 200..212 {
-        compare(config, seed, 600, true);
+        compare(config, seed, 600, Trouble { crashes: true, leaps: false });
     }
+}
+
+/// Goal: while nothing runs out, pulses are seldom due, although the index has slots without end
+/// in which something may be; and what runs out does so in the second it should.
+#[test]
+fn pulses_are_seldom_due_when_nothing_runs_out() {
+    let mut world = World::new(7, Config::testing());
+    let accounts = [1, 2].map(|id| Account { id, ledger: 1, code: 1, ..Account::new_zeroed() });
+    let start = 1_700_000_000_000_000_000u64;
+    let body = encode_batches(size_of::<Account>(), &[accounts.as_bytes().to_vec()]);
+    world.execute_logged(Operation::CreateAccounts, start, &body);
+    let transfers = [1, 1000].map(|timeout| Transfer {
+        id: timeout.into(),
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 5,
+        timeout,
+        ledger: 1,
+        code: 1,
+        flags: transfer_flags::PENDING,
+        ..Transfer::new_zeroed()
+    });
+    let body = encode_batches(size_of::<Transfer>(), &[transfers.as_bytes().to_vec()]);
+    world.execute_logged(Operation::CreateTransfers, start + 100, &body);
+    let (mut pulses, mut expired_at) = (0, Vec::new());
+    for tenth in 1..=10_100 {
+        let now = start + 100 + tenth * 100_000_000;
+        if world.ledger.pulse_due(now) {
+            let rows = world.ledger.store.events_rows();
+            world.execute_logged(Operation::Pulse, now, &[]);
+            pulses += 1;
+            if world.ledger.store.events_rows() > rows {
+                expired_at.push(tenth);
+            }
+        }
+    }
+    assert_eq!(expired_at, [10, 10_000]);
+    assert!(pulses < 200, "{pulses} pulses in 1,010 seconds");
 }

@@ -39,6 +39,8 @@ pub enum Fault {
     WalMisdirectedWrite,
     /// A read of the log brings another slot.
     WalMisdirectedRead,
+    /// The newest slots of the log are damaged at a crash.
+    WalHeadDamage,
     /// A copy of the superblock is damaged.
     SuperblockDamage,
     /// A process dies, or its machine does.
@@ -62,7 +64,7 @@ pub enum Fault {
 }
 
 /// Kinds of faults.
-pub const FAULTS: usize = 24;
+pub const FAULTS: usize = 25;
 
 /// Name of each kind, and the range of its rate: of a million chances, where a chance is a packet,
 /// a request of a disk, a job, or ten milliseconds, as suits the kind.
@@ -81,6 +83,7 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::WalUnreadable, "wal-unreadable", 500, 20_000),
     (Fault::WalMisdirectedWrite, "wal-misdirected-write", 500, 10_000),
     (Fault::WalMisdirectedRead, "wal-misdirected-read", 1_000, 50_000),
+    (Fault::WalHeadDamage, "wal-head-damage", 50_000, 900_000),
     (Fault::SuperblockDamage, "superblock-damage", 5_000, 200_000),
     (Fault::Crash, "crash", 500, 10_000),
     (Fault::CrashOpening, "crash-opening", 5_000, 100_000),
@@ -147,6 +150,22 @@ impl Faults {
             }
         }
         faults
+    }
+
+    /// Makes what shakes processes and network strike so many times more often.
+    pub fn multiply(&mut self, factor: u32) {
+        for fault in [
+            Fault::PathClog,
+            Fault::Swizzle,
+            Fault::Partition,
+            Fault::CommandDrop,
+            Fault::ConnectionDrop,
+            Fault::Crash,
+            Fault::Pause,
+        ] {
+            let rate = &mut self.rates[fault as usize];
+            *rate = (*rate * factor).min(100_000);
+        }
     }
 
     /// Of a million chances, how many.

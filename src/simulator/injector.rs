@@ -268,15 +268,16 @@ impl Cluster {
             let op = (head + 1).saturating_sub(random.below(5));
             let slot = op % u64::from(config().journal_slots);
             let slot = u32::try_from(slot).expect("few slots");
-            let (what, rots) = (random.below(3), random.chance(500_000));
+            // Most often the prepare alone: what hides behind an intact header can be told.
+            let (what, rots) = (random.below(4) % 3, random.chance(500_000));
             let places = [zones.wal_prepare_offset(slot), zones.wal_header_offset(slot)];
             let disk = &mut self.processes[replica].disk;
             for (index, place) in places.into_iter().enumerate() {
                 if what == 2 || what == crate::storage::count_of(index) {
                     if rots || index == 1 {
-                        disk.corrupt(place)
+                        disk.corrupt(place);
                     } else {
-                        disk.make_unreadable(place)
+                        disk.make_unreadable(place);
                     }
                 }
             }

@@ -25,6 +25,8 @@ pub struct Overrides {
     pub faults_from_ms: u64,
     /// Milliseconds from which on no fault strikes, if any.
     pub faults_until_ms: Option<u64>,
+    /// Never turbulent.
+    pub steady: bool,
     /// Rates, in parts of a million.
     pub rates: Vec<(Fault, u32)>,
     /// What the run is for.
@@ -124,6 +126,7 @@ impl Swarm {
             faults: Faults::draw(seed, &mut random),
             turbulent: random.chance(2 * MILLION / 5),
         };
+        swarm.turbulent &= !overrides.steady;
         if swarm.turbulent {
             swarm.faults.multiply(TURBULENCE);
             swarm.requests = swarm.requests.min(250);

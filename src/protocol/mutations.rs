@@ -9,6 +9,7 @@ pub const MUTATIONS: [&str; 13] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
     "commit_without_quorum",
+    "cut_without_quorum",
     "drop_chain_rollback",
     "execute_twice",
     "forget_log_view",
@@ -16,7 +17,6 @@ pub const MUTATIONS: [&str; 13] = [
     "reuse_blocks_early",
     "skip_chain_check",
     "skip_sync",
-    "skip_truncation",
     "trust_one_clock",
     "trust_uncertain_head",
 ];

@@ -29,6 +29,8 @@ const MICROSECOND_NS: u64 = 1_000;
 const MILLISECOND_NS: u64 = 1_000_000;
 /// What a majority of clocks may be wrong by: they jump by less than ten seconds.
 const TIME_ERROR_MAX_NS: i128 = 20_000_000_000;
+/// What is meant for a process that stands still waits so long before it is offered again.
+const RESUME_LOOK_NS: u64 = 5 * MILLISECOND_NS;
 /// Time between two ticks.
 pub const TICK_NS: u64 = 10 * MILLISECOND_NS;
 
@@ -95,6 +97,8 @@ pub struct Cluster {
     pub(super) seen: Vec<Seen>,
     /// Newest op that each replica ever had executed.
     pub(super) commit_max: Vec<u64>,
+    /// Head of the log of each replica, as seen last.
+    pub(super) head_last: Vec<u64>,
     /// Newest durable checkpoint that each replica ever had.
     checkpoint_max: Vec<u64>,
     zones: Zones,
@@ -146,6 +150,7 @@ impl Cluster {
             is_rescuing: false,
             seen: vec![SEEN_NOTHING; nodes],
             commit_max: vec![0; nodes],
+            head_last: vec![0; nodes],
             checkpoint_max: vec![0; nodes],
             zones: Zones::new(&config()),
         };
@@ -303,6 +308,7 @@ impl Cluster {
         self.processes[replica].kill(is_powered);
         self.seen[replica] = SEEN_NOTHING;
         self.tell(replica, if is_powered { "killed" } else { "power lost" });
+        self.damage_head(replica);
         for client in self.processes.len()..self.processes.len() + self.clients.len() {
             self.network.disconnect(client, replica);
             self.network.disconnect(replica, client);
@@ -339,9 +345,8 @@ impl Cluster {
         }
         match self.processes[packet.to].activity {
             Activity::Running => self.deliver_to_replica(packet),
-            Activity::Paused { until_ns } => {
-                let delay_ns = (until_ns + TICK_NS).saturating_sub(now_ns);
-                self.events.after(delay_ns, Event::Deliver(packet));
+            Activity::Paused { .. } => {
+                self.events.after(RESUME_LOOK_NS, Event::Deliver(packet));
                 Ok(())
             }
             Activity::Down => {
@@ -432,9 +437,8 @@ impl Cluster {
         if process.incarnation != incarnation {
             return Ok(());
         }
-        if let Activity::Paused { until_ns } = process.activity {
-            let delay_ns = (until_ns + TICK_NS).saturating_sub(self.events.now_ns());
-            self.events.after(delay_ns, Event::Disk { replica, incarnation, id });
+        if matches!(process.activity, Activity::Paused { .. }) {
+            self.events.after(RESUME_LOOK_NS, Event::Disk { replica, incarnation, id });
             return Ok(());
         }
         let elsewhere = self.misdirection(replica, id);
@@ -448,6 +452,11 @@ impl Cluster {
             self.durability.written(replica, &done.request);
         }
         self.note(2, replica, index_of(done.request.offset));
+        self.trace.line(self.events.now_ns(), Detail::Full, || {
+            let (zone, offset) = self.zones.locate(done.request.offset);
+            let (kind, result) = (done.request.kind, done.result);
+            format!("{replica} disk: {kind:?} {zone} at {offset}, {result:?}")
+        });
         self.input(replica, |replica, now| replica.on_disk_done(done, now))
     }
 
@@ -492,9 +501,8 @@ impl Cluster {
         if process.incarnation != incarnation {
             return Ok(());
         }
-        if let Activity::Paused { until_ns } = process.activity {
-            let delay_ns = (until_ns + TICK_NS).saturating_sub(self.events.now_ns());
-            self.events.after(delay_ns, Event::Job { replica, incarnation, id });
+        if matches!(process.activity, Activity::Paused { .. }) {
+            self.events.after(RESUME_LOOK_NS, Event::Job { replica, incarnation, id });
             return Ok(());
         }
         let Some(job) = process.do_job(id) else { return Ok(()) };
@@ -597,6 +605,7 @@ impl Cluster {
         if process.knows_checkpoint() {
             now.commit = replica.commit_op();
             now.checkpoint = replica.checkpoint_op();
+            self.head_last[index] = replica.head_op();
         }
         if now == before {
             return Ok(());

@@ -59,10 +59,12 @@ pub enum Fault {
     ClientRepeat,
     /// Somebody sends bytes or requests that nobody should.
     ClientHostile,
+    /// The newest slots of the log are damaged at a crash.
+    WalHeadDamage,
 }
 
 /// Kinds of faults.
-pub const FAULTS: usize = 24;
+pub const FAULTS: usize = 25;
 
 /// Name of each kind, and the range of its rate: of a million chances, where a chance is a packet,
 /// a request of a disk, a job, or ten milliseconds, as suits the kind.
@@ -91,6 +93,7 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::ClientRestart, "client-restart", 500, 20_000),
     (Fault::ClientRepeat, "client-repeat", 10_000, 200_000),
     (Fault::ClientHostile, "client-hostile", 1_000, 50_000),
+    (Fault::WalHeadDamage, "wal-head-damage", 50_000, 900_000),
 ];
 
 impl Fault {
@@ -147,6 +150,22 @@ impl Faults {
             }
         }
         faults
+    }
+
+    /// Makes what shakes processes and network strike so many times more often.
+    pub fn multiply(&mut self, factor: u32) {
+        for fault in [
+            Fault::PathClog,
+            Fault::Swizzle,
+            Fault::Partition,
+            Fault::CommandDrop,
+            Fault::ConnectionDrop,
+            Fault::Crash,
+            Fault::Pause,
+        ] {
+            let rate = &mut self.rates[fault as usize];
+            *rate = (*rate * factor).min(100_000);
+        }
     }
 
     /// Of a million chances, how many.
@@ -211,7 +230,7 @@ mod tests {
             assert!(0 < *least && least < most && u64::from(*most) <= MILLION);
         }
         assert_eq!(Fault::from_name("hail"), None);
-        assert_eq!(Fault::ClientHostile as usize, FAULTS - 1);
+        assert_eq!(Fault::WalHeadDamage as usize, FAULTS - 1);
     }
 
     /// Goal: a draw switches about half of the kinds on; nothing strikes while all are inactive.

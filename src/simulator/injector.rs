@@ -56,6 +56,7 @@ impl Cluster {
 
     /// Milliseconds on a logarithmic scale, as nanoseconds.
     fn span_ns(&mut self, fault: Fault, least_ms: u64, most_ms: u64) -> u64 {
+        let most_ms = if self.swarm.turbulent { (most_ms / 8).max(least_ms) } else { most_ms };
         self.faults.random(fault).scale(least_ms, most_ms) * MILLISECOND_NS
     }
 
@@ -250,6 +251,38 @@ impl Cluster {
             _ => within / u64::from(config().message_size_max),
         };
         self.tell(replica, &format!("{} {zone} {slot}", fault.name()));
+    }
+
+    /// Damages some of the newest slots of a log whose process is gone: the prepare, the redundant
+    /// header, or both.
+    pub(super) fn damage_head(&mut self, replica: usize) {
+        let fault = Fault::WalHeadDamage;
+        if !self.strikes(fault) || !self.may_damage(replica) {
+            return;
+        }
+        self.faults.count(fault);
+        let zones = Zones::new(&config());
+        let head = self.head_last[replica];
+        let random = self.faults.random(fault);
+        for _ in 0..random.between(1, 3) {
+            let op = (head + 1).saturating_sub(random.below(5));
+            let slot = op % u64::from(config().journal_slots);
+            let slot = u32::try_from(slot).expect("few slots");
+            // Most often the prepare alone: what hides behind an intact header can be told.
+            let (what, rots) = (random.below(4) % 3, random.chance(500_000));
+            let places = [zones.wal_prepare_offset(slot), zones.wal_header_offset(slot)];
+            let disk = &mut self.processes[replica].disk;
+            for (index, place) in places.into_iter().enumerate() {
+                if what == 2 || what == crate::storage::count_of(index) {
+                    if rots || index == 1 {
+                        disk.corrupt(place);
+                    } else {
+                        disk.make_unreadable(place);
+                    }
+                }
+            }
+        }
+        self.tell(replica, "head of the log damaged");
     }
 
     fn damage_superblock(&mut self, replica: usize) {

@@ -218,6 +218,9 @@ fn stuck(cluster: &Cluster, complaint: &str) -> Failure {
              {checkpoint}, quiet: {quiet}{damaged}",
             cluster.commit_max[index]
         ));
+        if let Some(replica) = &process.replica {
+            lines.push(format!("    {}", replica.describe()));
+        }
     }
     for index in 0..cluster.clients.len() {
         lines.push(format!("  {}", cluster.clients.describe(index)));

@@ -25,6 +25,8 @@ pub struct Overrides {
     pub faults_from_ms: u64,
     /// Milliseconds from which on no fault strikes, if any.
     pub faults_until_ms: Option<u64>,
+    /// Never turbulent.
+    pub steady: bool,
     /// Rates, in parts of a million.
     pub rates: Vec<(Fault, u32)>,
     /// What the run is for.
@@ -78,6 +80,8 @@ pub struct Swarm {
     pub job_mean_us: u64,
     /// Whether clients send each request to a random other replica at once, as official ones do.
     pub clients_broadcast: bool,
+    /// Whether processes and network are shaken often and briefly: many view changes.
+    pub turbulent: bool,
     /// Faults strike in this span of milliseconds only.
     pub faults_ms: (u64, u64),
     /// Kinds of faults with their rates.
@@ -86,6 +90,8 @@ pub struct Swarm {
 
 /// Replicas that vote, as often as they are to occur.
 const REPLICAS: [u8; 16] = [1, 1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 6];
+/// How many times more often faults strike in a turbulent run.
+const TURBULENCE: u32 = 10;
 /// Standbys, as often as they are to occur.
 const STANDBYS: [u8; 8] = [0, 0, 0, 0, 0, 1, 1, 2];
 
@@ -118,7 +124,13 @@ impl Swarm {
             clients_broadcast: random.chance(MILLION / 2),
             faults_ms: (overrides.faults_from_ms, overrides.faults_until_ms.unwrap_or(u64::MAX)),
             faults: Faults::draw(seed, &mut random),
+            turbulent: random.chance(2 * MILLION / 5),
         };
+        swarm.turbulent &= !overrides.steady;
+        if swarm.turbulent {
+            swarm.faults.multiply(TURBULENCE);
+            swarm.requests = swarm.requests.min(250);
+        }
         swarm.apply(overrides);
         swarm
     }
@@ -171,6 +183,7 @@ impl Swarm {
             "packet_us": [self.packet_min_us, self.packet_mean_us],
             "disk_us": [self.disk_min_us, self.disk_mean_us],
             "job_us": self.job_mean_us,
+            "turbulent": self.turbulent,
             "clients_broadcast": self.clients_broadcast,
             "faults_per_million": faults,
         })

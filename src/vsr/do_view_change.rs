@@ -173,7 +173,8 @@ pub fn choose(reports: &[Option<LogReport>], quorums: &Quorums) -> Option<Chosen
     for op in commit + 1..=head_max {
         let header = find(op);
         let nacks = known().filter(|report| report.nacks(op, header, log_view)).count();
-        if nacks >= usize::from(quorums.nack) {
+        let hasty = crate::mutated!("cut_without_quorum") && nacks > 0;
+        if nacks >= usize::from(quorums.nack) || hasty {
             crate::mark!("view_change_truncates");
             break;
         }

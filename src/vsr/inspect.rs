@@ -21,4 +21,25 @@ impl<M: StateMachine> Replica<M> {
             _ => Some(self.superblock.durable()),
         }
     }
+
+    /// What the replica needs next and what it lacks, for people who look for why it is stuck.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let next = self.commit.op + 1;
+        let header = self.journal.header(next);
+        let has = header.is_some_and(|header| self.journal.has(next, header.frame.checksum));
+        format!(
+            "log {}..{}, committed {}, next op {next}: known {}, here {has}, writing {}, can write {}; \
+             last room {}, repair {:?}, executing {}",
+            self.chain.op_min(),
+            self.chain.head().op,
+            self.commit_max,
+            header.is_some(),
+            self.journal.is_writing(next),
+            self.journal.can_write(next),
+            self.op_max(),
+            self.repair,
+            !self.commit.is_idle()
+        )
+    }
 }

@@ -107,6 +107,9 @@ pub struct VoprOptions {
     /// Events in a batch at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_events: Option<u32>,
+    /// Not shaken often and briefly, whatever the seed draws
+    #[arg(long)]
+    pub steady: bool,
     /// Rate of a kind of fault, in parts of a million
     #[arg(long = "fault", value_name = "NAME=RATE", value_parser = parse_fault)]
     pub faults: Vec<(Fault, u32)>,
@@ -163,6 +166,7 @@ impl VoprOptions {
             batch_events: self.batch_events,
             faults_from_ms: self.faults_from,
             faults_until_ms: self.faults_until,
+            steady: self.steady,
             rates: self.faults.clone(),
             kind,
         }
@@ -191,6 +195,7 @@ impl VoprOptions {
         flag(self.lite, "lite");
         flag(self.liveness, "liveness");
         flag(self.calm, "calm");
+        flag(self.steady, "steady");
         flag(self.doublecheck, "doublecheck");
         let mut value = |value: Option<u64>, name: &str| {
             if let Some(value) = value {

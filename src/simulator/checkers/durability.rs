@@ -19,6 +19,7 @@ struct Promise {
     sequence: u64,
     view: u32,
     log_view: u32,
+    checkpoint: u64,
 }
 
 /// What one replica has on disk.
@@ -114,6 +115,15 @@ impl Durability {
             "replica {replica} committed op {op}, which only {holders} voters have durably, of a \
              quorum of {quorum}"
         );
+        // What a checkpoint releases is used again after this many ops: a quorum must have it.
+        let reach = u64::from(self.config.checkpoint_interval + self.config.release_delay);
+        let ready = |voter: &usize| op < self.promise(*voter).checkpoint + reach;
+        let count = (0..self.voters).filter(ready).count();
+        require!(
+            count >= quorum,
+            "replica {replica} committed op {op}, but the checkpoint that it rests on is durable \
+             on {count} voters only, of a quorum of {quorum}"
+        );
         Ok(())
     }
 
@@ -196,7 +206,7 @@ fn promise_in(bytes: &[u8], copy: usize) -> Promise {
         return Promise::default();
     }
     let Superblock { sequence, view, log_view, .. } = superblock;
-    Promise { sequence, view, log_view }
+    Promise { sequence, view, log_view, checkpoint: superblock.checkpoint.op }
 }
 
 #[cfg(test)]

@@ -146,11 +146,12 @@ pub(super) fn run(options: &VoprOptions, first: u64) -> Result<(), Failure> {
     let start = Instant::now();
     let deadline = options.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes));
     let bar = progress_bar(options);
-    let totals = run_children(options, first, seeds, &bar, |totals| {
+    let face = Face { bar, is_quiet: false };
+    let totals = run_children(options, first, seeds, &face, |totals| {
         deadline.is_none_or(|deadline| start.elapsed() < deadline)
             && totals.failed.len() < options.failures_max
     })?;
-    bar.finish_and_clear();
+    face.bar.finish_and_clear();
     print(&summary(&totals, start.elapsed()));
     match totals.failed.first() {
         None => Ok(()),
@@ -160,6 +161,28 @@ pub(super) fn run(options: &VoprOptions, first: u64) -> Result<(), Failure> {
             Err(Failure::new(first.class, message))
         }
     }
+}
+
+/// Runs a fleet until a seed fails, quietly: how many ran, and what the failed one says.
+///
+/// # Errors
+///
+/// If no child could be started.
+pub(super) fn find_failure(
+    options: &VoprOptions,
+    first: u64,
+) -> Result<(u64, Option<String>), Failure> {
+    let face = Face { bar: ProgressBar::hidden(), is_quiet: true };
+    let seeds = options.seeds.unwrap_or(u64::MAX);
+    let totals = run_children(options, first, seeds, &face, |it| it.failed.is_empty())?;
+    Ok((totals.seeds, totals.failed.into_iter().next().map(|failed| failed.message)))
+}
+
+/// What people see of a fleet while it runs.
+struct Face {
+    bar: ProgressBar,
+    /// Failures are not told at once.
+    is_quiet: bool,
 }
 
 fn progress_bar(options: &VoprOptions) -> ProgressBar {
@@ -176,7 +199,7 @@ fn run_children(
     options: &VoprOptions,
     first: u64,
     seeds: u64,
-    bar: &ProgressBar,
+    face: &Face,
     go_on: impl Fn(&Totals) -> bool,
 ) -> Result<Totals, Failure> {
     let jobs = u64::from(options.jobs).min(seeds);
@@ -197,7 +220,7 @@ fn run_children(
                 if let Some(seed) = line["begin"].as_u64() {
                     worker.seed = Some(seed);
                 } else {
-                    note_end(&mut totals, worker, &line, jobs, options, bar);
+                    note_end(&mut totals, worker, &line, jobs, options, face);
                 }
                 if !go_on(&totals) {
                     break;
@@ -205,7 +228,8 @@ fn run_children(
             }
             Heard::End(place) => {
                 running -= 1;
-                if let Some(next) = note_death(&mut totals, &mut workers[place], jobs, options, bar)
+                if let Some(next) =
+                    note_death(&mut totals, &mut workers[place], jobs, options, face)
                     && go_on(&totals)
                 {
                     workers[place] = start_worker(options, place, next, &sender)?;
@@ -232,17 +256,17 @@ fn note_end(
     line: &Value,
     jobs: u64,
     options: &VoprOptions,
-    bar: &ProgressBar,
+    face: &Face,
 ) {
     worker.seed = None;
     worker.next = worker.next.wrapping_add(jobs);
     worker.left -= 1;
     let failures = totals.failed.len();
     totals.add(line);
-    bar.inc(1);
-    bar.set_message(format!("{} ops, {} failed", totals.sum("ops"), totals.failed.len()));
+    face.bar.inc(1);
+    face.bar.set_message(format!("{} ops, {} failed", totals.sum("ops"), totals.failed.len()));
     if totals.failed.len() > failures {
-        show(&totals.failed[failures], options, bar);
+        show(&totals.failed[failures], options, face);
     }
 }
 
@@ -252,7 +276,7 @@ fn note_death(
     worker: &mut Worker,
     jobs: u64,
     options: &VoprOptions,
-    bar: &ProgressBar,
+    face: &Face,
 ) -> Option<(u64, u64, u64)> {
     let mut words = String::new();
     if let Some(stderr) = &mut worker.process.stderr {
@@ -266,15 +290,17 @@ fn note_death(
     let message = format!("crash ({status}): {last}");
     totals.seeds += 1;
     totals.failed.push(FailedSeed { seed, class: ExitClass::Crash, message });
-    bar.inc(1);
-    show(totals.failed.last().expect("just added"), options, bar);
+    face.bar.inc(1);
+    show(totals.failed.last().expect("just added"), options, face);
     let left = worker.left.saturating_sub(1);
     (left > 0).then(|| (worker.next.wrapping_add(jobs), jobs, left))
 }
 
-fn show(failed: &FailedSeed, options: &VoprOptions, bar: &ProgressBar) {
-    let text = format!("FAILED {}\n  {}", options.replay(failed.seed), failed.message);
-    bar.suspend(|| print(&text));
+fn show(failed: &FailedSeed, options: &VoprOptions, face: &Face) {
+    if !face.is_quiet {
+        let text = format!("FAILED {}\n  {}", options.replay(failed.seed), failed.message);
+        face.bar.suspend(|| print(&text));
+    }
 }
 
 fn start_worker(

@@ -5,6 +5,7 @@
 
 mod fleet;
 mod minimize;
+mod mutants;
 mod performance;
 
 use super::exit::{ExitClass, Failure};
@@ -26,6 +27,7 @@ Examples:
   florin vopr --seeds=1000 --jobs=2    a fleet; ends with one summary
   florin vopr 42 --fault=crash=0       without crashes
   florin vopr minimize 42              the shortest run that still fails
+  florin vopr mutations                what notices deliberate mistakes
 
 A tick is ten simulated milliseconds of the whole cluster. Rates are parts of a million: of \
 packets, disk requests, jobs or ticks. A failed seed exits with 8 (something wrong was done), 9 \
@@ -60,6 +62,15 @@ pub enum VoprCommand {
         /// The options with which it fails
         #[command(flatten)]
         options: VoprOptions,
+    },
+    /// Make each deliberate mistake in turn and demand that a checker notices
+    Mutations {
+        /// The first seed that is tried
+        #[arg(value_name = "SEED", default_value_t = 1)]
+        seed: u64,
+        /// Seeds that run at a time
+        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: u32,
     },
 }
 
@@ -232,8 +243,10 @@ impl VoprOptions {
 ///
 /// If a run failed, or could not be started.
 pub fn run(arguments: &VoprArguments) -> Result<(), Failure> {
-    if let Some(VoprCommand::Minimize { options }) = &arguments.command {
-        return minimize::run(options);
+    match &arguments.command {
+        Some(VoprCommand::Minimize { options }) => return minimize::run(options),
+        Some(VoprCommand::Mutations { seed, jobs }) => return mutants::run(*seed, *jobs),
+        None => {}
     }
     let options = &arguments.options;
     if let Some(name) = &options.mutation {

@@ -69,7 +69,8 @@ pub enum VoprCommand {
         #[arg(value_name = "SEED", default_value_t = 1)]
         seed: u64,
         /// Seeds that run at a time
-        #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 2)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
         jobs: u32,
     },
 }

@@ -18,8 +18,9 @@ struct Trial {
 }
 
 /// Crashes that damage heads while others are cut off.
-const DAMAGED_HEADS: &str = "--lite --replicas=3 --fault=wal-head-damage=900000 --fault=crash=10000 \
-                             --fault=partition=30000 --fault=packet-loss=100000";
+const DAMAGED_HEADS: &str = "--lite --replicas=3 --fault=wal-head-damage=900000 \
+                             --fault=crash=10000 --fault=partition=30000 \
+                             --fault=packet-loss=100000";
 
 const TRIALS: [Trial; 13] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },

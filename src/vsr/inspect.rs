@@ -29,8 +29,8 @@ impl<M: StateMachine> Replica<M> {
         let header = self.journal.header(next);
         let has = header.is_some_and(|header| self.journal.has(next, header.frame.checksum));
         format!(
-            "log {}..{}, committed {}, next op {next}: known {}, here {has}, writing {}, can write {}; \
-             last room {}, repair {:?}, executing {}",
+            "log {}..{}, committed {}, next op {next}: known {}, here {has}, writing {}, can \
+             write {}; last room {}, repair {:?}, executing {}",
             self.chain.op_min(),
             self.chain.head().op,
             self.commit_max,

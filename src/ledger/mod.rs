@@ -51,7 +51,7 @@ use query::Query;
 use reads::{Reads, WINDOW_MAX};
 use state::State;
 
-pub use state::{STATE_SIZE, StateError};
+pub use state::{STATE_SIZE, StateError, check_state};
 
 /// Bytes of a row of the transfers' and the accounts' logs.
 const ROW_SIZE: u32 = 128;

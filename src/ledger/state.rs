@@ -38,6 +38,15 @@ impl std::fmt::Display for StateError {
 
 impl std::error::Error for StateError {}
 
+/// Whether saved state is such that a ledger can go on with it.
+///
+/// # Errors
+///
+/// If it cannot be ours.
+pub fn check_state(bytes: &[u8]) -> Result<(), StateError> {
+    State::decode(bytes).map(|_| ())
+}
+
 /// See the module. All times in nanoseconds since 1970, zero before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {

@@ -75,6 +75,36 @@ pub enum BlockKind {
     CheckpointRoot = 11,
 }
 
+impl BlockKind {
+    /// All kinds, with their names for people, in order of number.
+    pub const ALL: [(BlockKind, &'static str); 11] = [
+        (BlockKind::Transfers, "transfers"),
+        (BlockKind::Balances, "balances"),
+        (BlockKind::Accounts, "accounts"),
+        (BlockKind::TransfersDirectory, "transfers directory"),
+        (BlockKind::BalancesDirectory, "balances directory"),
+        (BlockKind::AccountsDirectory, "accounts directory"),
+        (BlockKind::RunData, "run entries"),
+        (BlockKind::RunDirectory, "run directory"),
+        (BlockKind::RunRoot, "run root"),
+        (BlockKind::Checkpoint, "checkpoint"),
+        (BlockKind::CheckpointRoot, "checkpoint index"),
+    ];
+
+    /// The kind with this number, if there is one.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<BlockKind> {
+        let known = BlockKind::ALL.iter().find(|(kind, _)| *kind as u8 == byte);
+        known.map(|(kind, _)| *kind)
+    }
+
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        BlockKind::ALL[usize::from(self as u8) - 1].1
+    }
+}
+
 /// First 256 bytes of a block; little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

@@ -245,6 +245,17 @@ fn copy_out(packing: &Packing, block: &[u8], length: usize, blob: &mut Vec<u8>) 
     }
 }
 
+/// Appends the part of a blob of `size` bytes that a verified block holds to the parts before it.
+///
+/// # Panics
+///
+/// If `block` is shorter than `block_size`.
+pub fn append_part(block_size: u32, block: &[u8], size: u64, blob: &mut Vec<u8>) {
+    let packing = Packing::new(1, block_size);
+    let left = size.saturating_sub(count_of(blob.len()));
+    copy_out(&packing, block, index_of(left.min(packing.per_block())), blob);
+}
+
 /// Where byte `item` of a block's payload lies, and how many follow it without a gap.
 fn run_at(packing: &Packing, item: usize, end: usize) -> (usize, usize) {
     let location = packing.locate(count_of(item));
@@ -304,9 +315,8 @@ impl BlobReader {
             let block_index = writer.addresses.len();
             let reference = writer.references[block_index];
             let buffer = ready!(self.read(grid, reference));
-            let per_block = index_of(writer.bytes_packing.per_block());
-            let left = index_of(self.root.blob_size) - writer.blob.len();
-            copy_out(&writer.bytes_packing, buffer.bytes(), left.min(per_block), &mut writer.blob);
+            let block_size = writer.bytes_packing.block_size();
+            append_part(block_size, buffer.bytes(), self.root.blob_size, &mut writer.blob);
             writer.addresses.push(reference.address);
         }
         assert!(count_of(writer.blob.len()) == self.root.blob_size, "every byte was read");

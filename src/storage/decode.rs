@@ -62,6 +62,12 @@ impl<'a> Reader<'a> {
         self.position
     }
 
+    /// All bytes, those read included.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The next value of type `T`.
     ///
     /// # Errors

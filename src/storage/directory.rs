@@ -7,13 +7,14 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::block::{BlockKind, BlockRef};
-use super::decode::{DecodeError, Reader, require};
+use super::decode::{DecodeError, require};
 use super::fetch::Fetch;
 use super::grid::Grid;
+use super::image::LogImage;
 use super::packing::Packing;
 use super::ring::{BlockRing, Loader};
 use super::{count_of, index_of};
-use crate::protocol::to_size;
+use crate::protocol::{to_index, to_size};
 use crate::ready;
 
 /// Full directory blocks kept in memory besides the one being filled.
@@ -33,16 +34,35 @@ pub struct DirectoryEntry {
     pub reserved: [u8; 16],
 }
 
-const ENTRY_SIZE: usize = 64;
+/// Bytes of an entry.
+pub(super) const DIRECTORY_ENTRY_SIZE: u32 = 64;
+const ENTRY_SIZE: usize = to_index(DIRECTORY_ENTRY_SIZE);
 static_assertions::const_assert_eq!(size_of::<DirectoryEntry>(), ENTRY_SIZE);
+
+impl DirectoryEntry {
+    /// Entries in a full block of this many bytes.
+    #[must_use]
+    pub fn per_block(block_size: usize) -> u64 {
+        Packing::new(DIRECTORY_ENTRY_SIZE, to_size(block_size)).per_block()
+    }
+
+    /// The first `count` entries of a verified block of a directory.
+    pub fn all(block: &[u8], count: u32) -> impl Iterator<Item = DirectoryEntry> + '_ {
+        let packing = Packing::new(DIRECTORY_ENTRY_SIZE, to_size(block.len()));
+        (0..u64::from(count).min(packing.per_block())).map(move |index| {
+            let start = packing.offset_in_block(index);
+            entry_of(&block[start..start + ENTRY_SIZE])
+        })
+    }
+}
 
 /// State of a directory at a checkpoint, followed by the references of its full blocks.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-struct DirectoryState {
-    tail: BlockRef,
-    entries: u64,
-    blocks: u64,
+pub(super) struct DirectoryState {
+    pub(super) tail: BlockRef,
+    pub(super) entries: u64,
+    pub(super) blocks: u64,
 }
 
 /// How far a search has come, so that asking again does not begin again.
@@ -225,21 +245,19 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// If the bytes are no directory with this number of entries.
-    pub fn decode(&mut self, reader: &mut Reader<'_>, entries: u64) -> Result<(), DecodeError> {
-        let state = reader.read::<DirectoryState>("directory")?;
-        require(state.entries == entries, "directory entries", state.entries, "one per block")?;
+    /// If there are more entries than the limit admits.
+    pub fn decode(&mut self, image: &LogImage<'_>) -> Result<(), DecodeError> {
+        let entries = image.blocks;
         require(entries <= self.blocks_max, "directory entries", entries, "within the limit")?;
-        let (full, rest) = self.ring.packing().split(entries);
-        require(state.blocks == full, "directory blocks", state.blocks, "those that are full")?;
-        require_tail(&state.tail, rest, self.blocks_max)?;
+        require_address(&image.directory_tail, self.blocks_max)?;
+        let full = image.directory_blocks();
         self.blocks.clear();
-        for _ in 0..full {
-            let block = reader.read::<BlockRef>("directory block")?;
-            require_address(block.address, self.blocks_max)?;
+        for number in 0..full {
+            let block = image.directory_block(number);
+            require_address(&block, self.blocks_max)?;
             self.blocks.push(block);
         }
-        self.tail = state.tail;
+        self.tail = image.directory_tail;
         self.tail_entries = entries;
         self.search = None;
         self.ring.restore(entries, full.saturating_sub(FULL_BLOCKS));
@@ -267,20 +285,8 @@ fn entry_of(bytes: &[u8]) -> DirectoryEntry {
     DirectoryEntry::read_from_bytes(bytes).expect("exactly the size of an entry")
 }
 
-/// Whether an address from a disk can exist.
-pub(super) fn require_address(address: u64, blocks_max: u64) -> Result<(), DecodeError> {
-    let known = (1..=blocks_max).contains(&address);
-    require(known, "block address", address, "within the storage limit")
-}
-
-/// Whether the reference of a tail block is there exactly if there are items in it.
-pub(super) fn require_tail(
-    tail: &BlockRef,
-    items: u64,
-    blocks_max: u64,
-) -> Result<(), DecodeError> {
-    if items == 0 {
-        return require(*tail == BlockRef::NONE, "tail address", tail.address, "none");
-    }
-    require_address(tail.address, blocks_max)
+/// Whether an address from a disk can exist, if there is one.
+pub(super) fn require_address(block: &BlockRef, blocks_max: u64) -> Result<(), DecodeError> {
+    let known = block.address <= blocks_max;
+    require(known, "block address", block.address, "within the storage limit")
 }

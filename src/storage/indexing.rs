@@ -14,10 +14,10 @@ use super::count_of;
 use super::hash::HashKey;
 use super::index_of;
 use super::log::Log;
+use super::memtable::Memtable;
 use super::persistence::OpenError;
 use super::rows::{BalanceRow, EXPIRY_SLOT_BITS, EventKind, expires_at};
 use super::store::{Maxima, Store, account_tag, event_tag, tag_hash, view};
-use super::table::Table;
 use crate::protocol::types::{Account, Transfer};
 
 /// Rows that are indexed together.
@@ -58,9 +58,9 @@ impl Has {
     }
 }
 
-/// A chunk of events, and the table that gets its entries.
+/// A chunk of events, and the memtable that gets its entries.
 struct Columns<'a> {
-    events: &'a mut Table,
+    memtable: &'a mut Memtable,
     key: HashKey,
     first_row: u64,
     rows: &'a [(EventKind, &'a Transfer)],
@@ -74,7 +74,7 @@ impl Columns<'_> {
     /// Fills one column with the hashes of a field; a value of zero is not indexed.
     #[inline]
     fn fill(&mut self, tag: usize, has: Has, value: impl Fn(&Transfer) -> u128) {
-        let column = self.events.column_mut(tag, self.first_row, self.end_row());
+        let column = self.memtable.column_mut(tag, self.first_row, self.end_row());
         for (slot, (kind, transfer)) in column.iter_mut().zip(self.rows) {
             let value = value(transfer);
             if value != 0 && has.admits(*kind) {
@@ -85,7 +85,7 @@ impl Columns<'_> {
 
     fn fill_accounts(&mut self) {
         let tag = event_tag::ACCOUNT;
-        let column = self.events.column_mut(tag, self.first_row, self.end_row());
+        let column = self.memtable.column_mut(tag, self.first_row, self.end_row());
         for (slots, (kind, transfer)) in column.chunks_exact_mut(2).zip(self.rows) {
             if Has::Accounts.admits(*kind) {
                 slots[0] = tag_hash(self.key, tag, transfer.debit_account_id);
@@ -98,18 +98,17 @@ impl Columns<'_> {
         let taken = self.rows.iter().filter(|(kind, _)| Has::Id.admits(*kind));
         let ids = taken.map(|(_, transfer)| transfer.id);
         if let (Some(min), Some(max)) = (ids.clone().min(), ids.max()) {
-            self.events.extend_bounds(self.first_row, event_tag::ID, min);
-            self.events.extend_bounds(self.first_row, event_tag::ID, max);
+            self.memtable.extend_bounds(event_tag::ID, min);
+            self.memtable.extend_bounds(event_tag::ID, max);
         }
     }
 
-    fn fill_resolutions(&mut self, balances: &Log) {
+    fn fill_resolutions(&mut self, pending_row: impl Fn(u64) -> u64) {
         for ((kind, _), row) in self.rows.iter().zip(self.first_row..) {
             if kind.resolves() {
-                let balances: &BalanceRow = view(recent(balances, row));
-                let value = u128::from(balances.pending_row()) + 1;
+                let value = u128::from(pending_row(row)) + 1;
                 let hash = tag_hash(self.key, event_tag::RESOLUTION, value);
-                self.events.set(row, event_tag::RESOLUTION, 0, hash);
+                self.memtable.column_mut(event_tag::RESOLUTION, row, row + 1)[0] = hash;
             }
         }
     }
@@ -119,9 +118,57 @@ impl Columns<'_> {
             if let (EventKind::Pending, Some(expires_at)) = (*kind, expires_at(transfer)) {
                 let slot = u128::from(expires_at >> EXPIRY_SLOT_BITS);
                 let hash = tag_hash(self.key, event_tag::EXPIRY, slot);
-                self.events.set(row, event_tag::EXPIRY, 0, hash);
-                self.events.extend_bounds(row, event_tag::EXPIRY, slot);
+                self.memtable.column_mut(event_tag::EXPIRY, row, row + 1)[0] = hash;
+                self.memtable.extend_bounds(event_tag::EXPIRY, slot);
             }
+        }
+    }
+}
+
+/// Makes all entries of a few neighbouring events; `pending_row` says which row one resolves.
+pub(super) fn fill_events(
+    memtable: &mut Memtable,
+    key: HashKey,
+    first_row: u64,
+    rows: &[(EventKind, &Transfer)],
+    pending_row: impl Fn(u64) -> u64,
+) {
+    let plain = rows.iter().all(|(kind, _)| *kind == EventKind::SinglePhase);
+    let resolves = rows.iter().any(|(kind, _)| kind.resolves());
+    let mut columns = Columns { memtable, key, first_row, rows };
+    columns.fill_accounts();
+    columns.fill(event_tag::ID, Has::Id, |transfer| transfer.id);
+    columns.fill(event_tag::LEDGER, Has::Fields, |transfer| transfer.ledger.into());
+    columns.fill(event_tag::CODE, Has::Fields, |transfer| transfer.code.into());
+    columns.fill(event_tag::USER_DATA_32, Has::Fields, |row| row.user_data_32.into());
+    columns.fill(event_tag::USER_DATA_64, Has::Fields, |row| row.user_data_64.into());
+    columns.fill(event_tag::USER_DATA_128, Has::Fields, |row| row.user_data_128);
+    columns.extend_id_bounds();
+    if resolves {
+        columns.fill_resolutions(pending_row);
+    }
+    if !plain {
+        columns.fill_expiries();
+    }
+}
+
+/// Makes all entries of an account.
+pub(super) fn fill_account(memtable: &mut Memtable, key: HashKey, row: u64, account: &Account) {
+    memtable.extend_bounds(account_tag::ID, account.id);
+    let mut set = |tag: usize, value: u128| {
+        memtable.column_mut(tag, row, row + 1)[0] = tag_hash(key, tag, value);
+    };
+    set(account_tag::ID, account.id);
+    let fields = [
+        (account_tag::LEDGER, account.ledger.into()),
+        (account_tag::CODE, account.code.into()),
+        (account_tag::USER_DATA_32, account.user_data_32.into()),
+        (account_tag::USER_DATA_64, account.user_data_64.into()),
+        (account_tag::USER_DATA_128, account.user_data_128),
+    ];
+    for (tag, value) in fields {
+        if value != 0 {
+            set(tag, value);
         }
     }
 }
@@ -163,28 +210,13 @@ impl Store {
         let Store { events, transfers, balances, key, .. } = self;
         let count = index_of(end_row - first_row);
         let mut rows = [(EventKind::Orphan, view::<Transfer>(recent(transfers, first_row))); CHUNK];
-        let (mut plain, mut resolves) = (true, false);
         for (slot, row) in rows.iter_mut().zip(first_row..end_row) {
             let kind = kind_of(balances, row).expect("the rows were checked before");
-            plain &= kind == EventKind::SinglePhase;
-            resolves |= kind.resolves();
             *slot = (kind, view(recent(transfers, row)));
         }
-        let mut columns = Columns { events, key: *key, first_row, rows: &rows[..count] };
-        columns.fill_accounts();
-        columns.fill(event_tag::ID, Has::Id, |transfer| transfer.id);
-        columns.fill(event_tag::LEDGER, Has::Fields, |transfer| transfer.ledger.into());
-        columns.fill(event_tag::CODE, Has::Fields, |transfer| transfer.code.into());
-        columns.fill(event_tag::USER_DATA_32, Has::Fields, |row| row.user_data_32.into());
-        columns.fill(event_tag::USER_DATA_64, Has::Fields, |row| row.user_data_64.into());
-        columns.fill(event_tag::USER_DATA_128, Has::Fields, |row| row.user_data_128);
-        columns.extend_id_bounds();
-        if resolves {
-            columns.fill_resolutions(balances);
-        }
-        if !plain {
-            columns.fill_expiries();
-        }
+        let pending_row = |row| view::<BalanceRow>(recent(balances, row)).pending_row();
+        let memtable = events.memtable_mut(first_row);
+        fill_events(memtable, *key, first_row, &rows[..count], pending_row);
     }
 
     /// Makes all entries of the accounts of this op.
@@ -202,20 +234,7 @@ impl Store {
     }
 
     fn index_account(&mut self, row: u64, account: &Account) {
-        let key = self.key;
-        let table = &mut self.account_table;
-        table.extend_bounds(row, account_tag::ID, account.id);
-        table.set(row, account_tag::ID, 0, tag_hash(key, account_tag::ID, account.id));
-        let mut set = |tag: usize, value: u128| {
-            if value != 0 {
-                table.set(row, tag, 0, tag_hash(key, tag, value));
-            }
-        };
-        set(account_tag::LEDGER, account.ledger.into());
-        set(account_tag::CODE, account.code.into());
-        set(account_tag::USER_DATA_32, account.user_data_32.into());
-        set(account_tag::USER_DATA_64, account.user_data_64.into());
-        set(account_tag::USER_DATA_128, account.user_data_128);
+        fill_account(self.account_table.memtable_mut(row), self.key, row, account);
     }
 
     /// Makes the entries of all rows that are in no run yet.

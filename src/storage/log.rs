@@ -12,9 +12,10 @@ use super::block::{BlockKind, BlockRef};
 use super::config::Config;
 use super::count_of;
 use super::decode::{DecodeError, Reader, require};
-use super::directory::{Directory, DirectoryEntry, require_tail};
+use super::directory::{Directory, DirectoryEntry, require_address};
 use super::fetch::Fetch;
 use super::grid::Grid;
+use super::image::LogImage;
 use super::packed_rows::PackedRows;
 use super::packing::Packing;
 use super::ring::{BlockRing, Loader};
@@ -47,10 +48,10 @@ pub struct LogOptions {
 /// State of a log at a checkpoint, followed by that of its directory.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-struct LogState {
-    tail: BlockRef,
-    rows: u64,
-    row_size: u64,
+pub(super) struct LogState {
+    pub(super) tail: BlockRef,
+    pub(super) rows: u64,
+    pub(super) row_size: u64,
 }
 
 /// What is still to be read after decoding: the directory first, then the rows.
@@ -321,16 +322,15 @@ impl Log {
     /// If the bytes are no log of this kind.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<usize, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let state = reader.read::<LogState>("log")?;
-        let row_size = u64::from(self.packing().item_size());
-        require(state.row_size == row_size, "row size", state.row_size, "that of the log")?;
-        let (sealed, rest) = self.packing().split(state.rows);
-        require(sealed < self.blocks_max, "log rows", state.rows, "within the storage limit")?;
-        require_tail(&state.tail, rest, self.blocks_max)?;
-        self.directory.decode(&mut reader, sealed)?;
-        self.tail = state.tail;
-        self.tail_rows = state.rows;
-        self.ring.restore(state.rows, self.packing().blocks_for(state.rows));
+        let packing = *self.packing();
+        let image = LogImage::read(&mut reader, packing.item_size(), packing.block_size())?;
+        let fits = image.blocks < self.blocks_max;
+        require(fits, "log rows", image.rows, "within the storage limit")?;
+        require_address(&image.tail, self.blocks_max)?;
+        self.directory.decode(&image)?;
+        self.tail = image.tail;
+        self.tail_rows = image.rows;
+        self.ring.restore(image.rows, packing.blocks_for(image.rows));
         if let Some(packed) = &mut self.packed {
             packed.clear();
         }

@@ -7,7 +7,7 @@
 use zerocopy::IntoBytes;
 
 use super::decode::{DecodeError, Reader, require};
-use super::run::Run;
+use super::image::{Addresses, MergeImage, TableImage};
 use super::table::Table;
 use super::{count_of, index_of};
 
@@ -64,75 +64,38 @@ impl Table {
         assert!(self.tasks.is_idle());
         assert!(self.runs[0].is_empty());
         let mut reader = Reader::new(bytes);
-        let tags = reader.read::<u64>("index tags")?;
-        require(tags == count_of(self.runs.len()), "index tags", tags, "as many as built in")?;
-        let merges = reader.read::<u64>("index levels")?;
-        let same = merges == count_of(self.tasks.merges.len());
-        require(same, "index levels", merges, "as many as the geometry gives")?;
-        let rows = reader.read::<u64>("bar rows")?;
-        require(rows == self.options.bar_rows, "bar rows", rows, "those of the geometry")?;
-        self.bars = reader.read("bars")?;
-        let frozen = reader.read::<u64>("frozen row")?;
-        let active = reader.read::<u64>("active row")?;
-        let fits = active >= frozen && active - frozen <= self.options.bar_rows;
-        require(fits, "active row", active, "within a bar of the frozen row")?;
-        self.frozen.reset(frozen);
-        self.active.reset(active);
-        self.decode_runs(&mut reader, frozen)?;
-        let live = read_flag(&mut reader, "flush")?;
-        require(live == (active > frozen), "flush", u64::from(live), "for frozen rows")?;
+        let image = TableImage::read(&mut reader, &self.options)?;
+        self.bars = image.bars;
+        self.frozen.reset(image.frozen_row);
+        self.active.reset(image.active_row);
+        let count = image.run_count();
+        let fits = count <= count_of(self.runs[0].capacity());
+        require(fits, "runs", count, "no more than there is memory for")?;
+        for (tag, runs) in self.runs.iter_mut().enumerate() {
+            runs.extend(image.runs(tag));
+        }
+        self.filters.extend((0..count).map(|_| None));
         self.tasks.flush.clear();
-        self.tasks.flush.live = live;
-        self.tasks.flush.sequence = reader.read("flush op")?;
-        read_addresses(&mut reader, &mut self.tasks.flush.addresses)?;
+        self.tasks.flush.live = image.flush.live;
+        self.tasks.flush.sequence = image.flush.sequence;
+        fill_addresses(image.flush.addresses, &mut self.tasks.flush.addresses)?;
         for level in 0..self.tasks.merges.len() {
-            self.decode_merge(&mut reader, level)?;
+            self.tasks.merges[level].clear();
+            if let Some(merge) = &image.merges[level] {
+                self.decode_merge(level, merge)?;
+            }
         }
         Ok(reader.position())
     }
 
-    fn decode_runs(&mut self, reader: &mut Reader<'_>, frozen: u64) -> Result<(), DecodeError> {
-        let count = reader.read::<u64>("runs")?;
-        let fits = count <= count_of(self.runs[0].capacity());
-        require(fits, "runs", count, "no more than there is memory for")?;
-        for (tag, runs) in (0_u32..).zip(&mut self.runs) {
-            let mut row = 0;
-            for _ in 0..count {
-                let run = reader.read::<Run>("run")?;
-                let known = run.tag == tag && run.level < self.levels;
-                require(known, "run tag", u64::from(run.tag), "that of its list")?;
-                let next = run.first_row == row && run.end_row > row;
-                require(next, "run row", run.first_row, "the one after the run before")?;
-                row = run.end_row;
-                runs.push(run);
-            }
-            require(row == frozen, "last run row", row, "the frozen row")?;
-        }
-        self.filters.extend((0..count).map(|_| None));
-        Ok(())
-    }
-
-    fn decode_merge(&mut self, reader: &mut Reader<'_>, level: usize) -> Result<(), DecodeError> {
-        self.tasks.merges[level].clear();
-        if !read_flag(reader, "merge")? {
-            return Ok(());
-        }
+    fn decode_merge(&mut self, level: usize, merge: &MergeImage<'_>) -> Result<(), DecodeError> {
         let group = &mut self.tasks.merges[level];
         group.live = true;
-        group.sequence = reader.read("merge op")?;
-        group.deadline = reader.read("merge bar")?;
-        group.first_row = reader.read("merge row")?;
-        let first_row = group.first_row;
-        let found = self.runs[0].iter().position(|run| run.first_row == first_row);
-        let count = index_of(self.options.fan_in);
-        let at = found.filter(|at| at + count <= self.runs[0].len()).filter(|at| {
-            let runs = &self.runs[0][*at..at + count];
-            runs.iter().all(|run| count_of(level) == u64::from(run.level))
-        });
-        let Some(at) = at else {
-            return require(false, "merge row", first_row, "the first of runs of its level");
-        };
-        read_addresses(reader, &mut self.tasks.merges[level].addresses)?;
+        group.sequence = merge.sequence;
+        group.deadline = merge.deadline;
+        group.first_row = merge.first_row;
+        fill_addresses(merge.addresses, &mut group.addresses)?;
+        let (at, count) = (index_of(merge.first_run), index_of(self.options.fan_in));
         for tag in 0..self.runs.len() {
             let result = Table::merge_result(&self.runs[tag][at..at + count]);
             let blocks = if result.has_blocks() { self.layout(&result).blocks() } else { 0 };
@@ -145,21 +108,13 @@ impl Table {
     }
 }
 
-fn read_flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, DecodeError> {
-    let flag = reader.read::<u64>(what)?;
-    require(flag <= 1, what, flag, "0 or 1")?;
-    Ok(flag == 1)
-}
-
-fn read_addresses(reader: &mut Reader<'_>, lists: &mut [Vec<u64>]) -> Result<(), DecodeError> {
-    for list in lists {
-        let count = reader.read::<u64>("addresses")?;
+fn fill_addresses(image: Addresses<'_>, lists: &mut [Vec<u64>]) -> Result<(), DecodeError> {
+    for (tag, list) in lists.iter_mut().enumerate() {
+        let count = count_of(image.of(tag).count());
         let fits = count <= count_of(list.capacity());
         require(fits, "addresses", count, "no more than there is memory for")?;
         list.clear();
-        for _ in 0..count {
-            list.push(reader.read("address")?);
-        }
+        list.extend(image.of(tag));
     }
     Ok(())
 }

@@ -155,7 +155,8 @@ pub struct ColumnFacts {
 }
 
 impl ColumnFacts {
-    const EMPTY: ColumnFacts =
+    /// Of no rows.
+    pub(super) const EMPTY: ColumnFacts =
         ColumnFacts { entries: 0, constant: 0, value_min: u128::MAX, value_max: 0 };
 }
 

@@ -23,16 +23,16 @@ use crate::ready;
 /// Sizes of the blob's parts, at its start.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct BlobHeader {
-    maxima: Maxima,
+pub(super) struct BlobHeader {
+    pub(super) maxima: Maxima,
     /// Keys of the block of transfers that is being filled.
-    tail_keys: [u64; 2],
+    pub(super) tail_keys: [u64; 2],
     /// The same of accounts.
-    account_tail_keys: [u64; 2],
+    pub(super) account_tail_keys: [u64; 2],
     /// Bytes that the layers above wrote, right after this header.
-    extra_size: u64,
+    pub(super) extra_size: u64,
     /// Bytes of logs and tables after that; the free set is the rest.
-    store_size: u64,
+    pub(super) store_size: u64,
 }
 
 const BLOB_HEADER_SIZE: usize = size_of::<BlobHeader>();
@@ -40,6 +40,22 @@ const BLOB_HEADER_SIZE: usize = size_of::<BlobHeader>();
 /// Bytes of the largest blob, when logs, tables and free set take so many.
 pub(super) fn blob_size_max(extra: u64, logs: u64, tables: u64, free_set: u64) -> u64 {
     count_of(BLOB_HEADER_SIZE) + extra + logs + tables + free_set
+}
+
+/// The header, the bytes of the layers above, and the rest.
+///
+/// # Errors
+///
+/// If the blob is shorter than its parts.
+pub(super) fn blob_parts(blob: &[u8]) -> Result<(BlobHeader, &[u8], &[u8]), DecodeError> {
+    let mut reader = Reader::new(blob);
+    let header = reader.read::<BlobHeader>("blob header")?;
+    let rest = &blob[BLOB_HEADER_SIZE..];
+    let left = count_of(rest.len());
+    let sizes = header.extra_size <= left && header.store_size <= left - header.extra_size;
+    require(sizes, "size of a part", header.extra_size, "within the blob")?;
+    let (extra, rest) = rest.split_at(index_of(header.extra_size));
+    Ok((header, extra, rest))
 }
 
 /// Why a data file cannot be opened, besides damage inside a block, which the grid reports.
@@ -334,18 +350,12 @@ impl Store {
     fn decode_blob(&mut self) -> Result<(), OpenError> {
         let blob = self.blob.blob();
         let part = |part: &'static str| move |error| OpenError::Part { part, error };
-        let mut reader = Reader::new(blob);
-        let header = reader.read::<BlobHeader>("blob header").map_err(part("header"))?;
-        let left = count_of(blob.len() - BLOB_HEADER_SIZE);
-        let extra_max = count_of(self.blob_extra_max);
-        let sizes = header.extra_size <= extra_max.min(left)
-            && header.store_size <= left - header.extra_size;
-        require(sizes, "size of a part", header.extra_size, "within the blob")
+        let (header, extra, mut bytes) = blob_parts(blob).map_err(part("header"))?;
+        let fits = extra.len() <= self.blob_extra_max;
+        require(fits, "size of a part", header.extra_size, "within the room for it")
             .map_err(part("header"))?;
         self.maxima = header.maxima;
-        let extra_end = BLOB_HEADER_SIZE + index_of(header.extra_size);
-        self.blob_extra = (BLOB_HEADER_SIZE, extra_end);
-        let mut bytes = &blob[extra_end..];
+        self.blob_extra = (BLOB_HEADER_SIZE, BLOB_HEADER_SIZE + extra.len());
         bytes = &bytes[self.transfers.decode(bytes).map_err(part("transfers log"))?..];
         bytes = &bytes[self.balances.decode(bytes).map_err(part("balances log"))?..];
         bytes = &bytes[self.accounts.decode(bytes).map_err(part("accounts log"))?..];

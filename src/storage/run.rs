@@ -221,6 +221,42 @@ impl Layout {
         self.data_blocks + self.directory_blocks + 1
     }
 
+    /// Bytes of items in block `number`: those of entries come first, then those of the directory,
+    /// then the root.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block.
+    #[must_use]
+    pub fn used(&self, number: u64) -> u64 {
+        assert!(number < self.blocks());
+        if number < self.data_blocks {
+            return self.payload.min(self.entries * 8 - number * self.payload);
+        }
+        let number = number - self.data_blocks;
+        if number < self.directory_blocks {
+            return self.payload.min(self.words * 4 - number * self.payload);
+        }
+        if self.data_blocks == 0 {
+            self.data_start + self.entries * 8
+        } else if self.directory_blocks == 0 {
+            self.directory_start + self.words * 4
+        } else {
+            (self.data_blocks + self.directory_blocks) * u64::from(ITEM_SIZE)
+        }
+    }
+
+    /// Items in block `number`, see [`Layout::used`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such block.
+    #[must_use]
+    pub fn items(&self, number: u64) -> u32 {
+        let items = self.used(number).div_ceil(ITEM_SIZE.into());
+        u32::try_from(items).expect("items of a block fit 32 bits")
+    }
+
     /// Number of the block that holds an entry among the data blocks, or none for the root; and
     /// the byte of its items there.
     #[inline]
@@ -520,28 +556,25 @@ impl RunOutput {
 
     fn seal_data(&mut self) {
         let number = (self.entries * 8 - 1) / self.facts().layout.payload;
-        let used = self.entries * 8 - number * self.facts().layout.payload;
         let buffer = self.data.take().expect("a block of entries is open");
-        self.seal(buffer, number, used, BlockKind::RunData);
+        self.seal(buffer, number, BlockKind::RunData);
     }
 
     fn seal_directory(&mut self) {
         let layout = self.facts().layout;
         let number = (self.words * 4 - 1) / layout.payload;
-        let used = self.words * 4 - number * layout.payload;
         let buffer = self.directory.take().expect("a block of the directory is open");
-        self.seal(buffer, layout.data_blocks + number, used, BlockKind::RunDirectory);
+        self.seal(buffer, layout.data_blocks + number, BlockKind::RunDirectory);
     }
 
-    fn seal(&mut self, mut buffer: Buffer, number: u64, used: u64, kind: BlockKind) -> BlockRef {
+    fn seal(&mut self, mut buffer: Buffer, number: u64, kind: BlockKind) -> BlockRef {
         let facts = BlockFacts {
             cluster: self.facts().cluster,
             address: self.addresses[index_of(number)],
             sequence: self.facts().sequence,
             kind,
             item_size: ITEM_SIZE,
-            item_count: u32::try_from(used.div_ceil(ITEM_SIZE.into()))
-                .expect("items of a block fit 32 bits"),
+            item_count: self.facts().layout.items(number),
         };
         let block = block::seal(buffer.bytes_mut(), &facts);
         if kind != BlockKind::RunRoot {
@@ -571,15 +604,8 @@ impl RunOutput {
         if self.directory.is_some() {
             self.seal_directory();
         }
-        let mut used = (layout.data_blocks + layout.directory_blocks) * u64::from(ITEM_SIZE);
-        if layout.directory_blocks == 0 {
-            used = layout.directory_start + layout.words * 4;
-        }
-        if layout.data_blocks == 0 {
-            used = layout.data_start + layout.entries * 8;
-        }
         let buffer = self.root.take().expect("every run writes words to its root");
-        let block = self.seal(buffer, layout.blocks() - 1, used, BlockKind::RunRoot);
+        let block = self.seal(buffer, layout.blocks() - 1, BlockKind::RunRoot);
         self.facts = None;
         block
     }

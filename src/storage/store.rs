@@ -84,6 +84,40 @@ static ACCOUNT_TAGS: [TagOptions; 6] = [
     tag("user_data_128"),
 ];
 
+/// Form of a log, whatever its memory.
+pub(super) struct LogForm {
+    /// Name, for people.
+    pub name: &'static str,
+    /// Kind of the blocks of rows.
+    pub kind: BlockKind,
+    /// Kind of the blocks of the directory.
+    pub directory_kind: BlockKind,
+    /// Bytes of a row.
+    pub row_size: u32,
+}
+
+/// The logs, in the order of a checkpoint.
+pub(super) static LOG_FORMS: [LogForm; LOGS as usize] = [
+    LogForm {
+        name: "transfers",
+        kind: BlockKind::Transfers,
+        directory_kind: BlockKind::TransfersDirectory,
+        row_size: TRANSFER_SIZE,
+    },
+    LogForm {
+        name: "balances",
+        kind: BlockKind::Balances,
+        directory_kind: BlockKind::BalancesDirectory,
+        row_size: BALANCE_SIZE,
+    },
+    LogForm {
+        name: "accounts",
+        kind: BlockKind::Accounts,
+        directory_kind: BlockKind::AccountsDirectory,
+        row_size: ACCOUNT_SIZE,
+    },
+];
+
 /// Identities of the tables in their jobs.
 const EVENT_TABLE: u8 = 0;
 const ACCOUNT_TABLE: u8 = 1;
@@ -205,7 +239,7 @@ struct Sizes {
 
 impl Sizes {
     fn new(config: &Config, options: &StoreOptions) -> Self {
-        let rows_per_op = config.batch_max.max(config.pulse_max);
+        let rows_per_op = rows_per_op_max(config);
         let recent = |row_size: u32, bar_rows: u32| {
             let packing = Packing::new(row_size, config.block_size);
             let unflushed = packing.blocks_for(2 * u64::from(bar_rows));
@@ -248,8 +282,9 @@ impl Store {
         let log = |options: LogOptions| Log::new(config, &options);
         let [transfers, balances, accounts] = log_options(&sizes).map(log);
         let filters = filter_options(options);
-        let events = Table::with_filters(&event_table_options(config, options, &sizes), filters);
-        let account_table = Table::new(&account_table_options(config, options, &sizes));
+        let [events, account_table] = table_options(config, options.cluster);
+        let events = Table::with_filters(&events, filters);
+        let account_table = Table::new(&account_table);
         let grid = Grid::new(config, &grid_options(config, options, &sizes));
         let blob_size = index_of(blob_size_max(config, options, &sizes));
         let boundaries_max = index_of(u64::from(sizes.rows_per_op) / 8 + 2);
@@ -282,8 +317,8 @@ impl Store {
         let sizes = Sizes::new(config, options);
         let logs = log_options(&sizes).map(|log| Log::memory_bytes(config, &log));
         let filters = filter_options(options);
-        let events = event_table_options(config, options, &sizes).memory_bytes(filters);
-        let accounts = account_table_options(config, options, &sizes).memory_bytes(None);
+        let [events, accounts] = table_options(config, options.cluster);
+        let (events, accounts) = (events.memory_bytes(filters), accounts.memory_bytes(None));
         let blob_size = blob_size_max(config, options, &sizes);
         let grid = grid_options(config, options, &sizes);
         [
@@ -613,20 +648,35 @@ impl Store {
     }
 }
 
-fn event_table_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> TableOptions {
-    TableOptions {
+/// Rows that one op appends to a log at most.
+fn rows_per_op_max(config: &Config) -> u32 {
+    config.batch_max.max(config.pulse_max)
+}
+
+/// The tables, in the order of a checkpoint.
+pub(super) fn table_options(config: &Config, cluster: u128) -> [TableOptions; 2] {
+    let events = TableOptions {
         id: EVENT_TABLE,
         name: "events",
-        cluster: options.cluster,
+        cluster,
         tags: &EVENT_TAGS,
         account_tag: Some(event_tag::ACCOUNT),
         bar_rows: config.event_bar_rows.into(),
-        rows_per_op_max: sizes.rows_per_op.into(),
+        rows_per_op_max: rows_per_op_max(config).into(),
         fan_in: config.fan_in.into(),
         levels_max: config.run_levels_max,
         block_size: config.block_size,
         scratch_entries: SCRATCH_ENTRIES,
-    }
+    };
+    let accounts = TableOptions {
+        id: ACCOUNT_TABLE,
+        name: "accounts",
+        tags: &ACCOUNT_TAGS,
+        account_tag: None,
+        bar_rows: config.account_bar_rows.into(),
+        ..events
+    };
+    [events, accounts]
 }
 
 fn filter_options(options: &StoreOptions) -> Option<FilterOptions> {
@@ -634,42 +684,28 @@ fn filter_options(options: &StoreOptions) -> Option<FilterOptions> {
     Some(filters).filter(|filters| filters.bytes_max > 0)
 }
 
-fn account_table_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> TableOptions {
-    TableOptions {
-        id: ACCOUNT_TABLE,
-        name: "accounts",
-        tags: &ACCOUNT_TAGS,
-        account_tag: None,
-        bar_rows: config.account_bar_rows.into(),
-        ..event_table_options(config, options, sizes)
-    }
-}
-
 /// Transfers, balances, accounts.
 fn log_options(sizes: &Sizes) -> [LogOptions; 3] {
-    let log = |name, kind, directory_kind, row_size, recent_blocks| LogOptions {
-        name,
-        kind,
-        directory_kind,
-        row_size,
+    let log = |form: &LogForm, recent_blocks| LogOptions {
+        name: form.name,
+        kind: form.kind,
+        directory_kind: form.directory_kind,
+        row_size: form.row_size,
         recent_blocks,
         packed_bytes: 0,
         op_rows_max: sizes.rows_per_op,
         blocks_max: sizes.blocks_max,
     };
-    let (kind, directory) = (BlockKind::Transfers, BlockKind::TransfersDirectory);
-    let transfers = log("transfers", kind, directory, TRANSFER_SIZE, sizes.transfers_blocks);
+    let [transfers, balances, accounts] = &LOG_FORMS;
+    let transfers = log(transfers, sizes.transfers_blocks);
     let transfers = LogOptions { packed_bytes: sizes.transfers_packed, ..transfers };
-    let (kind, directory) = (BlockKind::Balances, BlockKind::BalancesDirectory);
-    let balances = log("balances", kind, directory, BALANCE_SIZE, sizes.balances_blocks);
-    let (kind, directory) = (BlockKind::Accounts, BlockKind::AccountsDirectory);
-    let accounts = log("accounts", kind, directory, ACCOUNT_SIZE, sizes.accounts_blocks);
+    let balances = log(balances, sizes.balances_blocks);
+    let accounts = log(accounts, sizes.accounts_blocks);
     [transfers, balances, accounts]
 }
 
 fn grid_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> GridOptions {
-    let events = event_table_options(config, options, sizes);
-    let accounts = account_table_options(config, options, sizes);
+    let [events, accounts] = table_options(config, options.cluster);
     let write_buffers = TAILS_MAX + u32::try_from(BLOB_WRITES_MAX).expect("a few") + 6;
     let read_buffers = events.read_buffers_max() + accounts.read_buffers_max() + 4;
     let logs = sizes.transfers_blocks + sizes.balances_blocks + sizes.accounts_blocks;
@@ -691,10 +727,10 @@ fn grid_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> GridO
 /// Bytes of the largest checkpoint blob.
 fn blob_size_max(config: &Config, options: &StoreOptions, sizes: &Sizes) -> u64 {
     let logs = log_options(sizes).map(|log| Log::state_size_max(config, &log));
-    let events = event_table_options(config, options, sizes).manifest_size_max();
-    let accounts = account_table_options(config, options, sizes).manifest_size_max();
+    let tables = table_options(config, options.cluster);
+    let tables = tables.iter().map(TableOptions::manifest_size_max).sum();
     let free_set = FreeSet::encoded_size_max(sizes.blocks_max);
-    let (logs, tables) = (logs.iter().sum(), events + accounts);
+    let logs = logs.iter().sum();
     super::persistence::blob_size_max(options.blob_extra_bytes, logs, tables, free_set)
 }
 

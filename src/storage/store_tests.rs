@@ -4,28 +4,29 @@
 //! completions, its own memory and its own cache of accounts, as different machines would.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use zerocopy::{FromBytes, FromZeros};
 
-use super::block::{self, BlockRef};
-use super::checkpoint::CheckpointRoot;
+use super::block::{self, BlockKind, BlockRef};
+use super::checkpoint::{CheckpointRoot, append_part};
 use super::config::Config;
 use super::disk::StorageOutbox;
 use super::fetch::Fetch;
 use super::find::{AccountScanFilter, EventFilter, FindTimestamp, TimeKey};
+use super::image::{CheckpointImage, TableImage};
+use super::index_check::{CHUNK_ROWS, IndexCheck, IndexFault, RowCheck, RunCheck};
 use super::job::Job;
-use super::log::Log;
-use super::packing::Packing;
+use super::reachable::{Reached, Walk};
 use super::room::Room;
 use super::rows::{BalanceRow, Balances, EXPIRY_SLOT_BITS, EventKind, STORED_FLAG_EXPIRY};
 use super::rows::{expires_at, is_orphan};
-use super::run::place;
+use super::run::{Run, place};
 use super::scan::{RowList, ScanState};
 use super::scanning::Direction;
 use super::store::{Store, StoreOptions};
-use super::table::Table;
 use super::zones::Zones;
 use super::{count_of, index_of};
 use crate::protocol::to_index;
@@ -852,14 +853,6 @@ struct Reachable {
     scheduled: Vec<u64>,
 }
 
-fn word_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
-}
-
-fn reference_at(bytes: &[u8], at: usize) -> BlockRef {
-    BlockRef::read_from_bytes(&bytes[at..at + 32]).unwrap()
-}
-
 impl World {
     fn block(&self, block: &BlockRef) -> Vec<u8> {
         let offset = self.zones.block_offset(block.address).unwrap();
@@ -870,68 +863,45 @@ impl World {
         bytes
     }
 
-    /// Everything that the newest checkpoint needs; only while no op has followed it.
+    /// Everything that the newest checkpoint needs, from nothing but its root and the disk; only
+    /// while no op has followed it.
     fn reachable(&self) -> Reachable {
-        let mut reachable = Reachable::default();
         let root = self.roots.last().unwrap();
         assert!(root.op == self.op());
-        let index = self.block(&root.index);
-        let packing = Packing::new(32, self.config.block_size);
-        reachable.blocks.push(root.index);
-        for item in 0..root.blob_blocks {
-            reachable.blocks.push(reference_at(&index, packing.offset_in_block(item)));
-        }
-        for log in [&self.store.transfers, &self.store.balances, &self.store.accounts] {
-            self.log_blocks(log, &mut reachable.blocks);
-        }
-        for table in [&self.store.events, &self.store.account_table] {
-            self.table_blocks(table, &mut reachable);
-        }
-        for block in &reachable.blocks {
-            self.block(block);
-        }
-        reachable
+        let mut blocks = Vec::new();
+        let mut walk = Walk::new(root, &self.config);
+        let blob = self.blob(&mut walk, &mut blocks);
+        let image = CheckpointImage::decode(&blob, &self.config).unwrap();
+        while self.walk_on(&mut walk, Some(&image), &mut blocks).is_some() {}
+        assert_eq!(image.logs[0].rows, self.store.events_rows());
+        Reachable { blocks, scheduled: image.scheduled().collect() }
     }
 
-    fn log_blocks(&self, log: &Log, blocks: &mut Vec<BlockRef>) {
-        let mut state = Vec::new();
-        log.encode(&mut state);
-        // The log's tail, rows and row size; its directory's tail, entries, blocks and their list.
-        let [tail, directory_tail] = [0, 48].map(|at| reference_at(&state, at));
-        let full = index_of(word_at(&state, 88));
-        let listed = (0..full).map(|index| reference_at(&state, 96 + 32 * index));
-        let packing = Packing::new(64, self.config.block_size);
-        let mut entries = 0;
-        for directory in listed.chain([directory_tail]).filter(|block| block.address != 0) {
-            blocks.push(directory);
-            let bytes = self.block(&directory);
-            for item in 0..u64::from(block::header(&bytes).item_count) {
-                blocks.push(reference_at(&bytes, packing.offset_in_block(item)));
-                entries += 1;
+    /// The blob of the newest checkpoint, from the start of a walk.
+    fn blob(&self, walk: &mut Walk, blocks: &mut Vec<BlockRef>) -> Vec<u8> {
+        let size = self.roots.last().unwrap().blob_size;
+        let mut blob = Vec::new();
+        while let Some(reached) = self.walk_on(walk, None, blocks) {
+            if reached.kind == BlockKind::Checkpoint {
+                let bytes = self.block(&reached.block);
+                append_part(self.config.block_size, &bytes, size, &mut blob);
             }
         }
-        assert_eq!(entries, word_at(&state, 80));
-        assert_eq!(entries, log.rows() / log.packing().per_block());
-        assert!(tail.address != 0 || log.rows().is_multiple_of(log.packing().per_block()));
-        blocks.extend(Some(tail).filter(|block| block.address != 0));
+        assert_eq!(count_of(blob.len()), size);
+        blob
     }
 
-    fn table_blocks(&self, table: &Table, reachable: &mut Reachable) {
-        for run in table.runs.iter().flatten().filter(|run| run.has_blocks()) {
-            reachable.blocks.push(run.root);
-            let root = self.block(&run.root);
-            for number in 0..table.layout(run).blocks() - 1 {
-                let (sector, offset, _) = place(number * 32);
-                reachable.blocks.push(reference_at(&root, to_index(sector) * 4096 + offset));
-            }
-        }
-        let scheduled = &mut reachable.scheduled;
-        if table.tasks.flush.live {
-            scheduled.extend(table.tasks.flush.addresses.iter().flatten());
-        }
-        for group in table.tasks.merges.iter().filter(|group| group.live) {
-            scheduled.extend(group.addresses.iter().flatten());
-        }
+    fn walk_on(
+        &self,
+        walk: &mut Walk,
+        image: Option<&CheckpointImage<'_>>,
+        blocks: &mut Vec<BlockRef>,
+    ) -> Option<Reached> {
+        let parent = walk.parent().map(|parent| self.block(&parent.block));
+        let reached = walk.next(image, parent.as_deref()).unwrap()?;
+        reached.check(&block::header(&self.block(&reached.block))).unwrap();
+        blocks.push(reached.block);
+        Some(reached)
     }
 
     /// Acquired blocks are exactly those that something refers to.
@@ -949,6 +919,144 @@ impl World {
         let lost: Vec<&u64> = unique.difference(&acquired).collect();
         assert!(lost.is_empty(), "referred to but not acquired: {lost:?}");
         assert!(self.roots.last().unwrap().address_max >= *acquired.last().unwrap());
+    }
+}
+
+// Logs against indexes, from nothing but the disk.
+
+impl World {
+    /// The sum of a run's blocks; `spoil` may change each before it is looked at.
+    fn run_sum(
+        &self,
+        image: &TableImage<'_>,
+        run: &Run,
+        spoil: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result<u64, IndexFault> {
+        let mut check = RunCheck::new(run, &image.options, self.options.cluster);
+        let layout = *check.layout();
+        let root = self.block(&run.root);
+        let last = layout.blocks() - 1;
+        let mut block = |number: u64| {
+            let (sector, offset, _) = place(number * 32);
+            let at = to_index(sector) * 4096 + offset;
+            let reference = BlockRef::read_from_bytes(&root[at..at + 32]).unwrap();
+            let mut bytes = if number == last { root.clone() } else { self.block(&reference) };
+            spoil(number, &mut bytes);
+            bytes
+        };
+        if layout.directory_blocks == 0 {
+            check.directory(last, &block(last));
+        }
+        for number in layout.data_blocks..last {
+            check.directory(number, &block(number));
+        }
+        if layout.data_blocks == 0 {
+            check.entries(last, &block(last))?;
+        }
+        for number in 0..layout.data_blocks {
+            check.entries(number, &block(number))?;
+        }
+        check.finish()
+    }
+
+    /// Takes the rows of a range, by the rules of rows as well.
+    fn take_rows(&self, rows: &mut RowCheck, check: &mut IndexCheck, range: Range<u64>) {
+        let is_events = check.is_events();
+        for first in range.clone().step_by(CHUNK_ROWS) {
+            let end = range.end.min(first + count_of(CHUNK_ROWS));
+            let chunk = index_of(first)..index_of(end);
+            if is_events {
+                let events = &self.events[chunk];
+                let kinds = (first..).zip(events).map(|(row, (transfer, balances))| {
+                    (rows.event(row, transfer, balances).unwrap(), transfer)
+                });
+                let balances: Vec<BalanceRow> = events.iter().map(|event| event.1).collect();
+                check.events(&kinds.collect::<Vec<_>>(), &balances);
+            } else {
+                let accounts = &self.accounts[chunk];
+                for (row, account) in (first..).zip(accounts) {
+                    rows.account(row, account).unwrap();
+                }
+                check.accounts(accounts);
+            }
+        }
+    }
+
+    /// Every run holds exactly the entries of its rows; runs that were checked with blocks.
+    fn check_indexes(&self) -> u64 {
+        let mut walk = Walk::new(self.roots.last().unwrap(), &self.config);
+        let blob = self.blob(&mut walk, &mut Vec::new());
+        let image = CheckpointImage::decode(&blob, &self.config).unwrap();
+        let mut rows = RowCheck::new();
+        let mut checked = 0;
+        for (table, state) in image.tables.iter().enumerate() {
+            let mut check = IndexCheck::new(table, &self.config, self.options.cluster);
+            for number in 0..state.run_count() {
+                let run = state.run(0, number);
+                check.start(run.first_row, run.level);
+                self.take_rows(&mut rows, &mut check, run.first_row..run.end_row);
+                for tag in 0..state.options.tags.len() {
+                    let run = state.run(tag, number);
+                    let sum = run
+                        .has_blocks()
+                        .then(|| self.run_sum(state, &run, &mut |_, _| {}).unwrap());
+                    assert_eq!(check.compare(&run, sum), Ok(()), "{run:?}");
+                    checked += u64::from(sum.is_some());
+                    if let Some(sum) = sum {
+                        assert_eq!(check.compare(&run, Some(sum ^ 1)), Err(IndexFault::Content));
+                    }
+                }
+            }
+            check.start(state.frozen_row, 0);
+            self.take_rows(&mut rows, &mut check, state.frozen_row..state.active_row);
+            for tag in 0..state.options.tags.len() {
+                let blocks = count_of(state.flush.addresses.of(tag).count());
+                assert_eq!(check.compare_flush(tag, blocks), Ok(()));
+                assert!(check.compare_flush(tag, blocks + 1).is_err());
+            }
+            check.start(state.active_row, 0);
+            let end = image.logs[2 * table].rows;
+            self.take_rows(&mut rows, &mut check, state.active_row..end);
+        }
+        assert!(rows.is_summary(&image));
+        checked
+    }
+}
+
+/// Goal: the check of indexes against the log agrees with every run that a store makes of all kinds
+/// of rows, merged or not, and notices each single entry or word of a directory that is changed.
+#[test]
+fn indexes_are_checked_against_the_log() {
+    let mut world = World::testing(9, 100, 60);
+    for op in &Planner::plan(31, 224) {
+        world.run(op);
+    }
+    world.finish_checkpoint();
+    assert_eq!(world.roots.last().unwrap().op, world.op());
+    assert!(world.check_indexes() > 50);
+    let mut walk = Walk::new(world.roots.last().unwrap(), &world.config);
+    let blob = world.blob(&mut walk, &mut Vec::new());
+    let image = CheckpointImage::decode(&blob, &world.config).unwrap();
+    let state = &image.tables[0];
+    assert!(state.runs(0).any(|run| run.level > 0), "runs have merged");
+    let runs = (0..state.options.tags.len()).flat_map(|tag| state.runs(tag));
+    for run in runs.filter(Run::has_blocks) {
+        let sum = world.run_sum(state, &run, &mut |_, _| {}).unwrap();
+        let last = state.layout(&run).blocks() - 1;
+        for number in 0..=last {
+            let items = state.layout(&run).used(number);
+            // The first half of a root are references, which the walk follows.
+            let byte = if number == last { items - 1 } else { items / 2 };
+            let changed = world.run_sum(state, &run, &mut |block, bytes| {
+                if block == number {
+                    let (sector, offset, _) = place(byte);
+                    bytes[to_index(sector) * 4096 + offset] ^= 0x10;
+                }
+            });
+            let is_directory_end = number == last && state.layout(&run).data_blocks > 0;
+            let is_unread = is_directory_end && state.layout(&run).directory_blocks > 0;
+            assert!(changed != Ok(sum) || is_unread, "{run:?} block {number} byte {byte}");
+        }
     }
 }
 

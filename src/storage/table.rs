@@ -304,7 +304,7 @@ impl Table {
         self.active.first_row()
     }
 
-    fn memtable_mut(&mut self, row: u64) -> &mut Memtable {
+    pub(super) fn memtable_mut(&mut self, row: u64) -> &mut Memtable {
         if row >= self.active.first_row() { &mut self.active } else { &mut self.frozen }
     }
 

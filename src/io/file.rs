@@ -151,6 +151,17 @@ fn system(path: &Path, step: &'static str, error: io::Error) -> FileError {
     failure(path, FileErrorKind::System { step, error })
 }
 
+/// Opens a file that must exist.
+fn open_existing(path: &Path, writable: bool) -> Result<File, FileError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(writable).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => failure(path, FileErrorKind::Missing),
+        Some(libc::EISDIR | libc::ENXIO) => failure(path, FileErrorKind::NotRegular),
+        _ => system(path, "open the file", error),
+    })
+}
+
 /// The result of a system call that returns −1 for an error.
 fn checked(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -250,13 +261,7 @@ impl DataFile {
     ///
     /// See [`FileErrorKind`].
     pub fn open(path: &Path, size_min: u64, development: bool) -> Result<DataFile, FileError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = options.open(path).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT) => failure(path, FileErrorKind::Missing),
-            Some(libc::EISDIR | libc::ENXIO) => failure(path, FileErrorKind::NotRegular),
-            _ => system(path, "open the file", error),
-        })?;
+        let file = open_existing(path, true)?;
         let data_file = DataFile::prepare(file, path, development)?;
         let actual = data_file.size;
         if actual < size_min {
@@ -266,6 +271,16 @@ impl DataFile {
             return Err(failure(path, FileErrorKind::Unaligned { actual }));
         }
         Ok(data_file)
+    }
+
+    /// Opens and locks an existing data file to look at: it cannot be written. Nothing is demanded
+    /// of its size or of the file system.
+    ///
+    /// # Errors
+    ///
+    /// See [`FileErrorKind`].
+    pub fn open_to_inspect(path: &Path) -> Result<DataFile, FileError> {
+        DataFile::prepare(open_existing(path, false)?, path, true)
     }
 
     /// Creates a data file of `size` bytes, a multiple of 4096, by the given steps; durable when
@@ -430,9 +445,29 @@ impl DataFile {
         assert!(offset.is_multiple_of(SECTOR_SIZE_U64));
         assert!(length.is_multiple_of(SECTOR_SIZE));
         let mut memory = AlignedMemory::new(to_index(length));
-        let result = self.file.read_exact_at(&mut memory, offset);
-        result.map_err(|error| system(&self.path, "read the file", error))?;
+        self.read_into(offset, length, &mut memory)?;
         Ok(memory)
+    }
+
+    /// Reads like [`DataFile::read`], into the start of `memory`.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot read, or the file ends before.
+    ///
+    /// # Panics
+    ///
+    /// If offset or length are not aligned, or the memory is shorter.
+    pub fn read_into(
+        &self,
+        offset: u64,
+        length: u32,
+        memory: &mut AlignedMemory,
+    ) -> Result<(), FileError> {
+        assert!(offset.is_multiple_of(SECTOR_SIZE_U64));
+        assert!(length.is_multiple_of(SECTOR_SIZE));
+        let result = self.file.read_exact_at(&mut memory[..to_index(length)], offset);
+        result.map_err(|error| system(&self.path, "read the file", error))
     }
 
     /// The superblock to believe: it tells the cluster and the geometry. For before the replica is

@@ -35,6 +35,27 @@ pub fn checkpoint_extra_max(config: &Config) -> u64 {
     sessions + u64::from(EXTRA_HEADER_SIZE + ENCODED_SIZE_MAX)
 }
 
+/// The parts of what only the replica knows: the state machine's state, and the sessions.
+///
+/// # Errors
+///
+/// If there are fewer bytes than the parts need.
+///
+/// # Panics
+///
+/// Never: the size is read from as many bytes as it has.
+pub fn extra_parts(bytes: &[u8]) -> Result<(&[u8], &[u8]), CheckpointFault> {
+    let parts = bytes.split_at_checked(to_index(EXTRA_HEADER_SIZE));
+    let (head, rest) = parts.ok_or_else(|| short(bytes))?;
+    let state_size = u32::from_le_bytes(head[..4].try_into().expect("four bytes"));
+    rest.split_at_checked(to_index(state_size)).ok_or_else(|| short(bytes))
+}
+
+fn short(bytes: &[u8]) -> CheckpointFault {
+    let found = u64::from(to_size(bytes.len()));
+    CheckpointFault { part: "sessions", what: "the size", found, expected: "enough for its parts" }
+}
+
 /// The checkpoint in progress, if there is one.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -129,18 +150,10 @@ impl<M: StateMachine> Replica<M> {
         if op == 0 {
             return Ok(true);
         }
-        let bytes = self.machine.opened_extra();
-        let found = u64::from(to_size(bytes.len()));
-        let expected = "enough for its parts";
-        let short = CheckpointFault { part: "sessions", what: "the size", found, expected };
-        let parts = bytes.split_at_checked(to_index(EXTRA_HEADER_SIZE));
-        let (head, rest) = parts.ok_or(fatal(short))?;
-        let state_size = u32::from_le_bytes(head[..4].try_into().expect("four bytes"));
-        let parts = rest.split_at_checked(to_index(state_size));
-        let (state, sessions) = parts.ok_or(fatal(short))?;
+        let (state, sessions) = extra_parts(self.machine.opened_extra()).map_err(fatal)?;
         self.sessions.decode(sessions, &self.pool).map_err(fatal)?;
         let mut copy = [0; to_index(ENCODED_SIZE_MAX)];
-        let copy = copy.get_mut(..state.len()).ok_or(fatal(short))?;
+        let copy = copy.get_mut(..state.len()).ok_or_else(|| fatal(short(state)))?;
         copy.copy_from_slice(state);
         self.machine.decode(copy).map_err(fatal)?;
         Ok(true)

@@ -30,19 +30,91 @@ const PREPARES_MAX: u32 = 4;
 /// What was found of a header in the ring of redundant ones.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::large_enum_variant, reason = "kept in a table with a place for each slot")]
-enum HeaderSeen {
+pub enum HeaderSeen {
+    /// It does not verify.
     Invalid,
+    /// The mark of an empty slot.
     Reserved,
+    /// The header of a prepare.
     Op(PrepareHeader),
+}
+
+impl HeaderSeen {
+    /// What `header` is, found in the place of this slot.
+    #[must_use]
+    pub fn new(geometry: &JournalGeometry, slot: u32, header: &Header) -> HeaderSeen {
+        if *header == reserved_header(geometry.cluster, slot) {
+            return HeaderSeen::Reserved;
+        }
+        match verified(geometry, slot, header) {
+            Some(header) => HeaderSeen::Op(header),
+            None => HeaderSeen::Invalid,
+        }
+    }
 }
 
 /// What was found in a slot of prepares.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::large_enum_variant, reason = "kept in a table with a place for each slot")]
-enum PrepareSeen {
+pub enum PrepareSeen {
+    /// Header or body does not verify.
     Invalid,
+    /// Nothing was ever written.
     Blank,
+    /// A prepare.
     Op(PrepareHeader),
+}
+
+impl PrepareSeen {
+    /// What `bytes` are, the start of this slot, of at least a header. A body is checked only if
+    /// all of it is there.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer bytes than a header.
+    #[must_use]
+    pub fn new(geometry: &JournalGeometry, slot: u32, bytes: &[u8]) -> PrepareSeen {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return PrepareSeen::Blank;
+        }
+        let Some(header) = verified(geometry, slot, Header::from_bytes(bytes)) else {
+            return PrepareSeen::Invalid;
+        };
+        match bytes.get(to_index(HEADER_SIZE)..to_index(header.frame.size)) {
+            Some(body) if !header.header().valid_checksum_body(body) => PrepareSeen::Invalid,
+            _ => PrepareSeen::Op(header),
+        }
+    }
+}
+
+/// The header if it is whole, a prepare's, ours and in its place.
+fn verified(geometry: &JournalGeometry, slot: u32, header: &Header) -> Option<PrepareHeader> {
+    let prepare = header.frame.command == Command::Prepare as u8;
+    if !prepare || !header.valid_checksum() || header.invalid().is_some() {
+        return None;
+    }
+    let header = header.prepare();
+    let ours = header.frame.cluster == geometry.cluster;
+    let fits = header.frame.size <= geometry.message_size_max;
+    let placed = geometry.slot(header.op) == slot;
+    if ours && fits && placed { Some(*header) } else { None }
+}
+
+/// What to believe of a slot, of a log of `slots` slots after the checkpoint of this op.
+///
+/// # Panics
+///
+/// Never: the table of decisions is exhaustive.
+#[must_use]
+pub fn decide_slot(
+    checkpoint: u64,
+    slots: u32,
+    header: &HeaderSeen,
+    prepare: &PrepareSeen,
+) -> Decision {
+    let end = checkpoint + u64::from(slots);
+    let (header, prepare, relation) = classify(checkpoint, end, header, prepare);
+    decide(header, prepare, relation)
 }
 
 /// What recovery is doing; in this order.
@@ -407,15 +479,7 @@ impl JournalRecovery {
         for slot in first..end {
             let at = to_index((slot - first) * HEADER_SIZE);
             let header = Header::from_bytes(&buffer.bytes()[at..]);
-            let reserved = reserved_header(self.geometry.cluster, slot);
-            self.headers_seen[to_index(slot)] = if *header == reserved {
-                HeaderSeen::Reserved
-            } else {
-                match self.verified(header, slot) {
-                    Some(header) => HeaderSeen::Op(header),
-                    None => HeaderSeen::Invalid,
-                }
-            };
+            self.headers_seen[to_index(slot)] = HeaderSeen::new(&self.geometry, slot, header);
             self.headers[to_index(slot)] = *header;
         }
     }
@@ -423,18 +487,7 @@ impl JournalRecovery {
     fn start_read(&mut self, slot: u32, buffer: Option<Buffer>) {
         let seen = match buffer {
             None => PrepareSeen::Invalid,
-            Some(buffer) if buffer.bytes().iter().all(|byte| *byte == 0) => PrepareSeen::Blank,
-            Some(buffer) => match self.verified(Header::from_bytes(buffer.bytes()), slot) {
-                Some(header) => {
-                    let small = header.frame.size <= SECTOR_SIZE;
-                    if small && !Message(buffer).valid_checksum_body() {
-                        PrepareSeen::Invalid
-                    } else {
-                        PrepareSeen::Op(header)
-                    }
-                }
-                None => PrepareSeen::Invalid,
-            },
+            Some(buffer) => PrepareSeen::new(&self.geometry, slot, buffer.bytes()),
         };
         self.prepares_seen[to_index(slot)] = seen;
     }
@@ -453,26 +506,11 @@ impl JournalRecovery {
         }
     }
 
-    /// The header if it is whole, a prepare's, ours and in its place.
-    fn verified(&self, header: &Header, slot: u32) -> Option<PrepareHeader> {
-        let prepare = header.frame.command == Command::Prepare as u8;
-        if !prepare || !header.valid_checksum() || header.invalid().is_some() {
-            return None;
-        }
-        let header = header.prepare();
-        let ours = header.frame.cluster == self.geometry.cluster;
-        let fits = header.frame.size <= self.geometry.message_size_max;
-        let placed = self.geometry.slot(header.op) == slot;
-        if ours && fits && placed { Some(*header) } else { None }
-    }
-
     /// The decision about a slot.
     fn decision(&self, slot: u32) -> Decision {
         let header = &self.headers_seen[to_index(slot)];
         let prepare = &self.prepares_seen[to_index(slot)];
-        let end = self.checkpoint.op + u64::from(self.geometry.slots);
-        let (header, prepare, relation) = classify(self.checkpoint.op, end, header, prepare);
-        decide(header, prepare, relation)
+        decide_slot(self.checkpoint.op, self.geometry.slots, header, prepare)
     }
 
     /// Follows the chain from the checkpoint to the end of the log: its newest op, or the

@@ -17,21 +17,34 @@ use crate::storage::{DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
 static_assertions::const_assert!(size_of::<StoreRoot>() <= ROOT_SIZE as usize);
 static_assertions::const_assert!(STATE_SIZE <= super::checkpoint::ENCODED_SIZE_MAX as usize);
 
+/// The store's root in the superblock's root of the checkpoint of `op`.
+///
+/// # Errors
+///
+/// If it cannot be right.
+///
+/// # Panics
+///
+/// Never: it fits the superblock.
+pub fn store_root(op: u64, root: &CheckpointRoot) -> Result<StoreRoot, CheckpointFault> {
+    let (store_root, rest) =
+        StoreRoot::read_from_prefix(&root.bytes).expect("a root fits the superblock");
+    let fault = |what, found, expected| CheckpointFault { part: "root", what, found, expected };
+    if store_root.op != op {
+        return Err(fault("the op", store_root.op, "the checkpoint's"));
+    }
+    if store_root.address_max != root.address_max {
+        return Err(fault("the highest address", store_root.address_max, "the superblock's"));
+    }
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(fault("the padding", 1, "zero"));
+    }
+    Ok(store_root)
+}
+
 impl StateMachine for Ledger {
     fn open(&mut self, op: u64, root: &CheckpointRoot) -> Result<(), CheckpointFault> {
-        let (store_root, rest) =
-            StoreRoot::read_from_prefix(&root.bytes).expect("a root fits the superblock");
-        let fault = |what, found, expected| CheckpointFault { part: "root", what, found, expected };
-        if store_root.op != op {
-            return Err(fault("the op", store_root.op, "the checkpoint's"));
-        }
-        if store_root.address_max != root.address_max {
-            return Err(fault("the highest address", store_root.address_max, "the superblock's"));
-        }
-        if rest.iter().any(|byte| *byte != 0) {
-            return Err(fault("the padding", 1, "zero"));
-        }
-        self.store.open(store_root).map_err(open_fault)
+        self.store.open(store_root(op, root)?).map_err(open_fault)
     }
 
     fn open_step(&mut self) -> Fetch<Result<(), CheckpointFault>> {

@@ -10,12 +10,11 @@
 use super::do_view_change::Suffix;
 use super::fatal::Fatal;
 use super::log_chain::LogChain;
-use super::machine::{CheckpointRoot, StateMachine};
+use super::machine::StateMachine;
 use super::replica::{Replica, Status};
 use super::superblock::SuperblockError;
 use crate::mark;
 use crate::protocol::PrepareHeader;
-use crate::storage::Zones;
 
 /// What an opening replica is doing; in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +97,7 @@ impl<M: StateMachine> Replica<M> {
         self.view = durable.view;
         self.log_view = durable.log_view;
         let op = durable.checkpoint.op;
-        let config = &self.options.config;
-        let grid_size = durable.storage_size.saturating_sub(Zones::new(config).file_size(0));
-        let address_max = grid_size / u64::from(config.block_size);
-        let opened = self.machine.open(op, &CheckpointRoot { bytes: durable.root, address_max });
+        let opened = self.machine.open(op, &durable.checkpoint_root());
         opened.map_err(|fault| Fatal::Checkpoint { op, fault })?;
         Ok(Some(Status::Opening(Opening::Checkpoint)))
     }

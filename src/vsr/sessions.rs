@@ -88,6 +88,12 @@ impl Sessions {
         self.sessions.is_empty()
     }
 
+    /// All sessions; of a table that was decoded, the one least recently active first.
+    #[must_use]
+    pub fn all(&self) -> &[Session] {
+        &self.sessions
+    }
+
     /// The session of a client.
     #[must_use]
     pub fn find(&self, client: u128) -> Option<&Session> {

@@ -12,10 +12,11 @@ use std::mem::offset_of;
 use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::machine::CheckpointRoot;
 pub use crate::protocol::peer::ROOT_SIZE;
 use crate::protocol::{PrepareHeader, REPLICAS_MAX, Release, STANDBYS_MAX, checksum};
 use crate::storage::zones::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
-use crate::storage::{Config, ConfigError};
+use crate::storage::{Config, ConfigError, Zones};
 
 /// First bytes of a copy after its checksum: this is a data file of ours.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"florin\0\0");
@@ -158,6 +159,18 @@ impl Superblock {
         bytes[..16].copy_from_slice(&self.checkpoint.frame.checksum.to_le_bytes());
         bytes[16..].copy_from_slice(&self.root);
         checksum(&bytes)
+    }
+
+    /// The root of the checkpoint, for the state machine.
+    ///
+    /// # Panics
+    ///
+    /// If the geometry is not valid.
+    #[must_use]
+    pub fn checkpoint_root(&self) -> CheckpointRoot {
+        let grid_size = self.storage_size.saturating_sub(Zones::new(&self.config).file_size(0));
+        let address_max = grid_size / u64::from(self.config.block_size);
+        CheckpointRoot { bytes: self.root, address_max }
     }
 
     /// Writes the checksum; nothing but the copy's index may change afterwards.

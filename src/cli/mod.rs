@@ -7,6 +7,7 @@ pub mod benchmark;
 pub mod dev;
 pub mod exit;
 pub mod format;
+pub mod inspect;
 pub mod output;
 pub mod size;
 pub mod start;
@@ -58,6 +59,8 @@ pub enum Command {
     Version(version::VersionArguments),
     /// Measure how fast a server or a cluster is
     Benchmark(benchmark::BenchmarkArguments),
+    /// Look into a data file without changing it, and check it
+    Inspect(inspect::InspectArguments),
     /// Run simulated clusters in which everything goes wrong that may
     Vopr(vopr::VoprArguments),
 }
@@ -72,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
         Command::Vopr(arguments) => vopr::run(arguments),
     };
     match result {

@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::ops::Range;
 
+/// Width of what was expected, in columns.
+const COLUMNS_MAX: usize = 78;
+
 /// A mistake in a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
@@ -58,8 +61,16 @@ impl SyntaxError {
         let mut output = format!("error: {}\n", self.message);
         let carets = "^".repeat(width);
         write!(output, "{number} | {line}\n{margin} | {indent}{carets}").expect("to a string");
-        if !self.expected.is_empty() {
-            write!(output, "\n{margin} = expected {}", self.expected).expect("to a string");
+        let mut column = COLUMNS_MAX;
+        for word in self.expected.split_whitespace() {
+            if column + 1 + word.len() > COLUMNS_MAX {
+                let is_first = column == COLUMNS_MAX;
+                let start = if is_first { "= expected" } else { "          " };
+                write!(output, "\n{margin} {start}").expect("to a string");
+                column = margin.len() + 1 + start.len();
+            }
+            write!(output, " {word}").expect("to a string");
+            column += 1 + word.len();
         }
         output
     }
@@ -94,6 +105,18 @@ mod tests {
             error.render(text, 0),
             "error: no field `idd`\n |   idd=2;\n |   ^^^\n = expected a field"
         );
+    }
+
+    /// Goal: what is expected is broken between words, so that a narrow terminal does not do it.
+    #[test]
+    fn folds_what_is_expected() {
+        let error = SyntaxError::new(0..1, "x").expected("abcdefgh ".repeat(20));
+        let text = error.render("x", 7);
+        assert!(text.lines().all(|line| line.len() <= COLUMNS_MAX), "{text}");
+        let folded: Vec<&str> = text.lines().skip(3).collect();
+        assert_eq!(folded.len(), 3, "{text}");
+        assert!(folded[0].starts_with("  = expected abcdefgh abcdefgh "), "{text}");
+        assert!(folded[1].starts_with("             abcdefgh "), "{text}");
     }
 
     /// Goal: what is missing at the end is pointed at behind the last thing there.

@@ -217,6 +217,10 @@ impl Parser<'_> {
     ) -> Result<(), SyntaxError> {
         let name = &self.text[token.span.clone()];
         let Some(field) = form.event.field(name) else {
+            if Form::find(name).is_some() {
+                let message = format!("`{name}` begins before {} has ended", form.name);
+                return Err(SyntaxError::new(token.span.clone(), message).expected("`;` before it"));
+            }
             let hint = did_you_mean(similar(name, form.event.fields.iter().map(|f| f.name)));
             let message = format!("{} has no field `{name}`{hint}", form.name);
             return Err(SyntaxError::new(token.span.clone(), message).expected(fields(form)));

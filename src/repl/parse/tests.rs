@@ -76,6 +76,7 @@ fn create_accounts_mistakes() {
     check("create_accounts id=1 | id=2;", "|", "unexpected", "another object");
     check("create_accounts id=\"1\";", "\"", "unexpected", "a number");
     check("create_account id=1;", "create_account", "did you mean `create_accounts`", "help");
+    check("create_accounts id=1\nlookup_accounts id=1;", "lookup_accounts", "begins", "`;` before");
     check("create_accounts id=1; id=2;", "id", "unexpected", "one statement at a time");
 }
 

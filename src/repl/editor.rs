@@ -157,6 +157,10 @@ impl Validator for Assistant {
 
 /// Whether the last statement of a text is finished, or wrong in a way that cannot be mended by
 /// going on.
+///
+/// # Panics
+///
+/// Never: every statement has a length.
 #[must_use]
 pub fn is_finished(text: &str) -> bool {
     let mut rest = text;

@@ -16,6 +16,10 @@ pub enum NumberError {
 /// # Errors
 ///
 /// If the text is no number, or too large a one.
+///
+/// # Panics
+///
+/// Never: what is too large was refused before.
 pub fn parse_number(text: &str, max: u128) -> Result<u128, NumberError> {
     let (from_max, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),

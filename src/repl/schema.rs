@@ -568,10 +568,10 @@ pub fn value_name(kind: Kind, value: u128) -> Option<&'static str> {
     match kind {
         Kind::Number | Kind::Balance | Kind::Timestamp | Kind::Flags(_) => None,
         Kind::AccountStatus => {
-            CreateAccountStatus::try_from(number).ok().map(|status| status.name())
+            CreateAccountStatus::try_from(number).ok().map(CreateAccountStatus::name)
         }
         Kind::TransferStatus => {
-            CreateTransferStatus::try_from(number).ok().map(|status| status.name())
+            CreateTransferStatus::try_from(number).ok().map(CreateTransferStatus::name)
         }
         Kind::EventType => match u8::try_from(number).ok()? {
             change_event_type::SINGLE_PHASE => Some("single_phase"),
@@ -631,7 +631,7 @@ mod tests {
                 field.write(&mut bytes, field.max());
                 assert_eq!(field.read(&bytes), field.max());
             }
-            let unused = bytes.iter().filter(|byte| **byte == 0).count();
+            let unused: usize = bytes.iter().map(|byte| usize::from(*byte == 0)).sum();
             assert_eq!(unused, reserved, "{}", record.name);
         }
     }

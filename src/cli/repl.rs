@@ -185,7 +185,7 @@ impl Repl {
         };
         self.client = Some(self.connect_patiently()?);
         print(&format!(
-            "Florin {}, cluster {}. Statements end with `;`. `help` helps, Ctrl-D ends.",
+            "Florin {}, cluster {}. Type `help` for help; Ctrl-D ends.",
             env!("CARGO_PKG_VERSION"),
             self.cluster
         ));

@@ -248,7 +248,7 @@ impl Parser<'_> {
 
     fn number(&mut self, field: &Field) -> Result<(u128, Range<usize>), SyntaxError> {
         let max = field.max();
-        let wanted = format!("a number from 0 to {max}: decimal, 0x…, or -N for N below the last");
+        let wanted = format!("a number from 0 to {max}: decimal, 0x…, or -N to count down from it");
         let token = self.next();
         let Some(Token { kind: TokenKind::Word, span }) = token else {
             return Err(self.unexpected(token.as_ref(), &wanted));

@@ -556,7 +556,7 @@ pub static FORMS: [Form; 9] = [
         event: &CHANGE_EVENTS_FILTER,
         result: &CHANGE_EVENT,
         required: &[],
-        about: "reads what changed, in order, with both accounts as they were then",
+        about: "reads what changed, in order, with both accounts as of then",
         examples: "get_change_events limit=10;\nget_change_events timestamp_min=1 limit=10;",
     },
 ];

@@ -13,6 +13,7 @@
 use super::atlas;
 use super::checkers::Failure;
 use super::checkers::durability::view_change_quorum;
+use super::checkers::references::check_references;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
 use super::cluster::{Cluster, TICK_NS};
 use super::faults::FAULTS;
@@ -241,6 +242,9 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
         check_superblock(index, &process.disk, &config)?;
         let messages = process.messages_held();
         let replica = process.replica.as_ref().expect("all run");
+        if let Some(superblock) = replica.durable_superblock() {
+            check_references(index, &process.disk, &config, superblock)?;
+        }
         let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");
         require!(
             messages <= sessions + config.clients_max + RecentPrepares::places(config.pipeline_max),

@@ -7,15 +7,20 @@
 //! it comes.
 //! Not covered: addresses that are only reserved, see [`CheckpointImage::scheduled`].
 
+use std::fmt;
+
 use zerocopy::FromBytes;
 
 use super::block::{BlockHeader, BlockKind, BlockRef};
-use super::checkpoint::CheckpointRoot;
+use super::checkpoint::{CheckpointRoot, append_part};
 use super::config::Config;
 use super::decode::{DecodeError, require};
 use super::directory::DIRECTORY_ENTRY_SIZE;
+use super::free_set::FreeSet;
 use super::image::{CheckpointImage, LogImage};
+use super::index_of;
 use super::packing::Packing;
+use super::persistence::OpenError;
 use super::run::{ITEM_SIZE, place};
 use super::store::LOG_FORMS;
 use crate::protocol::{SECTOR_SIZE, to_index};
@@ -95,23 +100,23 @@ enum Stage {
 
 /// A walk over all blocks of a checkpoint.
 ///
-/// [`Walk::next`] gives a block. If it refers to others, [`Walk::parent`] names it, and the
-/// following calls must be given its bytes, until there is another parent or none. The blocks of
-/// the blob come first; from then on the decoded blob is needed.
+/// [`CheckpointWalk::next`] gives a block. If it refers to others, [`CheckpointWalk::parent`] names
+/// it, and the following calls must be given its bytes, until there is another parent or none. The
+/// blocks of the blob come first; from then on the decoded blob is needed.
 #[derive(Clone, Copy, Debug)]
-pub struct Walk {
+pub struct CheckpointWalk {
     root: CheckpointRoot,
     block_size: u32,
     stage: Stage,
     parent: Option<Parent>,
 }
 
-impl Walk {
+impl CheckpointWalk {
     /// A walk that begins at a root.
     #[must_use]
-    pub fn new(root: &CheckpointRoot, config: &Config) -> Walk {
+    pub fn new(root: &CheckpointRoot, config: &Config) -> CheckpointWalk {
         let stage = if root.is_empty() { Stage::End } else { Stage::Index };
-        Walk { root: *root, block_size: config.block_size, stage, parent: None }
+        CheckpointWalk { root: *root, block_size: config.block_size, stage, parent: None }
     }
 
     /// A walk over the blocks of one log alone. It needs the decoded blob from the start, and goes
@@ -121,9 +126,12 @@ impl Walk {
     ///
     /// If there is no such log.
     #[must_use]
-    pub fn of_log(root: &CheckpointRoot, config: &Config, log: usize) -> Walk {
+    pub fn of_log(root: &CheckpointRoot, config: &Config, log: usize) -> CheckpointWalk {
         assert!(log < LOG_FORMS.len());
-        Walk { stage: Stage::Directory { log, number: 0 }, ..Walk::new(root, config) }
+        CheckpointWalk {
+            stage: Stage::Directory { log, number: 0 },
+            ..CheckpointWalk::new(root, config)
+        }
     }
 
     /// The block whose bytes the next call needs.
@@ -133,8 +141,8 @@ impl Walk {
     }
 
     /// The next block; `None` at the end, and after the blocks of the blob while `image` is
-    /// missing. `parent` are the verified bytes of [`Walk::parent`]: without them, what it refers
-    /// to is left out.
+    /// missing. `parent` are the verified bytes of [`CheckpointWalk::parent`]: without them, what
+    /// it refers to is left out.
     ///
     /// # Errors
     ///
@@ -341,6 +349,154 @@ fn reference(bytes: &[u8], start: usize) -> BlockRef {
     BlockRef::read_from_bytes(&bytes[start..end]).expect("a reference is never cut")
 }
 
+/// What is wrong with the owners of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimFault {
+    /// It is above the highest one of the checkpoint, or zero.
+    Beyond,
+    /// It has two owners.
+    Twice,
+    /// It has an owner, but is not in use by the free set.
+    NotAcquired,
+    /// It is in use by the free set, but has no owner.
+    Leaked,
+}
+
+impl fmt::Display for ClaimFault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            ClaimFault::Beyond => "its address is above the highest one of the checkpoint",
+            ClaimFault::Twice => "it has two owners",
+            ClaimFault::NotAcquired => "in use, but not so by the free set",
+            ClaimFault::Leaked => "not free, but nothing refers to it",
+        })
+    }
+}
+
+/// Which addresses have an owner: to be compared with the free set.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    owned: Vec<bool>,
+}
+
+impl Claims {
+    /// No address up to this one has an owner.
+    #[must_use]
+    pub fn new(address_max: u64) -> Claims {
+        Claims { owned: vec![false; index_of(address_max)] }
+    }
+
+    /// Notes that something refers to an address, or has reserved it.
+    ///
+    /// # Errors
+    ///
+    /// If it has an owner, or cannot have one.
+    pub fn claim(&mut self, address: u64) -> Result<(), ClaimFault> {
+        let index = address.checked_sub(1).ok_or(ClaimFault::Beyond)?;
+        let owned = self.owned.get_mut(index_of(index)).ok_or(ClaimFault::Beyond)?;
+        if *owned {
+            return Err(ClaimFault::Twice);
+        }
+        *owned = true;
+        Ok(())
+    }
+
+    /// Addresses that the free set sees otherwise.
+    pub fn compare<'a>(
+        &'a self,
+        free_set: &'a FreeSet,
+    ) -> impl Iterator<Item = (u64, ClaimFault)> + 'a {
+        (1..).zip(&self.owned).filter_map(|(address, owned)| {
+            match (*owned, free_set.is_acquired(address)) {
+                (true, false) => Some((address, ClaimFault::NotAcquired)),
+                (false, true) => Some((address, ClaimFault::Leaked)),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// Everything that a checkpoint refers to, when all of it can be read at once.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// The blocks, in the order of the walk.
+    pub blocks: Vec<Reached>,
+    /// Addresses that are reserved for flushes and merges.
+    pub scheduled: Vec<u64>,
+    /// The free set.
+    pub free_set: FreeSet,
+    /// The decoded blob's bytes.
+    pub blob: Vec<u8>,
+}
+
+/// Why a checkpoint cannot be surveyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SurveyFault<E> {
+    /// A block that refers to others, or a part of the blob, could not be read.
+    Block(Reached, E),
+    /// A block is not what its owner counts on.
+    Parent(DecodeError),
+    /// The blob makes no sense.
+    Blob(OpenError),
+}
+
+/// Walks over all blocks of a checkpoint. `read` reads and verifies those that the walk needs.
+///
+/// # Errors
+///
+/// The first block that cannot be read or makes no sense.
+pub fn survey<E>(
+    root: &CheckpointRoot,
+    config: &Config,
+    mut read: impl FnMut(&Reached, &mut [u8]) -> Result<(), E>,
+) -> Result<Survey, SurveyFault<E>> {
+    let mut walk = CheckpointWalk::new(root, config);
+    let mut read = |reached: &Reached, bytes: &mut [u8]| {
+        read(reached, bytes).map_err(|error| SurveyFault::Block(*reached, error))
+    };
+    let (mut blocks, mut blob) = (Vec::new(), Vec::new());
+    let mut parent = vec![0; to_index(config.block_size)];
+    let mut part = parent.clone();
+    while let Some(reached) = walk.next(None, Some(&parent)).map_err(SurveyFault::Parent)? {
+        blocks.push(reached);
+        if reached.kind == BlockKind::CheckpointRoot {
+            read(&reached, &mut parent)?;
+        } else {
+            read(&reached, &mut part)?;
+            append_part(config.block_size, &part, root.blob_size, &mut blob);
+        }
+    }
+    let image = CheckpointImage::decode(&blob, config).map_err(SurveyFault::Blob)?;
+    while let Some(reached) = walk.next(Some(&image), Some(&parent)).map_err(SurveyFault::Parent)? {
+        blocks.push(reached);
+        if walk.parent() == Some(&reached) {
+            read(&reached, &mut parent)?;
+        }
+    }
+    let mut free_set = FreeSet::new(root.address_max.max(1));
+    let decoded = free_set.decode(image.free_set);
+    decoded.map_err(|error| SurveyFault::Blob(OpenError::Part { part: "free set", error }))?;
+    let scheduled = image.scheduled().collect();
+    Ok(Survey { blocks, scheduled, free_set, blob })
+}
+
+impl Survey {
+    /// Addresses whose owners are not as they must be: every block in use has exactly one.
+    #[must_use]
+    pub fn claim_faults(&self) -> Vec<(u64, ClaimFault)> {
+        let mut claims = Claims::new(self.free_set.blocks_max());
+        let mut faults = Vec::new();
+        let addresses = self.blocks.iter().map(|reached| reached.block.address);
+        for address in addresses.chain(self.scheduled.iter().copied()) {
+            if let Err(fault) = claims.claim(address) {
+                faults.push((address, fault));
+            }
+        }
+        faults.extend(claims.compare(&self.free_set));
+        faults
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,15 +506,32 @@ mod tests {
     #[test]
     fn roots() {
         let config = Config::testing();
-        let mut walk = Walk::new(&CheckpointRoot::EMPTY, &config);
+        let mut walk = CheckpointWalk::new(&CheckpointRoot::EMPTY, &config);
         assert_eq!(walk.next(None, None), Ok(None));
         let index = BlockRef { address: 5, sequence: 16, checksum: 1 };
         let root = CheckpointRoot { index, blob_blocks: u64::MAX, ..CheckpointRoot::EMPTY };
-        let mut walk = Walk::new(&root, &config);
+        let mut walk = CheckpointWalk::new(&root, &config);
         assert_eq!(walk.next(None, None).unwrap().unwrap().block, index);
         assert_eq!(walk.parent().unwrap().block, index);
         let bytes = vec![0; to_index(config.block_size)];
         assert!(walk.next(None, Some(&bytes)).is_err());
         assert_eq!(walk.next(None, None), Ok(None));
+    }
+
+    /// Goal: an address with two owners, with none, or out of range is told, and nothing else.
+    #[test]
+    fn claims() {
+        let mut free_set = FreeSet::new(10);
+        (0..4).for_each(|_| assert!(free_set.acquire() > 0));
+        free_set.release(4);
+        let mut claims = Claims::new(5);
+        for address in [1, 2, 5] {
+            assert_eq!(claims.claim(address), Ok(()));
+        }
+        assert_eq!(claims.claim(2), Err(ClaimFault::Twice));
+        assert_eq!(claims.claim(0), Err(ClaimFault::Beyond));
+        assert_eq!(claims.claim(6), Err(ClaimFault::Beyond));
+        let found: Vec<_> = claims.compare(&free_set).collect();
+        assert_eq!(found, [(3, ClaimFault::Leaked), (5, ClaimFault::NotAcquired)]);
     }
 }

@@ -10,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use zerocopy::{FromBytes, FromZeros};
 
-use super::block::{self, BlockKind, BlockRef};
-use super::checkpoint::{CheckpointRoot, append_part};
+use super::block::{self, BlockRef};
+use super::checkpoint::CheckpointRoot;
 use super::config::Config;
 use super::disk::StorageOutbox;
 use super::fetch::Fetch;
@@ -19,7 +19,7 @@ use super::find::{AccountScanFilter, EventFilter, FindTimestamp, TimeKey};
 use super::image::{CheckpointImage, TableImage};
 use super::index_check::{CHUNK_ROWS, IndexCheck, IndexFault, RowCheck, RunCheck};
 use super::job::Job;
-use super::reachable::{Reached, Walk};
+use super::reachable::{Reached, Survey, survey};
 use super::room::Room;
 use super::rows::{BalanceRow, Balances, EXPIRY_SLOT_BITS, EventKind, STORED_FLAG_EXPIRY};
 use super::rows::{expires_at, is_orphan};
@@ -845,14 +845,6 @@ fn check_candidates(
 
 // What a checkpoint refers to.
 
-/// All blocks of a store right after a checkpoint.
-#[derive(Debug, Default)]
-struct Reachable {
-    blocks: Vec<BlockRef>,
-    /// Addresses of blocks that may not have been written yet.
-    scheduled: Vec<u64>,
-}
-
 impl World {
     fn block(&self, block: &BlockRef) -> Vec<u8> {
         let offset = self.zones.block_offset(block.address).unwrap();
@@ -865,60 +857,31 @@ impl World {
 
     /// Everything that the newest checkpoint needs, from nothing but its root and the disk; only
     /// while no op has followed it.
-    fn reachable(&self) -> Reachable {
+    fn survey(&self) -> Survey {
         let root = self.roots.last().unwrap();
         assert!(root.op == self.op());
-        let mut blocks = Vec::new();
-        let mut walk = Walk::new(root, &self.config);
-        let blob = self.blob(&mut walk, &mut blocks);
-        let image = CheckpointImage::decode(&blob, &self.config).unwrap();
-        while self.walk_on(&mut walk, Some(&image), &mut blocks).is_some() {}
-        assert_eq!(image.logs[0].rows, self.store.events_rows());
-        Reachable { blocks, scheduled: image.scheduled().collect() }
-    }
-
-    /// The blob of the newest checkpoint, from the start of a walk.
-    fn blob(&self, walk: &mut Walk, blocks: &mut Vec<BlockRef>) -> Vec<u8> {
-        let size = self.roots.last().unwrap().blob_size;
-        let mut blob = Vec::new();
-        while let Some(reached) = self.walk_on(walk, None, blocks) {
-            if reached.kind == BlockKind::Checkpoint {
-                let bytes = self.block(&reached.block);
-                append_part(self.config.block_size, &bytes, size, &mut blob);
-            }
+        let survey = survey(root, &self.config, |reached, bytes| {
+            bytes.copy_from_slice(&self.block(&reached.block));
+            Ok::<(), ()>(())
+        });
+        let survey = survey.unwrap();
+        for reached in &survey.blocks {
+            reached.check(&block::header(&self.block(&reached.block))).unwrap();
         }
-        assert_eq!(count_of(blob.len()), size);
-        blob
-    }
-
-    fn walk_on(
-        &self,
-        walk: &mut Walk,
-        image: Option<&CheckpointImage<'_>>,
-        blocks: &mut Vec<BlockRef>,
-    ) -> Option<Reached> {
-        let parent = walk.parent().map(|parent| self.block(&parent.block));
-        let reached = walk.next(image, parent.as_deref()).unwrap()?;
-        reached.check(&block::header(&self.block(&reached.block))).unwrap();
-        blocks.push(reached.block);
-        Some(reached)
+        let image = CheckpointImage::decode(&survey.blob, &self.config).unwrap();
+        assert_eq!(image.logs[0].rows, self.store.events_rows());
+        survey
     }
 
     /// Acquired blocks are exactly those that something refers to.
     fn check_free_set(&self) {
-        let reachable = self.reachable();
-        let addresses = reachable.blocks.iter().map(|block| block.address);
-        let all: Vec<u64> = addresses.chain(reachable.scheduled.iter().copied()).collect();
-        let unique: BTreeSet<u64> = all.iter().copied().collect();
-        assert_eq!(unique.len(), all.len(), "no block has two owners");
-        let free_set = self.store.grid.free_set();
-        let acquired: BTreeSet<u64> =
-            (1..=free_set.highest_acquired()).filter(|at| free_set.is_acquired(*at)).collect();
-        let leaked: Vec<&u64> = acquired.difference(&unique).collect();
-        assert!(leaked.is_empty(), "acquired but not referred to: {leaked:?}");
-        let lost: Vec<&u64> = unique.difference(&acquired).collect();
-        assert!(lost.is_empty(), "referred to but not acquired: {lost:?}");
-        assert!(self.roots.last().unwrap().address_max >= *acquired.last().unwrap());
+        let survey = self.survey();
+        assert_eq!(survey.claim_faults(), []);
+        let (live, stored) = (self.store.grid.free_set(), &survey.free_set);
+        let live: Vec<u64> = (1..=BLOCKS_MAX).filter(|at| live.is_acquired(*at)).collect();
+        let stored: Vec<u64> = (1..=BLOCKS_MAX).filter(|at| stored.is_acquired(*at)).collect();
+        assert_eq!(live, stored);
+        assert!(self.roots.last().unwrap().address_max >= *live.last().unwrap());
     }
 }
 
@@ -984,8 +947,7 @@ impl World {
 
     /// Every run holds exactly the entries of its rows; runs that were checked with blocks.
     fn check_indexes(&self) -> u64 {
-        let mut walk = Walk::new(self.roots.last().unwrap(), &self.config);
-        let blob = self.blob(&mut walk, &mut Vec::new());
+        let blob = self.survey().blob;
         let image = CheckpointImage::decode(&blob, &self.config).unwrap();
         let mut rows = RowCheck::new();
         let mut checked = 0;
@@ -1034,8 +996,7 @@ fn indexes_are_checked_against_the_log() {
     world.finish_checkpoint();
     assert_eq!(world.roots.last().unwrap().op, world.op());
     assert!(world.check_indexes() > 50);
-    let mut walk = Walk::new(world.roots.last().unwrap(), &world.config);
-    let blob = world.blob(&mut walk, &mut Vec::new());
+    let blob = world.survey().blob;
     let image = CheckpointImage::decode(&blob, &world.config).unwrap();
     let state = &image.tables[0];
     assert!(state.runs(0).any(|run| run.level > 0), "runs have merged");
@@ -1063,10 +1024,10 @@ fn indexes_are_checked_against_the_log() {
 /// Both stores have the same checkpoints, and byte by byte the same blocks.
 fn check_identical(left: &World, right: &World) {
     assert_eq!(left.roots, right.roots);
-    let [blocks, others] = [left, right].map(World::reachable);
+    let [blocks, others] = [left, right].map(World::survey);
     assert_eq!(blocks.blocks, others.blocks);
     assert_eq!(blocks.scheduled, others.scheduled);
-    for block in &blocks.blocks {
+    for Reached { block, .. } in &blocks.blocks {
         assert_eq!(left.block(block), right.block(block), "block {}", block.address);
     }
 }

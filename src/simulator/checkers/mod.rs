@@ -6,6 +6,7 @@
 
 pub mod durability;
 pub mod history;
+pub mod references;
 pub mod storage;
 
 use std::fmt;

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use crate::cli::exit::{ExitClass, Failure};
 use crate::io::file::{DataFile, FileError};
-use crate::protocol::{AlignedMemory, to_index};
+use crate::protocol::{AlignedMemory, SECTOR_SIZE, to_index};
 use crate::storage::checkpoint::{CheckpointRoot, append_part};
 use crate::storage::decode::DecodeError;
 use crate::storage::image::CheckpointImage;
-use crate::storage::reachable::{Reached, Walk};
+use crate::storage::reachable::{CheckpointWalk, Reached};
 use crate::storage::{BlockError, BlockRef, Config, Zone, Zones, block, count_of};
 use crate::vsr::Superblock;
 use crate::vsr::journal_geometry::JournalGeometry;
@@ -132,10 +132,11 @@ impl Inspected {
         memory: &mut AlignedMemory,
     ) -> Result<(), BlockProblem> {
         self.read_address(reference.address, memory)?;
-        block::verify(memory, reference).map_err(BlockProblem::Damaged)?;
-        for (sector, bytes) in (0..).zip(memory.chunks_exact(4096)) {
+        // Sectors first: they tell where in the block it is damaged.
+        for (sector, bytes) in (0..).zip(memory.chunks_exact(to_index(SECTOR_SIZE))) {
             block::verify_sector(bytes, reference, sector).map_err(BlockProblem::Damaged)?;
         }
+        block::verify(memory, reference).map_err(BlockProblem::Damaged)?;
         if block::header(memory).cluster != self.superblock.cluster {
             let what = DecodeError::Value {
                 what: "the block's cluster",
@@ -200,7 +201,7 @@ impl Inspected {
     /// If a block of it is damaged, or the root makes no sense.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, Failure> {
         let Some(root) = self.root()? else { return Ok(None) };
-        let mut walk = Walk::new(&root, self.config());
+        let mut walk = CheckpointWalk::new(&root, self.config());
         let (mut index, mut memory) = (self.block_memory(), self.block_memory());
         let mut blob = Vec::new();
         loop {

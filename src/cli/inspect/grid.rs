@@ -4,67 +4,38 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::document::{Cell, Document};
-use super::file::{Checkpoint, Inspected};
+use super::file::{BlockProblem, Checkpoint, Inspected};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::protocol::{SECTOR_SIZE, to_index};
+use crate::storage::Zone;
 use crate::storage::block::{self, BlockHeader, BlockKind, BlockRef};
 use crate::storage::count_of;
 use crate::storage::image::CheckpointImage;
-use crate::storage::reachable::{Owner, Reached, Walk};
-use crate::storage::{FreeSet, Zone};
+use crate::storage::reachable::{Owner, Survey, SurveyFault, survey};
 
 /// Names of the logs, in their order.
 pub const LOGS: [&str; 3] = ["transfers", "balances", "accounts"];
 
-/// Every block that the checkpoint refers to, in the order of the walk.
+/// Everything that the checkpoint refers to.
 ///
 /// # Errors
 ///
 /// If a block that refers to others is damaged.
-///
-/// # Panics
-///
-/// Never: a parent is read before its children are asked for.
-pub fn reachable(
-    inspected: &Inspected,
-    checkpoint: &Checkpoint,
-    image: &CheckpointImage<'_>,
-) -> Result<Vec<Reached>, Failure> {
-    let mut walk = Walk::new(&checkpoint.root, inspected.config());
+pub fn survey_file(inspected: &Inspected, checkpoint: &Checkpoint) -> Result<Survey, Failure> {
     let mut memory = inspected.block_memory();
-    let mut known: Option<BlockRef> = None;
-    let mut all = Vec::new();
-    loop {
-        if let Some(parent) = walk.parent().filter(|parent| known != Some(parent.block)) {
-            let damage = |problem| inspected.block_damage(parent.block.address, &problem);
-            inspected.read_reached(parent, &mut memory).map_err(damage)?;
-            known = Some(parent.block);
+    let found = survey(&checkpoint.root, inspected.config(), |reached, bytes| {
+        inspected.read_reached(reached, &mut memory)?;
+        bytes.copy_from_slice(&memory);
+        Ok::<(), BlockProblem>(())
+    });
+    let index = checkpoint.root.index.address;
+    found.map_err(|fault| match fault {
+        SurveyFault::Block(reached, problem) => {
+            inspected.block_damage(reached.block.address, &problem)
         }
-        let parent = walk.parent().map(|_| &memory[..]);
-        let next = walk.next(Some(image), parent);
-        let next = next.map_err(|error| {
-            inspected.block_damage(known.map_or(0, |block| block.address), &error)
-        })?;
-        let Some(reached) = next else { return Ok(all) };
-        all.push(reached);
-    }
-}
-
-/// The free set of a checkpoint.
-///
-/// # Errors
-///
-/// If it makes no sense.
-pub fn free_set(
-    inspected: &Inspected,
-    checkpoint: &Checkpoint,
-    image: &CheckpointImage<'_>,
-) -> Result<FreeSet, Failure> {
-    let root = &checkpoint.root;
-    let mut free_set = FreeSet::new(root.address_max.max(1));
-    let decoded = free_set.decode(image.free_set);
-    decoded.map_err(|error| inspected.block_damage(root.index.address, &error))?;
-    Ok(free_set)
+        SurveyFault::Parent(error) => inspected.block_damage(index, &error),
+        SurveyFault::Blob(error) => inspected.block_damage(index, &error),
+    })
 }
 
 /// What an owner is called.
@@ -110,9 +81,8 @@ fn inspect_all(inspected: &Inspected) -> Result<Document, Failure> {
         document.note("There is no checkpoint yet: nothing refers to any block.");
         return Ok(document);
     };
-    let image = inspected.image(&checkpoint)?;
-    let free_set = free_set(inspected, &checkpoint, &image)?;
-    let scheduled = image.scheduled().count();
+    let survey = survey_file(inspected, &checkpoint)?;
+    let (free_set, scheduled) = (&survey.free_set, survey.scheduled.len());
     facts.extend([
         ("address_max", Cell::Number(checkpoint.root.address_max)),
         ("acquired", Cell::Count(free_set.acquired_count())),
@@ -122,7 +92,7 @@ fn inspect_all(inspected: &Inspected) -> Result<Document, Failure> {
     ]);
     document.facts("grid", facts);
     let mut counts = BTreeMap::<BlockKind, (u64, u64)>::new();
-    for reached in reachable(inspected, &checkpoint, &image)? {
+    for reached in &survey.blocks {
         let count = counts.entry(reached.kind).or_default();
         count.0 += 1;
         count.1 += u64::from(reached.item_count);
@@ -191,15 +161,16 @@ fn usage_of(inspected: &Inspected, address: u64) -> Result<Vec<(&'static str, Ce
         return Ok(vec![("state", Cell::text("there is no checkpoint"))]);
     };
     let image = inspected.image(&checkpoint)?;
-    let free_set = free_set(inspected, &checkpoint, &image)?;
+    let survey = survey_file(inspected, &checkpoint)?;
+    let free_set = &survey.free_set;
     if address > free_set.blocks_max() || free_set.is_free(address) {
         return Ok(vec![("state", Cell::text("free at the checkpoint"))]);
     }
-    if image.scheduled().any(|scheduled| scheduled == address) {
+    if survey.scheduled.contains(&address) {
         return Ok(vec![("state", Cell::text("reserved for a flush or merge"))]);
     }
-    let all = reachable(inspected, &checkpoint, &image)?;
-    let Some(reached) = all.iter().find(|reached| reached.block.address == address) else {
+    let Some(reached) = survey.blocks.iter().find(|reached| reached.block.address == address)
+    else {
         return Ok(vec![("state", Cell::text("released; free after the next checkpoint"))]);
     };
     Ok(vec![

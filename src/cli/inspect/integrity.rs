@@ -23,9 +23,9 @@ use crate::protocol::{Pool, PrepareHeader, Requests, to_index};
 use crate::storage::checkpoint::{CheckpointRoot, append_part};
 use crate::storage::directory::DirectoryEntry;
 use crate::storage::image::CheckpointImage;
-use crate::storage::reachable::{Owner, Reached, Walk};
+use crate::storage::reachable::{CheckpointWalk, ClaimFault, Claims, Owner, Reached};
 use crate::storage::zones::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
-use crate::storage::{BlockKind, BlockRef, FreeSet, Zone, count_of, index_of};
+use crate::storage::{BlockKind, BlockRef, FreeSet, Zone, count_of};
 use crate::vsr::Superblock;
 use crate::vsr::checkpoint::extra_parts;
 use crate::vsr::journal_decision::Decision;
@@ -74,7 +74,7 @@ pub fn inspect(path: &Path) -> Result<(Document, Option<Failure>), Failure> {
     let inspected = Inspected::open(path)?;
     let mut integrity = Integrity {
         inspected: &inspected,
-        bar: progress_bar(),
+        bar: progress_bar(inspected.zones.start(Zone::Grid)),
         findings: Vec::new(),
         notices: Vec::new(),
         slots: 0,
@@ -89,8 +89,8 @@ pub fn inspect(path: &Path) -> Result<(Document, Option<Failure>), Failure> {
     Ok(integrity.report())
 }
 
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+fn progress_bar(length: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     let template = "{prefix:>10} {bar:40} {binary_bytes}/{binary_total_bytes} {eta}";
     bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
     bar
@@ -151,7 +151,6 @@ impl Integrity<'_> {
     fn wal(&mut self) -> Result<(), Failure> {
         self.bar.set_prefix("log");
         let zones = self.inspected.zones;
-        self.bar.set_length(zones.start(Zone::Grid));
         let mut reader = WalReader::new(self.inspected)?;
         let message_size = u64::from(self.inspected.config().message_size_max);
         let mut headers = BTreeMap::new();
@@ -328,9 +327,8 @@ impl Integrity<'_> {
 
 /// The walk over all blocks, with what it has seen.
 struct GridPass {
-    walk: Walk,
-    /// Who refers to an address: 0 nobody.
-    claims: Vec<u8>,
+    walk: CheckpointWalk,
+    claims: Claims,
     parent: crate::protocol::AlignedMemory,
     memory: crate::protocol::AlignedMemory,
     /// Blocks that refer to others were damaged, so some were never seen.
@@ -341,10 +339,9 @@ struct GridPass {
 impl GridPass {
     fn new(root: &CheckpointRoot, integrity: &Integrity<'_>) -> GridPass {
         let inspected = integrity.inspected;
-        let addresses = index_of(root.address_max);
         GridPass {
-            walk: Walk::new(root, inspected.config()),
-            claims: vec![0; addresses + 1],
+            walk: CheckpointWalk::new(root, inspected.config()),
+            claims: Claims::new(root.address_max),
             parent: inspected.block_memory(),
             memory: inspected.block_memory(),
             is_partial: false,
@@ -394,16 +391,9 @@ impl GridPass {
     }
 
     fn claim(&mut self, integrity: &mut Integrity<'_>, address: u64, name: &str) {
-        let claim = self.claims.get_mut(index_of(address));
-        let problem = match claim {
-            None => "its address is above the highest one of the checkpoint",
-            Some(claim) if *claim > 0 => "it has two owners",
-            Some(claim) => {
-                *claim = 1;
-                return;
-            }
-        };
-        integrity.block_damage(address, name, problem.to_owned());
+        if let Err(fault) = self.claims.claim(address) {
+            integrity.block_damage(address, name, fault.to_string());
+        }
     }
 
     /// Reads the blob; shorter than it should be if damaged.
@@ -459,18 +449,9 @@ impl GridPass {
         for address in image.scheduled() {
             self.claim(integrity, address, "reserved for a flush or merge");
         }
-        for address in 1..=free_set.blocks_max() {
-            let claimed = self.claims[index_of(address)] > 0;
-            match (claimed, free_set.is_acquired(address)) {
-                (true, false) => {
-                    let problem = "in use, but not so by the free set".to_owned();
-                    integrity.block_damage(address, "free set", problem);
-                }
-                (false, true) if !self.is_partial => {
-                    let problem = "not free, but nothing refers to it".to_owned();
-                    integrity.block_damage(address, "free set", problem);
-                }
-                _ => {}
+        for (address, fault) in self.claims.compare(free_set) {
+            if fault != ClaimFault::Leaked || !self.is_partial {
+                integrity.block_damage(address, "free set", fault.to_string());
             }
         }
         if self.is_partial {

@@ -12,7 +12,7 @@ use crate::cli::exit::{ExitClass, Failure};
 use crate::protocol::AlignedMemory;
 use crate::protocol::types::{Account, Transfer};
 use crate::storage::image::CheckpointImage;
-use crate::storage::reachable::{Owner, Reached, Walk};
+use crate::storage::reachable::{CheckpointWalk, Owner, Reached};
 use crate::storage::rows::{BalanceRow, Balances, EventKind};
 use crate::storage::{BlockRef, Packing};
 
@@ -171,7 +171,7 @@ impl Rows<'_> {
         memory: &mut AlignedMemory,
     ) -> Result<Reached, Failure> {
         let inspected = self.inspected;
-        let mut walk = Walk::of_log(&self.checkpoint.root, inspected.config(), log);
+        let mut walk = CheckpointWalk::of_log(&self.checkpoint.root, inspected.config(), log);
         let mut known = None;
         loop {
             if let Some(parent) = walk.parent().filter(|parent| known != Some(parent.block)) {

@@ -1,7 +1,7 @@
 //! Florin: a double-entry ledger as a database.
 //!
 //! Dependencies point one way: `protocol` ← `storage` ← `ledger` ← `vsr` ← the worlds (`io`,
-//! `simulator`) ← `client` ← `cli`. The first four are the core: deterministic and without
+//! `simulator`) ← `client` ← `repl` ← `cli`. The first four are the core: deterministic and without
 //! a socket, a file, a thread or a clock of their own. `docs/ARCHITECTURE.md` is the map.
 
 #[cfg(not(target_endian = "little"))]
@@ -12,6 +12,9 @@ pub mod client;
 pub mod io;
 pub mod ledger;
 pub mod protocol;
+pub mod repl;
 pub mod simulator;
 pub mod storage;
 pub mod vsr;
+
+pub use client::id::id;

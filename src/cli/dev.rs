@@ -63,8 +63,7 @@ fn welcome(address: SocketAddr) -> String {
         "{address}\n\
          Python:  tigerbeetle.ClientSync(cluster_id=0, replica_addresses=\"{address}\")\n\
          Node.js: createClient({{ cluster_id: 0n, replica_addresses: [\"{address}\"] }})\n\
-         Rust:    florin::client::Client::connect(0, &[\"{address}\".parse()?], \
-         &Options::default())"
+         Rust:    florin::client::Client::connect(0, \"{address}\", &Options::default())"
     )
 }
 

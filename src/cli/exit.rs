@@ -78,6 +78,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let class = match error {
             ClientError::System(_) => ExitClass::Error,
+            ClientError::Address(_) | ClientError::TooMuchData { .. } => ExitClass::Usage,
             _ => ExitClass::Cluster,
         };
         Failure::new(class, error.to_string())

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod format;
 pub mod inspect;
 pub mod output;
+pub mod repl;
 pub mod size;
 pub mod start;
 pub mod version;
@@ -57,6 +58,8 @@ pub enum Command {
     Dev(dev::DevArguments),
     /// Print the version
     Version(version::VersionArguments),
+    /// Say something to a cluster, at the terminal or from a script
+    Repl(repl::ReplArguments),
     /// Measure how fast a server or a cluster is
     Benchmark(benchmark::BenchmarkArguments),
     /// Look into a data file without changing it, and check it
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::Start(arguments) => start::run(arguments),
         Command::Dev(arguments) => dev::run(arguments),
         Command::Version(arguments) => version::run(arguments),
+        Command::Repl(arguments) => repl::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Vopr(arguments) => vopr::run(arguments),

@@ -4,6 +4,7 @@
 //! fails is made again after a while; the request that is to be sent on it is then sent from its
 //! beginning.
 
+use super::address::ReplicaAddress;
 use super::random::Random;
 use super::system::{POLLIN, POLLOUT, connect_start, pollfd};
 use crate::protocol::{AlignedMemory, HEADER_SIZE, Header, MESSAGE_SIZE_MAX, to_index};
@@ -20,39 +21,55 @@ const RECONNECT_MAX_NS: u64 = 1_000_000_000;
 /// A connection. See the module.
 #[derive(Debug)]
 pub(super) struct Connection {
-    address: SocketAddr,
+    address: ReplicaAddress,
+    /// Which of the addresses is tried, or is connected.
+    candidate: usize,
     stream: Option<TcpStream>,
     is_established: bool,
     incoming: AlignedMemory,
     filled: usize,
+    /// Nothing has arrived on this connection yet.
+    is_silent: bool,
     /// Bytes already sent of the request in flight, if it is to be sent here.
     request_offset: Option<usize>,
     ping: Option<Header>,
     ping_offset: usize,
     failures: u32,
     connect_at_ns: u64,
-    error_last: Option<ErrorKind>,
+    error_last: Option<(SocketAddr, ErrorKind)>,
+    /// How often in a row the peer closed the connection without having sent anything.
+    refusals: u32,
 }
 
 impl Connection {
-    pub(super) fn new(address: SocketAddr) -> Connection {
+    pub(super) fn new(address: ReplicaAddress) -> Connection {
+        assert!(!address.candidates().is_empty());
         Connection {
             address,
+            candidate: 0,
             stream: None,
             is_established: false,
             incoming: AlignedMemory::new(to_index(MESSAGE_SIZE_MAX)),
             filled: 0,
+            is_silent: true,
             request_offset: None,
             ping: None,
             ping_offset: 0,
             failures: 0,
             connect_at_ns: 0,
             error_last: None,
+            refusals: 0,
         }
     }
 
+    /// The address that is tried, or is connected.
     pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        self.address.candidates()[self.candidate]
+    }
+
+    /// How often in a row the peer closed the connection without having sent anything.
+    pub(super) fn refusals(&self) -> u32 {
+        self.refusals
     }
 
     /// Whether bytes can be exchanged, as far as is known.
@@ -61,7 +78,7 @@ impl Connection {
     }
 
     /// What the last attempt failed with, unless there was success since.
-    pub(super) fn error_last(&self) -> Option<ErrorKind> {
+    pub(super) fn error_last(&self) -> Option<(SocketAddr, ErrorKind)> {
         self.error_last
     }
 
@@ -75,7 +92,7 @@ impl Connection {
         if self.stream.is_some() || now_ns < self.connect_at_ns {
             return;
         }
-        match connect_start(self.address) {
+        match connect_start(self.address()) {
             Ok(stream) => self.stream = Some(stream),
             Err(error) => self.fail(error.kind(), now_ns, random),
         }
@@ -83,10 +100,19 @@ impl Connection {
 
     /// Closes the connection; it will be tried again later.
     pub(super) fn fail(&mut self, error: ErrorKind, now_ns: u64, random: &mut Random) {
+        self.error_last = Some((self.address(), error));
+        if !self.is_established {
+            self.refusals = 0;
+            self.candidate = (self.candidate + 1) % self.address.candidates().len();
+            if self.candidate > 0 {
+                // Another address of the same host: no reason to wait.
+                self.connect_at_ns = now_ns;
+                return self.reset();
+            }
+        }
         let pause_ns = (RECONNECT_MIN_NS << self.failures.min(5)).min(RECONNECT_MAX_NS);
         self.connect_at_ns = now_ns + pause_ns / 2 + random.below(pause_ns / 2);
         self.failures += 1;
-        self.error_last = Some(error);
         self.reset();
     }
 
@@ -94,6 +120,7 @@ impl Connection {
     fn reset(&mut self) {
         self.stream = None;
         self.is_established = false;
+        self.is_silent = true;
         self.filled = 0;
         self.ping = None;
         self.ping_offset = 0;
@@ -192,18 +219,27 @@ impl Connection {
         while self.filled < self.incoming.len() {
             let space = self.incoming.len() - self.filled;
             match stream.read(&mut self.incoming[self.filled..]) {
-                Ok(0) => return Err(ErrorKind::ConnectionReset.into()),
+                Ok(0) => {
+                    self.refusals += u32::from(self.is_silent);
+                    return Err(ErrorKind::ConnectionReset.into());
+                }
                 Ok(count) => {
                     self.filled += count;
                     self.failures = 0;
                     self.error_last = None;
+                    self.refusals = 0;
+                    self.is_silent = false;
                     if count < space {
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let is_closed = error.kind() == ErrorKind::ConnectionReset;
+                    self.refusals += u32::from(self.is_silent && is_closed);
+                    return Err(error);
+                }
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Everything that can go wrong for a client, as values: the process is never aborted.
 
+use super::address::AddressError;
 use crate::protocol::{EvictionReason, HeaderError, Release};
 use std::fmt;
 use std::io;
@@ -7,9 +8,22 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Why a call of the client failed.
+///
+/// After some of them nobody knows whether the request was executed:
+/// see [`ClientError::is_outcome_unknown`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientError {
-    /// The cluster ended the session; this client is of no further use.
+    /// The addresses of the replicas are not what they should be, or a name is unknown.
+    Address(AddressError),
+    /// A replica closes every connection without a word: most likely it is of another cluster.
+    ClusterMismatch {
+        /// The cluster that was asked for.
+        cluster: u128,
+        /// Where the replica is.
+        address: SocketAddr,
+    },
+    /// The cluster ended the session; this client is of no further use. Among the reasons: the
+    /// client's release is too old or too new, or somebody else took its place.
     Evicted(EvictionReason),
     /// No answer in time. The request may have been executed, or may be later: see
     /// [`Client::resume`](super::Client::resume).
@@ -98,9 +112,43 @@ fn explain(reason: EvictionReason) -> &'static str {
     }
 }
 
+impl ClientError {
+    /// Whether the request may have been executed, or may be later. It is safe to send events with
+    /// the same ids again, on a new client if need be: what was done already is answered with
+    /// `exists`.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            ClientError::Deadline { .. }
+            | ClientError::Unresolved
+            | ClientError::Server(_)
+            | ClientError::System(_) => true,
+            ClientError::Evicted(reason) => {
+                matches!(reason, EvictionReason::NoSession | EvictionReason::SessionTooLow)
+            }
+            ClientError::Address(_)
+            | ClientError::ClusterMismatch { .. }
+            | ClientError::TooMuchData { .. }
+            | ClientError::NothingToResume => false,
+        }
+    }
+}
+
+impl From<AddressError> for ClientError {
+    fn from(error: AddressError) -> ClientError {
+        ClientError::Address(error)
+    }
+}
+
 impl fmt::Display for ClientError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ClientError::Address(error) => write!(formatter, "{error}"),
+            ClientError::ClusterMismatch { cluster, address } => write!(
+                formatter,
+                "{address} closes every connection without a word: it is not of cluster \
+                 {cluster}, or something else listens there, or it has no room for more clients"
+            ),
             ClientError::Evicted(reason) => {
                 let (number, text) = (u8::from(*reason), explain(*reason));
                 write!(formatter, "evicted by the cluster: {text} ({reason:?}, reason {number})")
@@ -151,5 +199,18 @@ mod tests {
         assert_eq!(text, "no answer within 1.5 s; 127.0.0.1:3000: connection refused");
         let text = ClientError::TooMuchData { events: 8190, limit: 8189 }.to_string();
         assert_eq!(text, "8190 events, at most 8189 fit one request");
+        let text = ClientError::ClusterMismatch { cluster: 7, address }.to_string();
+        assert!(text.contains("127.0.0.1:3000") && text.contains("cluster 7"), "{text}");
+        assert_eq!(ClientError::from(AddressError::Empty).to_string(), "an address is missing");
+    }
+
+    /// Goal: whoever must know whether to send again is told.
+    #[test]
+    fn outcomes() {
+        let deadline = ClientError::Deadline { waited: Duration::ZERO, connection: None };
+        assert!(deadline.is_outcome_unknown());
+        assert!(ClientError::Evicted(EvictionReason::NoSession).is_outcome_unknown());
+        assert!(!ClientError::Evicted(EvictionReason::ClientReleaseTooLow).is_outcome_unknown());
+        assert!(!ClientError::TooMuchData { events: 2, limit: 1 }.is_outcome_unknown());
     }
 }

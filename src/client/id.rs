@@ -5,11 +5,37 @@
 //! the last one plus one. Ids of several generators are unique by chance and nearly ordered.
 
 use super::random::Random;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const RANDOM_BITS: u32 = 80;
 const RANDOM_MASK: u128 = (1 << RANDOM_BITS) - 1;
 const MILLISECONDS_MAX: u64 = (1 << 48) - 1;
+
+/// The generator behind [`id`], made at the first call.
+static SHARED: Mutex<Option<IdGenerator>> = Mutex::new(None);
+
+/// A new id for an account or a transfer: larger than all that this process got before, from any
+/// thread, and unlike those of all other processes. Make it once, and send it again if the outcome
+/// of a request is unknown.
+///
+/// ```
+/// let (first, second) = (florin::id(), florin::id());
+/// assert!(first < second);
+/// ```
+///
+/// # Panics
+///
+/// If the system's source of randomness cannot be read.
+#[must_use]
+pub fn id() -> u128 {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || {
+        let random = Random::from_system().expect("the system gives random bytes");
+        IdGenerator::new(random)
+    };
+    shared.get_or_insert_with(make).next_id()
+}
 
 /// A source of increasing ids. See the module.
 #[derive(Clone, Debug)]
@@ -127,5 +153,21 @@ mod tests {
             assert!(id > last);
             last = id;
         }
+    }
+
+    /// Goal: the ids of all threads are different, and increase in each.
+    #[test]
+    fn shared() {
+        let take = || (0..1000).map(|_| id()).collect::<Vec<u128>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(take)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            let ids = thread.join().unwrap();
+            assert!(ids.is_sorted());
+            all.extend(ids);
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 4000);
     }
 }

@@ -4,6 +4,79 @@
 //! values and deadlines for everything. [`Wire`] and [`Poller`] are what it is made of: a session
 //! that never blocks, many of which one thread can serve. Ids are made by [`IdGenerator`].
 //!
+//! Two accounts and a transfer in two phases:
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/example_server.inc"));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = ExampleServer::start();
+//! # let addresses = server.address.as_str();
+//! use florin::client::{Client, Options};
+//! use florin::protocol::status::CreateTransferStatus;
+//! use florin::protocol::types::{AMOUNT_MAX, Account, Transfer, transfer_flags};
+//!
+//! // All replicas, in order: "10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000", or host names.
+//! let mut client = Client::connect(0, addresses, &Options::default())?;
+//!
+//! let account = |id| Account { id, ledger: 700, code: 10, ..Account::default() };
+//! client.create_accounts(&[account(1), account(2)])?;
+//!
+//! let reserve = Transfer {
+//!     id: florin::id(),
+//!     debit_account_id: 1,
+//!     credit_account_id: 2,
+//!     amount: 100,
+//!     ledger: 700,
+//!     code: 1,
+//!     flags: transfer_flags::PENDING,
+//!     ..Transfer::default()
+//! };
+//! let results = client.create_transfers(&[reserve])?;
+//! assert_eq!(results[0].status, CreateTransferStatus::Created.number());
+//!
+//! let post = Transfer {
+//!     id: florin::id(),
+//!     pending_id: reserve.id,
+//!     amount: AMOUNT_MAX, // All that was reserved.
+//!     flags: transfer_flags::POST_PENDING_TRANSFER,
+//!     ..Transfer::default()
+//! };
+//! client.create_transfers(&[post])?;
+//! let accounts = client.lookup_accounts(&[1, 2])?;
+//! assert_eq!((accounts[0].debits_posted, accounts[1].credits_posted), (100, 100));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An answer may fail to come. Then nobody knows whether the request was executed, and it is sent
+//! again with the same ids: what was done already is answered with `exists`.
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/example_server.inc"));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = ExampleServer::start();
+//! # let addresses = server.address.as_str();
+//! use florin::client::{Client, ClientError, Options};
+//! use florin::protocol::status::CreateAccountStatus;
+//! use florin::protocol::types::Account;
+//! use std::time::Duration;
+//!
+//! let mut client = Client::connect(0, addresses, &Options::default())?;
+//! let account = Account { id: florin::id(), ledger: 700, code: 10, ..Account::default() };
+//!
+//! client.set_deadline(Duration::ZERO); // No answer is as fast.
+//! let error = client.create_accounts(&[account]).unwrap_err();
+//! assert!(matches!(error, ClientError::Deadline { .. }) && error.is_outcome_unknown());
+//!
+//! // Either wait on for the answer, or begin anew:
+//! let mut client = Client::connect(0, addresses, &Options::default())?;
+//! let results = client.create_accounts(&[account])?;
+//! let done = [CreateAccountStatus::Created.number(), CreateAccountStatus::Exists.number()];
+//! assert!(done.contains(&results[0].status));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Not here: several batches in one request, and calls from several threads (make a client each).
 
 pub mod address;
@@ -19,7 +92,8 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use address::{AddressError, parse_address, parse_addresses};
+pub use address::{AddressError, ReplicaAddress, ToReplicas};
+pub use address::{parse_address, parse_addresses, resolve_addresses};
 pub use error::{ClientError, ServerError};
 pub use id::IdGenerator;
 pub use random::Random;
@@ -31,7 +105,6 @@ use crate::protocol::types::{
     QueryFilter, Transfer,
 };
 use crate::protocol::{Operation, Release, to_index, to_size};
-use std::net::SocketAddr;
 use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -55,6 +128,7 @@ impl Default for Options {
 pub struct Client {
     wire: Wire,
     poller: Poller,
+    cluster: u128,
     deadline: Duration,
 }
 
@@ -63,21 +137,22 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If no session is open before the deadline, or the cluster refuses the client.
+    /// If an address is wrong, no session is open before the deadline, or the cluster refuses the
+    /// client.
     ///
     /// # Panics
     ///
-    /// If there are no addresses or more than six.
+    /// Never: a client is given once its session is open.
     pub fn connect(
         cluster: u128,
-        addresses: &[SocketAddr],
+        addresses: &(impl ToReplicas + ?Sized),
         options: &Options,
     ) -> Result<Client, ClientError> {
         let poller = Poller::new();
-        let wire_options =
-            WireOptions { cluster, addresses: addresses.to_vec(), release: options.release };
+        let addresses = addresses.to_replicas()?;
+        let wire_options = WireOptions { cluster, addresses, release: options.release };
         let wire = Wire::new(&wire_options, poller.now_ns())?;
-        let mut client = Client { wire, poller, deadline: options.deadline };
+        let mut client = Client { wire, poller, cluster, deadline: options.deadline };
         client.wait()?;
         assert!(client.wire.is_registered());
         Ok(client)
@@ -136,19 +211,43 @@ impl Client {
     {
         assert_eq!(to_index(operation.event_size()), size_of::<Event>());
         assert_eq!(to_index(operation.result_size()), size_of::<Outcome>());
-        self.prepare()?;
-        let limit = self.wire.events_max(operation);
-        if events.len() > to_index(limit) {
-            let events = u64::try_from(events.len()).expect("lengths fit 64 bits");
-            return Err(ClientError::TooMuchData { events, limit });
-        }
-        let bytes = events.as_bytes();
-        self.wire.body_mut()[..bytes.len()].copy_from_slice(bytes);
-        self.wire.stage(operation, to_size(events.len()));
-        self.wire.submit(self.poller.now_ns());
-        let results = self.resume()?.results()?;
+        let results = self.exchange(operation, events.as_bytes())?;
         let read = |bytes| Outcome::read_from_bytes(bytes).expect("a chunk has the result's size");
         Ok(results.chunks_exact(size_of::<Outcome>()).map(read).collect())
+    }
+
+    /// As [`Client::call`] with events and results as bytes, as they travel, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    ///
+    /// # Panics
+    ///
+    /// If the bytes are not whole events.
+    pub fn call_bytes(
+        &mut self,
+        operation: Operation,
+        events: &[u8],
+    ) -> Result<Vec<u8>, ClientError> {
+        Ok(self.exchange(operation, events)?.to_vec())
+    }
+
+    /// Sends one batch and waits for the results.
+    fn exchange(&mut self, operation: Operation, events: &[u8]) -> Result<&[u8], ClientError> {
+        let event_size = to_index(operation.event_size());
+        assert!(event_size > 0 && events.len().is_multiple_of(event_size));
+        self.prepare()?;
+        let count = events.len() / event_size;
+        let limit = self.wire.events_max(operation);
+        if count > to_index(limit) {
+            let events = u64::try_from(count).expect("lengths fit 64 bits");
+            return Err(ClientError::TooMuchData { events, limit });
+        }
+        self.wire.body_mut()[..events.len()].copy_from_slice(events);
+        self.wire.stage(operation, to_size(count));
+        self.wire.submit(self.poller.now_ns());
+        self.resume()?.results()
     }
 
     /// Waits on for the answer to a request whose deadline has passed.
@@ -185,14 +284,24 @@ impl Client {
             let waited = Duration::from_nanos(self.poller.now_ns() - start_ns);
             let Some(left) = self.deadline.checked_sub(waited).filter(|left| !left.is_zero())
             else {
-                let connection = self.wire.connection_error();
-                return Err(ClientError::Deadline { waited, connection });
+                return Err(self.late(waited));
             };
+            if let Some((address, true)) = self.wire.refusal() {
+                return Err(ClientError::ClusterMismatch { cluster: self.cluster, address });
+            }
             self.poller.turn(std::slice::from_mut(&mut self.wire), left)?;
         }
         match self.wire.outcome() {
             Some(Err(error)) => Err(error),
             Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Why there is no answer after this time.
+    fn late(&self, waited: Duration) -> ClientError {
+        match self.wire.refusal() {
+            Some((address, _)) => ClientError::ClusterMismatch { cluster: self.cluster, address },
+            None => ClientError::Deadline { waited, connection: self.wire.connection_error() },
         }
     }
 

@@ -7,7 +7,7 @@ use crate::protocol::{
     AlignedMemory, Command, EvictionHeader, EvictionReason, Header, ReplyHeader, checksum,
 };
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use zerocopy::FromZeros;
 
@@ -352,7 +352,7 @@ fn retries_reach_everybody() {
     for count in [1, 3] {
         let options = WireOptions {
             cluster: 7,
-            addresses: addresses[..count].to_vec(),
+            addresses: addresses[..count].to_replicas().unwrap(),
             release: Release::SERVER,
         };
         let mut wire = Wire::new(&options, 0).unwrap();
@@ -421,4 +421,41 @@ fn nobody_listens() {
         panic!("{error}");
     };
     assert_eq!(connection, Some((address, std::io::ErrorKind::ConnectionRefused)));
+}
+
+/// Goal: a list of addresses that is none is an error, not a panic.
+#[test]
+fn wrong_addresses() {
+    let options = Options::default();
+    let error = Client::connect(0, "host:0", &options).unwrap_err();
+    assert_eq!(error, ClientError::Address(AddressError::Invalid("host:0".to_owned())));
+    let error = Client::connect(0, &Vec::<SocketAddr>::new(), &options).unwrap_err();
+    assert_eq!(error, ClientError::Address(AddressError::Empty));
+}
+
+/// Goal: whoever closes every connection without a word is of another cluster, which is noticed
+/// long before the deadline; a server that talks is not suspected.
+#[test]
+fn another_cluster() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = read_frame(&mut stream.unwrap());
+        }
+    });
+    let error = Client::connect(7, &[address], &Options::default()).unwrap_err();
+    assert_eq!(error, ClientError::ClusterMismatch { cluster: 7, address });
+}
+
+/// Goal: of a host with several addresses, those that do not answer are passed over at once.
+#[test]
+fn several_addresses_of_a_host() {
+    let server = serve(vec![Act::Answer(&CREATED_ONE)]);
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let replica = ReplicaAddress::new(vec![dead, server.address]);
+    let mut client = Client::connect(7, &[replica], &Options::default()).unwrap();
+    assert_eq!(client.create_accounts(&[account()]).unwrap().len(), 1);
+    drop(client);
+    server.thread.join().unwrap();
 }

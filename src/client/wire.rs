@@ -6,6 +6,7 @@
 //! bytes, to the primary and to one of the others, who may know of a newer primary; at once if the
 //! connection to the primary breaks. Deadlines are the caller's.
 
+use super::address::ReplicaAddress;
 use super::batch;
 use super::connection::Connection;
 use super::error::ClientError;
@@ -27,13 +28,16 @@ const RETRY_MAX_NS: u64 = 10_000_000_000;
 /// Time between pings in nanoseconds.
 const PING_INTERVAL_NS: u64 = 30_000_000_000;
 
+/// Connections closed without a word, in a row, that are no accident.
+const REFUSALS_MIN: u32 = 3;
+
 /// Whom to talk to, and as whom.
 #[derive(Clone, Debug)]
 pub struct WireOptions {
     /// The cluster.
     pub cluster: u128,
-    /// One address for each replica of the cluster, in order: 1 to 6.
-    pub addresses: Vec<SocketAddr>,
+    /// Where each replica of the cluster is, in order: 1 to 6.
+    pub addresses: Vec<ReplicaAddress>,
     /// The release the client claims.
     pub release: Release,
 }
@@ -116,7 +120,7 @@ impl Wire {
         let memory = || AlignedMemory::new(to_index(MESSAGE_SIZE_MAX));
         let mut wire = Wire {
             session,
-            connections: options.addresses.iter().copied().map(Connection::new).collect(),
+            connections: options.addresses.iter().cloned().map(Connection::new).collect(),
             frames: [memory(), memory()],
             current: 0,
             current_size: 0,
@@ -188,11 +192,22 @@ impl Wire {
     /// The replica whose connection failed last, as far as is known, and how.
     #[must_use]
     pub fn connection_error(&self) -> Option<(SocketAddr, ErrorKind)> {
-        let failed = |connection: &Connection| {
-            connection.error_last().map(|error| (connection.address(), error))
-        };
         let primary = usize::from(self.session.primary());
-        failed(&self.connections[primary]).or_else(|| self.connections.iter().find_map(failed))
+        let first = self.connections[primary].error_last();
+        first.or_else(|| self.connections.iter().find_map(Connection::error_last))
+    }
+
+    /// A replica that closes every connection without a word, as those of another cluster do, if
+    /// one does and the session is not open; and whether all replicas do.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(SocketAddr, bool)> {
+        let refuses = |connection: &&Connection| connection.refusals() >= REFUSALS_MIN;
+        if self.is_registered() {
+            return None;
+        }
+        let first = self.connections.iter().find(refuses)?;
+        let all = self.connections.iter().filter(refuses).count() == self.connections.len();
+        Some((first.address(), all))
     }
 
     /// Room for the body of the next request: as large as the cluster accepts.

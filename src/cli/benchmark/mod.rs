@@ -18,7 +18,7 @@ mod tests;
 
 use super::exit::{ExitClass, Failure};
 use super::output::print;
-use crate::client::{IdGenerator, Poller, Random, Wire, WireOptions, parse_addresses};
+use crate::client::{IdGenerator, Poller, Random, Wire, WireOptions, resolve_addresses};
 use crate::protocol::{Operation, Release, to_index};
 use distribution::Distribution;
 use generate::{Generator, Plan, Totals};
@@ -219,12 +219,12 @@ fn run_phase(
 pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
     arguments.check()?;
     let (server, addresses) = if let Some(list) = &arguments.addresses {
-        let addresses = parse_addresses(list)
+        let addresses = resolve_addresses(list)
             .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
         (None, addresses)
     } else {
         let server = Server::start(&arguments.server_options())?;
-        let addresses = vec![server.address()];
+        let addresses = vec![server.address().into()];
         (Some(server), addresses)
     };
     let options = WireOptions { cluster: arguments.cluster, addresses, release: Release::SERVER };

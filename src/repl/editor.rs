@@ -1,0 +1,209 @@
+//! The line editor: history across sessions, statements of several lines, completion and colours.
+//!
+//! Enter ends the input only if the last statement in it is finished or wrong; otherwise it starts
+//! another line. What to do with the input is the caller's concern.
+
+use super::complete::complete;
+use super::highlight::highlight;
+use super::parse::parse;
+use super::token::statement_end;
+use rustyline::completion::{Completer, Pair};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
+use rustyline::history::{FileHistory, History};
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{ColorMode, CompletionType, Config, Context, Editor, Helper, HistoryDuplicates};
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Statements kept in the history.
+const HISTORY_MAX: usize = 10_000;
+const PROMPT: &str = "> ";
+const PROMPT_COLOURED: &str = "\x1b[1;32m>\x1b[0m ";
+
+/// What the person at the terminal did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Gave statements.
+    Text(String),
+    /// Pressed Ctrl-C: wants to start over with this input.
+    Interrupted,
+    /// Pressed Ctrl-D: wants to end.
+    End,
+}
+
+/// A line editor. See the module.
+pub struct LineEditor {
+    editor: Editor<Assistant, FileHistory>,
+    history: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for LineEditor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LineEditor").field("history", &self.history).finish_non_exhaustive()
+    }
+}
+
+fn io_error(error: ReadlineError) -> io::Error {
+    match error {
+        ReadlineError::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+impl LineEditor {
+    /// An editor over the terminal, with the history of this file if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the terminal cannot be used. An unreadable history is as good as none.
+    pub fn new(history: Option<&Path>, has_colours: bool) -> io::Result<LineEditor> {
+        let mut editor = with_assistant(has_colours).map_err(io_error)?;
+        if let Some(path) = history {
+            let _ = editor.load_history(path);
+        }
+        Ok(LineEditor { editor, history: history.map(Path::to_owned) })
+    }
+
+    /// Lets the person write statements.
+    ///
+    /// # Errors
+    ///
+    /// If the terminal fails.
+    pub fn read(&mut self) -> io::Result<Line> {
+        match self.editor.readline(&(PROMPT, PROMPT_COLOURED)) {
+            Ok(text) => Ok(Line::Text(text)),
+            Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
+            Err(ReadlineError::Eof) => Ok(Line::End),
+            Err(error) => Err(io_error(error)),
+        }
+    }
+
+    /// Remembers what was written, for this session and those to come. A history that cannot be
+    /// kept is no reason to stop.
+    pub fn remember(&mut self, text: &str) {
+        let is_new = self.editor.add_history_entry(text.trim()).unwrap_or(false);
+        if let Some(path) = self.history.as_deref().filter(|_| is_new) {
+            let _ = path.parent().map(std::fs::create_dir_all);
+            let _ = self.editor.append_history(path);
+        }
+    }
+}
+
+fn with_assistant(has_colours: bool) -> rustyline::Result<Editor<Assistant, FileHistory>> {
+    let config = Config::builder()
+        .max_history_size(HISTORY_MAX)?
+        .history_ignore_dups(true)?
+        .completion_type(CompletionType::List)
+        .color_mode(if has_colours { ColorMode::Enabled } else { ColorMode::Disabled })
+        .bracketed_paste(true)
+        .build();
+    assert_eq!(config.history_duplicates(), HistoryDuplicates::IgnoreConsecutive);
+    let history = FileHistory::with_config(&config);
+    assert!(history.is_empty());
+    let mut editor = Editor::with_history(config, history)?;
+    editor.set_helper(Some(Assistant));
+    Ok(editor)
+}
+
+/// What the editor asks while somebody types.
+struct Assistant;
+
+impl Helper for Assistant {}
+
+impl Hinter for Assistant {
+    type Hint = String;
+}
+
+impl Completer for Assistant {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        cursor: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let completion = complete(line, cursor);
+        let pair = |word: String| Pair {
+            display: word.trim_end_matches(['=', ' ']).to_owned(),
+            replacement: word,
+        };
+        Ok((completion.start, completion.words.into_iter().map(pair).collect()))
+    }
+}
+
+impl Highlighter for Assistant {
+    fn highlight<'line>(&self, line: &'line str, _: usize) -> Cow<'line, str> {
+        Cow::Owned(highlight(line))
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
+        kind != CmdKind::MoveCursor
+    }
+}
+
+impl Validator for Assistant {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(if is_finished(context.input()) {
+            ValidationResult::Valid(None)
+        } else {
+            ValidationResult::Incomplete
+        })
+    }
+}
+
+/// Whether the last statement of a text is finished, or wrong in a way that cannot be mended by
+/// going on.
+///
+/// # Panics
+///
+/// Never: every statement has a length.
+#[must_use]
+pub fn is_finished(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(end) = statement_end(rest) {
+        assert!(end > 0, "every statement makes progress");
+        rest = &rest[end..];
+    }
+    match parse(rest) {
+        Ok(_) => true,
+        Err(error) => !error.is_incomplete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the editor asks for more exactly while something can be missing.
+    #[test]
+    fn finished() {
+        for text in ["", " ", "help", "exit", "lookup_accounts id=1;", "a; help", "x", "id=1"] {
+            assert!(is_finished(text), "{text}");
+        }
+        for text in ["lookup_accounts", "lookup_accounts id=1,", "help; query_accounts\n"] {
+            assert!(!is_finished(text), "{text}");
+        }
+    }
+
+    /// Goal: the history of one session is there in the next, once per statement.
+    #[test]
+    fn history_across_sessions() {
+        let name = format!("florin-history-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let path = folder.join("below").join("history");
+        let _ = std::fs::remove_dir_all(&folder);
+        for text in ["lookup_accounts\n id=1;", "exit"] {
+            let mut editor = LineEditor::new(Some(&path), false).unwrap();
+            editor.remember(text);
+            editor.remember(text);
+        }
+        let editor = LineEditor::new(Some(&path), true).unwrap();
+        let history: Vec<&String> = editor.editor.history().iter().collect();
+        assert_eq!(history, ["lookup_accounts\n id=1;", "exit"]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,232 @@
+//! `florin repl` as people and scripts use it, against a server of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A server with an empty ledger, ended and removed at the end of the test.
+struct Server {
+    process: Child,
+    address: String,
+    folder: PathBuf,
+}
+
+impl Server {
+    fn start(name: &str) -> Server {
+        let name = format!("florin-test-repl-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
+            .args(["dev", "--address=0"])
+            .arg(folder.join("dev.florin"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        let address = address.trim().to_owned();
+        assert!(!address.is_empty(), "the server says where it listens");
+        Server { process, address, folder }
+    }
+
+    /// Runs the binary with this input.
+    fn repl(&self, arguments: &[&str], input: &str) -> Output {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
+            .args(["repl", &format!("--addresses={}", self.address)])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Whoever does not read its input may have ended already.
+        let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
+        process.wait_with_output().unwrap()
+    }
+
+    /// The output for this input, which shall succeed.
+    fn script(&self, input: &str) -> String {
+        let output = self.repl(&[], input);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), "");
+        text(&output.stdout)
+    }
+
+    /// The results of one statement, as JSON.
+    fn json(&self, statement: &str) -> Value {
+        let output = self.repl(&["--format=json", &format!("--command={statement}")], "");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["results"].clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Timestamps and durations look the same every time; empty lines don't matter.
+fn normalized(output: &str) -> String {
+    let mut lines = Vec::new();
+    for line in output.lines().filter(|line| !line.is_empty()) {
+        let line = match line.rsplit_once(", ") {
+            Some((line, time)) if time.ends_with(" ms") => line,
+            _ => line,
+        };
+        let is_timestamp =
+            |word: &&str| word.len() == 19 && word.bytes().all(|b| b.is_ascii_digit());
+        let timestamps: Vec<&str> = line.split(' ').filter(is_timestamp).collect();
+        let line = timestamps.iter().fold(line.to_owned(), |line, timestamp| {
+            line.replace(timestamp, "TTTTTTTTTTTTTTTTTTT")
+        });
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+const ACCOUNTS: &str = "create_accounts id=1 code=10 ledger=700 flags=history,\n\
+    id=2 code=10 ledger=700 user_data_64=7;\n";
+
+/// Goal: every statement does what it says, from a script.
+#[test]
+fn statements() {
+    let server = Server::start("statements");
+    let output = server.script(&format!(
+        "{ACCOUNTS}create_transfers id=0x10 debit_account_id=1 credit_account_id=2 amount=25 \
+         ledger=700 code=1;"
+    ));
+    assert!(output.contains(" 1  created "), "{output}");
+    assert!(output.contains("2 accounts\n") && output.ends_with("1 transfer\n"), "{output}");
+
+    let accounts = server.json("lookup_accounts id=1, id=2, id=3;");
+    assert_eq!(accounts.as_array().unwrap().len(), 2);
+    assert_eq!(accounts[0]["debits_posted"], "25");
+    assert_eq!(accounts[0]["flags"], serde_json::json!(["history"]));
+    assert_eq!(accounts[1]["credits_posted"], "25");
+    let transfers = server.json("lookup_transfers id=16");
+    assert_eq!(transfers[0]["amount"], "25");
+    assert_eq!(server.json("get_account_transfers account_id=1 flags=debits;"), transfers);
+    assert_eq!(
+        server.json("get_account_transfers account_id=1 flags=credits;"),
+        Value::from(vec![Value::Null; 0])
+    );
+    let balances = server.json("get_account_balances account_id=1;");
+    assert_eq!(balances[0]["debits_posted"], "25");
+    assert_eq!(balances[0]["timestamp"], transfers[0]["timestamp"]);
+    assert_eq!(server.json("query_accounts user_data_64=7;")[0]["id"], "2");
+    assert_eq!(server.json("query_transfers code=1 flags=reversed limit=1;"), transfers);
+    let events = server.json("get_change_events limit=10;");
+    assert_eq!(events[0]["type"], "single_phase");
+    assert_eq!(events[0]["transfer_id"], "16");
+    assert_eq!(events[0]["credit_account_credits_posted"], "25");
+}
+
+/// Goal: one document for each statement; help is no statement of the cluster.
+#[test]
+fn json_documents() {
+    let server = Server::start("json");
+    let output = server.repl(&["--format=json"], &format!("{ACCOUNTS}query_accounts;"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let documents: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(documents.len(), 2);
+    assert_eq!(documents[0]["statement"], "create_accounts");
+    assert_eq!(documents[0]["results"][1]["status"], "created");
+    assert_eq!(documents[1]["results"].as_array().unwrap().len(), 2);
+}
+
+/// Goal: failures are told apart by their exit code, and nothing after a mistake is executed.
+#[test]
+fn exit_codes() {
+    let server = Server::start("codes");
+    let refused = "create_accounts id=1 code=0 ledger=1; create_accounts id=2 code=1 ledger=1;";
+    let output = server.repl(&[], refused);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("code_must_not_be_zero"));
+    assert_eq!(text(&output.stderr), "florin: 1 event was refused\n");
+
+    let output = server.repl(&[], "query_accounts;\nlookup_accounts idd=1;\nquery_accounts;");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stdout).ends_with("1 account\n"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("2 | lookup_accounts idd=1;\n  |                 ^^^\n"));
+
+    let wrong = "--command=create_accounts id=3 code=1 ledger=1; nonsense;";
+    assert_eq!(server.repl(&[wrong], "").status.code(), Some(2));
+    assert_eq!(server.json("lookup_accounts id=3;").as_array().unwrap().len(), 0);
+
+    let output = server.repl(&["--cluster=7", "--command=query_accounts;"], "");
+    assert_eq!(output.status.code(), Some(7), "another cluster");
+    assert!(text(&output.stderr).contains("not of cluster 7"), "{}", text(&output.stderr));
+
+    for (list, code, part) in [
+        ("nowhere.invalid:1", 2, "`nowhere.invalid` has no address"),
+        ("127.0.0.1:1", 7, "127.0.0.1:1: connection refused"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_florin"))
+            .args(["repl", "--deadline=1", "--command=query_accounts"])
+            .arg(format!("--addresses={list}"))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{list}");
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
+}
+
+/// Goal: a name with several addresses is as good as an address.
+#[test]
+fn host_names() {
+    let server = Server::start("names");
+    let (_, port) = server.address.rsplit_once(':').unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_florin"))
+        .args(["repl", &format!("--addresses=localhost:{port}"), "--command=query_accounts"])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "0 accounts\n", "{}", text(&output.stderr));
+}
+
+/// Goal: what the README shows is what happens.
+#[test]
+fn readme_transcript() {
+    let path = format!("{}/README.md", env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(path).unwrap();
+    let section = readme.split("\n## The first transfer\n").nth(1).expect("the section");
+    let block =
+        section.split("```").nth(1).expect("the transcript").trim_start_matches("console\n");
+    let (mut shell, mut statements, mut expected) = (Vec::new(), String::new(), String::new());
+    let mut is_statement = false;
+    for line in block.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            shell.push(command);
+        } else if let Some(statement) = line.strip_prefix("> ") {
+            statements.push_str(statement);
+            statements.push('\n');
+            is_statement = !statement.ends_with(';');
+        } else if is_statement {
+            statements.push_str(line);
+            statements.push('\n');
+            is_statement = !line.ends_with(';');
+        } else if !statements.is_empty() && !line.is_empty() {
+            expected.push_str(line);
+            expected.push('\n');
+        }
+    }
+    assert_eq!(shell, ["florin dev > dev.log &", "florin repl"]);
+    assert!(statements.matches(';').count() >= 5, "{statements}");
+    let server = Server::start("readme");
+    let output = server.script(&statements);
+    assert_eq!(normalized(&output), normalized(&expected));
+}

@@ -241,7 +241,7 @@ fn dev_serves() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let address = parse_address(&lines.next().unwrap().unwrap()).unwrap();
-    for _ in 0..3 {
+    for _ in 0..4 {
         assert!(lines.next().unwrap().unwrap().contains(&address.to_string()));
     }
     let mut client = Client::connect(0, &[address], &Options::default()).unwrap();
@@ -254,7 +254,7 @@ fn dev_serves() {
 /// Goal: the help of every command has examples.
 #[test]
 fn help() {
-    for command in ["format", "start", "dev", "benchmark"] {
+    for command in ["format", "start", "dev", "repl", "benchmark"] {
         let output = output(&[command, "--help"]);
         assert!(output.status.success());
         let help = text(&output.stdout);

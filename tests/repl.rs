@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 /// A server with an empty ledger, ended and removed at the end of the test.
 struct Server {
@@ -229,4 +232,101 @@ fn readme_transcript() {
     let server = Server::start("readme");
     let output = server.script(&statements);
     assert_eq!(normalized(&output), normalized(&expected));
+}
+
+/// A terminal of 100 columns: the end of a person, and the end of a program.
+#[allow(unsafe_code)]
+fn terminal() -> (File, File) {
+    use std::os::fd::AsRawFd;
+    let person = File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+    let (unlocked, mut number) = (0_i32, 0_u32);
+    let size = libc::winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    let descriptor = person.as_raw_fd();
+    // SAFETY: the descriptor is open, and each pointer is to a live value of the type of its call.
+    unsafe {
+        assert_eq!(libc::ioctl(descriptor, libc::TIOCSPTLCK, &raw const unlocked), 0);
+        assert_eq!(libc::ioctl(descriptor, libc::TIOCGPTN, &raw mut number), 0);
+        assert_eq!(libc::ioctl(descriptor, libc::TIOCSWINSZ, &raw const size), 0);
+    }
+    let program = File::options().read(true).write(true).open(format!("/dev/pts/{number}"));
+    (person, program.unwrap())
+}
+
+/// What has been on the screen so far, as it arrives.
+struct Screen {
+    arriving: Receiver<Vec<u8>>,
+    text: String,
+}
+
+impl Screen {
+    fn new(mut person: File) -> Screen {
+        let (sender, arriving) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count) = person.read(&mut bytes) {
+                if count == 0 || sender.send(bytes[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Screen { arriving, text: String::new() }
+    }
+
+    /// Waits until this text is there, and forgets all up to it.
+    fn expect(&mut self, part: &str) {
+        loop {
+            if let Some(position) = self.text.find(part) {
+                self.text.drain(..position + part.len());
+                return;
+            }
+            let bytes = self.arriving.recv_timeout(Duration::from_secs(60));
+            let bytes = bytes.unwrap_or_else(|_| panic!("`{part}` does not come: {}", self.text));
+            self.text.push_str(&text(&bytes));
+        }
+    }
+}
+
+/// Goal: at a terminal words are completed, statements go on over lines, mistakes do not end
+/// anything, and the history is there again in the next session.
+#[test]
+fn at_the_terminal() {
+    let server = Server::start("terminal");
+    for session in 0..2 {
+        let (mut person, program) = terminal();
+        let clone = || Stdio::from(program.try_clone().unwrap());
+        let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
+            .args(["repl", &format!("--addresses={}", server.address)])
+            .env("XDG_STATE_HOME", &server.folder)
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .stdin(clone())
+            .stdout(clone())
+            .stderr(clone())
+            .spawn()
+            .unwrap();
+        drop(program);
+        let mut screen = Screen::new(person.try_clone().unwrap());
+        let mut types = |keys: &str| person.write_all(keys.as_bytes()).unwrap();
+        screen.expect("> ");
+        if session == 0 {
+            types("nonsense;\r");
+            screen.expect("error: no operation `nonsense`");
+            screen.expect("> ");
+            types("create_a\tid=1 ledger=1\r");
+            types("code=1;\r");
+            screen.expect("created");
+            screen.expect("1 account, ");
+        } else {
+            types("\u{1b}[A\r");
+            screen.expect("exists");
+            types("exit\r");
+        }
+        if session == 0 {
+            screen.expect("> ");
+            types("\u{4}");
+        }
+        assert!(process.wait().unwrap().success());
+    }
+    let history = std::fs::read_to_string(server.folder.join("florin").join("history")).unwrap();
+    assert!(history.contains("create_accounts id=1 ledger=1"), "{history}");
 }

@@ -57,10 +57,11 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
     serve(&service, |address| print(&welcome(address)))
 }
 
-/// The address, and three lines on how to connect.
+/// The address, and four lines on how to connect.
 fn welcome(address: SocketAddr) -> String {
     format!(
         "{address}\n\
+         Shell:   florin repl --addresses={address}\n\
          Python:  tigerbeetle.ClientSync(cluster_id=0, replica_addresses=\"{address}\")\n\
          Node.js: createClient({{ cluster_id: 0n, replica_addresses: [\"{address}\"] }})\n\
          Rust:    florin::client::Client::connect(0, \"{address}\", &Options::default())"
@@ -71,13 +72,13 @@ fn welcome(address: SocketAddr) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: the address stands alone on the first line, three lines follow, each with it.
+    /// Goal: the address stands alone on the first line, four lines follow, each with it.
     #[test]
     fn welcome_lines() {
         let text = welcome("127.0.0.1:3000".parse().unwrap());
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
         assert_eq!(lines[0], "127.0.0.1:3000");
-        assert!(lines[1..].iter().all(|line| line.contains("\"127.0.0.1:3000\"")), "{text}");
+        assert!(lines[1..].iter().all(|line| line.contains("127.0.0.1:3000")), "{text}");
     }
 }

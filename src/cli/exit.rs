@@ -35,7 +35,7 @@ pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0    success
   1    an error that is none of the following
-  2    the command line is wrong
+  2    the command line is wrong, or a statement in it or in a script
   3    the data file is missing, exists already, is in use, or is of another kind
   4    too little memory, or the kernel lacks something that is needed
   5    an address cannot be listened on

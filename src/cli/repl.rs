@@ -7,9 +7,10 @@
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
 use crate::client::{Client, ClientError, Options, ReplicaAddress, resolve_addresses};
+use crate::protocol::EvictionReason;
 use crate::repl::{
-    Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse, statement_end,
-    table,
+    Answer, Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse,
+    statement_end, table,
 };
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
@@ -240,15 +241,18 @@ impl Repl {
     }
 
     fn request(&mut self, request: &Request) -> Result<(), Failure> {
-        let mut client = match self.client.take() {
-            Some(client) => client,
-            None => self.connect()?,
-        };
         let start = Instant::now();
-        // A client that failed is not used again: the next statement gets a new session.
-        let answer = execute(&mut client, request).map_err(|error| explain(&error, request))?;
+        let answer = match self.ask(request) {
+            // The session went while nothing was said. A question may be asked again unasked.
+            Err(ClientError::Evicted(EvictionReason::NoSession))
+                if !request.form.operation.is_create() =>
+            {
+                self.ask(request)
+            }
+            result => result,
+        };
+        let answer = answer.map_err(|error| explain(&error, request))?;
         let elapsed = start.elapsed();
-        self.client = Some(client);
         self.refused += answer.refused();
         if self.format == Format::Json {
             print(&json::render(&answer));
@@ -276,9 +280,20 @@ impl Repl {
         self.has_shown = true;
     }
 
-    fn connect(&self) -> Result<Client, Failure> {
+    /// A client that failed is not used again: the next statement gets a new session.
+    fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => self.connect()?,
+        };
+        let answer = execute(&mut client, request)?;
+        self.client = Some(client);
+        Ok(answer)
+    }
+
+    fn connect(&self) -> Result<Client, ClientError> {
         let options = Options { deadline: self.deadline, ..Options::default() };
-        Client::connect(self.cluster, &self.addresses, &options).map_err(Failure::from)
+        Client::connect(self.cluster, &self.addresses, &options)
     }
 
     /// As [`Repl::connect`], and tells who waits that it takes a while.
@@ -288,7 +303,7 @@ impl Repl {
         match Client::connect(self.cluster, &self.addresses, &options) {
             Err(error @ ClientError::Deadline { .. }) => {
                 print_error(&format!("{error}; still trying …"));
-                self.connect()
+                self.connect().map_err(Failure::from)
             }
             Ok(mut client) => {
                 client.set_deadline(self.deadline);

@@ -6,6 +6,9 @@ use crate::protocol::types::{
     Account, AccountFilter, ChangeEventsFilter, QueryFilter, Transfer, account_flags,
     transfer_flags,
 };
+use crate::repl::complete::complete;
+use crate::repl::editor::is_finished;
+use crate::repl::highlight::highlight;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use zerocopy::FromBytes;
@@ -260,8 +263,8 @@ fn mutate(text: &str, random: &mut ChaCha8Rng) -> String {
     }
 }
 
-/// Goal: no text breaks the parser; every mistake lies in the text and can be shown; what is
-/// accepted has whole events.
+/// Goal: no text breaks the parser or what the editor asks while it is typed; every mistake lies in
+/// the text and can be shown; what is accepted has whole events.
 #[test]
 fn fuzz() {
     let (mut accepted, mut refused) = (0, 0);
@@ -276,6 +279,11 @@ fn fuzz() {
         for _ in 0..=pick(&mut random, 4) {
             text = mutate(&text, &mut random);
         }
+        let ends: Vec<usize> = text.char_indices().map(|(position, _)| position).collect();
+        let cursor = ends.get(pick(&mut random, ends.len() + 1)).copied().unwrap_or(text.len());
+        assert!(complete(&text, cursor).start <= cursor, "{text}");
+        assert!(highlight(&text).len() >= text.len());
+        let _ = is_finished(&text);
         match parse(&text) {
             Ok(Statement::Request(request)) => {
                 accepted += 1;

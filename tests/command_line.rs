@@ -254,7 +254,7 @@ fn dev_serves() {
 /// Goal: the help of every command has examples.
 #[test]
 fn help() {
-    for command in ["format", "start", "dev", "repl", "benchmark"] {
+    for command in ["format", "start", "dev", "repl", "inspect", "benchmark"] {
         let output = output(&[command, "--help"]);
         assert!(output.status.success());
         let help = text(&output.stdout);

@@ -468,6 +468,8 @@ fn fatal_class(fatal: &Fatal) -> ExitClass {
         Fatal::Superblock(error) => superblock_class(error),
         Fatal::SuperblockWrite { .. } | Fatal::JournalDisk { .. } => ExitClass::Machine,
         Fatal::Prepare { .. } => ExitClass::DataFile,
+        // It starts again instead.
+        Fatal::Synced { .. } => ExitClass::Error,
         Fatal::Journal(_)
         | Fatal::Checkpoint { .. }
         | Fatal::Diverged { .. }

@@ -39,6 +39,10 @@ pub enum Command {
     Headers = 17,
     /// Primary to client: the session is over, and why.
     Eviction = 18,
+    /// Replica to replica: send this block of the grid.
+    RequestBlock = 19,
+    /// Replica to replica: a block of the grid.
+    Block = 20,
     /// Primary to replica: the view begins, with this log.
     StartView = 24,
 }
@@ -68,6 +72,8 @@ impl TryFrom<u8> for Command {
             15 => Ok(Command::RequestPrepare),
             17 => Ok(Command::Headers),
             18 => Ok(Command::Eviction),
+            19 => Ok(Command::RequestBlock),
+            20 => Ok(Command::Block),
             24 => Ok(Command::StartView),
             unknown => Err(CommandUnknown(unknown)),
         }
@@ -97,6 +103,6 @@ mod tests {
                 Err(error) => assert_eq!(error, CommandUnknown(byte)),
             }
         }
-        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 24]);
+        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 19, 20, 24]);
     }
 }

@@ -454,6 +454,8 @@ impl Header {
             | Command::RequestHeaders
             | Command::RequestPrepare
             | Command::Headers
+            | Command::RequestBlock
+            | Command::Block
             | Command::StartView => self.peer().part_invalid(),
         }
     }

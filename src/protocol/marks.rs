@@ -8,8 +8,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 27] = [
+pub const MARKS: [&str; 35] = [
     "ack_waits_for_checkpoint",
+    "ack_waits_for_sync",
+    "block_missing",
+    "block_repaired",
+    "block_served",
     "chain_restarted",
     "checkpoint_durable",
     "damage_not_nacked",
@@ -18,17 +22,21 @@ pub const MARKS: [&str; 27] = [
     "head_uncertain",
     "headers_requested",
     "journal_read_failed",
+    "page_missing",
     "prepare_beyond_log",
     "prepare_gap",
     "prepare_requested",
     "prepare_resent",
     "prepare_served_from_disk",
     "primary_abdicates",
+    "probe_missing",
     "repair_timed_out",
     "reply_from_backup",
     "request_forwarded",
     "request_resent",
     "session_evicted",
+    "sync_completed",
+    "sync_started",
     "view_began_as_primary",
     "view_change_forfeits",
     "view_change_joined",

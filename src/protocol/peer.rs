@@ -1,9 +1,9 @@
 //! Control messages between replicas: one header for all of them, and bodies of prepare headers.
 //!
 //! This is our own encoding; no client sees it. Every field that a command has no use for is zero,
-//! which the rules here check. Three commands have a body: [`Command::Headers`] and
+//! which the rules here check. Four commands have a body: [`Command::Headers`] and
 //! [`Command::DoViewChange`] bring headers of prepares, [`Command::StartView`] brings a
-//! [`CheckpointState`] and then headers. Not covered: what replicas do with any of it.
+//! [`CheckpointState`] and then headers, [`Command::Block`] brings a block of the grid as it lies. Not covered: what replicas do with any of it.
 
 use static_assertions::const_assert_eq;
 use std::mem::offset_of;
@@ -16,7 +16,7 @@ use super::header::{
 use super::message::Message;
 use super::prepare::PrepareHeader;
 use super::release::Release;
-use super::{NODES_MAX, to_index};
+use super::{NODES_MAX, SECTOR_SIZE, to_index};
 
 /// Bytes of the state machine's root of a checkpoint.
 pub const ROOT_SIZE: u32 = 256;
@@ -60,8 +60,11 @@ pub struct PeerHeader {
     /// Marks a question (`RequestStartView`) and is returned with its answer (`StartView`); zero if
     /// it does not matter which question is answered.
     pub nonce: u64,
+    /// Address of the block (`RequestBlock`, `Block`), whose checksum is `context` and whose
+    /// sequence is `op`.
+    pub address: u64,
     /// Zero.
-    pub reserved: [u8; 24],
+    pub reserved: [u8; 16],
 }
 
 const_assert_eq!(size_of::<PeerHeader>(), 256);
@@ -70,7 +73,7 @@ const_assert_eq!(offset_of!(PeerHeader, op), 160);
 const_assert_eq!(offset_of!(PeerHeader, log_view), 208);
 const_assert_eq!(offset_of!(PeerHeader, entered), 220);
 const_assert_eq!(offset_of!(PeerHeader, nonce), 224);
-const_assert_eq!(offset_of!(PeerHeader, reserved), 232);
+const_assert_eq!(offset_of!(PeerHeader, address), 232);
 
 /// A checkpoint as a `StartView` announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -105,6 +108,8 @@ impl Command {
             | Command::RequestHeaders
             | Command::RequestPrepare
             | Command::Headers
+            | Command::RequestBlock
+            | Command::Block
             | Command::StartView => true,
             Command::PingClient
             | Command::PongClient
@@ -184,6 +189,10 @@ impl PeerHeader {
         let (prefix, count_min) = match self.header().command() {
             Command::Headers | Command::DoViewChange => (0, 1),
             Command::StartView => (checkpoint_size, 1),
+            Command::Block => {
+                let whole = body_size > 0 && body_size.is_multiple_of(SECTOR_SIZE);
+                return first_broken(&[(whole, HeaderError::SizeOfCommand(frame.size))]);
+            }
             _ => return bodiless_invalid(frame),
         };
         let headers_size = body_size.checked_sub(prefix).unwrap_or(1);
@@ -196,15 +205,19 @@ impl PeerHeader {
     /// Fields that the command does not use are zero.
     fn unused_invalid(&self) -> Option<HeaderError> {
         use Command::{
-            Commit, DoViewChange, Ping, Pong, PrepareOk, RequestHeaders, RequestPrepare,
-            RequestStartView, StartView, StartViewChange,
+            Block, Commit, DoViewChange, Ping, Pong, PrepareOk, RequestBlock, RequestHeaders,
+            RequestPrepare, RequestStartView, StartView, StartViewChange,
         };
         let command = self.header().command();
         let unused = |used: &[Command], zero: bool| zero || used.contains(&command);
         let about = [Ping, PrepareOk, Commit, DoViewChange, StartView];
-        let context = unused(&about, self.context == 0) || command == RequestPrepare;
-        let op =
-            unused(&about, self.op == 0) || [RequestPrepare, RequestHeaders].contains(&command);
+        let blocks = [RequestBlock, Block];
+        let context = unused(&about, self.context == 0)
+            || command == RequestPrepare
+            || blocks.contains(&command);
+        let op = unused(&about, self.op == 0)
+            || [RequestPrepare, RequestHeaders].contains(&command)
+            || blocks.contains(&command);
         let checkpoint = [Ping, PrepareOk, DoViewChange, StartView];
         let range = self.op_min <= self.op;
         first_broken(&[
@@ -221,6 +234,7 @@ impl PeerHeader {
             (unused(&[DoViewChange], self.nack == 0), HeaderError::Padding),
             (unused(&[StartViewChange], self.entered == 0), HeaderError::Padding),
             (unused(&[RequestStartView, StartView], self.nonce == 0), HeaderError::Padding),
+            (unused(&blocks, self.address == 0), HeaderError::Padding),
         ])
     }
 }
@@ -295,7 +309,7 @@ mod tests {
     use super::*;
     use crate::protocol::Pool;
 
-    const COMMANDS: [Command; 11] = [
+    const COMMANDS: [Command; 13] = [
         Command::Ping,
         Command::Pong,
         Command::PrepareOk,
@@ -306,6 +320,8 @@ mod tests {
         Command::RequestHeaders,
         Command::RequestPrepare,
         Command::Headers,
+        Command::RequestBlock,
+        Command::Block,
         Command::StartView,
     ];
 
@@ -328,6 +344,7 @@ mod tests {
                 write_headers(&mut message, None, [root; 2].iter());
             }
             Command::StartView => write_headers(&mut message, Some(&state), [root; 3].iter()),
+            Command::Block => message.set_body_size(SECTOR_SIZE),
             _ => {}
         }
         message.set_checksums();

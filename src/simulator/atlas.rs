@@ -1,10 +1,13 @@
 //! Which faults a cluster must survive, so that every failure is a bug.
 //!
 //! A voter is *fit* if it has no damage on its log that was not repaired, knows its head and is not
-//! waiting for state sync. Damage may be done to a voter only if the others that are fit make up a
+//! waiting for state sync, nor does it lag by more than the logs reach. Damage may be done to a voter only if the others that are fit make up a
 //! view-change quorum: then everything committed is intact on one of them, and they can go on
 //! without the damaged one. A cluster of one or two gets no damage of its log. A superblock is
-//! damaged only while the process is down and if three equal copies remain: starting repairs it.
+//! damaged only while the process is down and if three equal copies remain: starting repairs it. A
+//! block of the grid may be damaged on as many voters as the others can do without, of whom those
+//! that lack blocks anyway count as damaged: any view-change quorum then has an intact one. So
+//! many may be away, too, for as long as it takes to fall out of the log.
 
 use super::checkers::durability::view_change_quorum;
 use super::disk::MemoryDisk;
@@ -39,13 +42,10 @@ pub fn is_fit(process: &Process) -> bool {
     process.is_voter() && !log_is_damaged(process) && !process.is_lost()
 }
 
-/// Whether the log of this replica may be damaged.
+/// Voters that the others can do without.
 #[must_use]
-pub fn may_damage(processes: &[Process], replica: usize) -> bool {
-    let voters = processes.iter().filter(|process| process.is_voter()).count();
-    let others = processes.iter().enumerate();
-    let fit = others.filter(|(index, process)| *index != replica && is_fit(process)).count();
-    fit >= view_change_quorum(voters)
+pub fn spare(voters: usize) -> usize {
+    voters - view_change_quorum(voters)
 }
 
 /// Whether another clock of a voter may go wrong: an honest majority must remain.

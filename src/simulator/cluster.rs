@@ -7,7 +7,7 @@
 
 use super::atlas;
 use super::checkers::Failure;
-use super::checkers::durability::Durability;
+use super::checkers::durability::{Durability, view_change_quorum};
 use super::checkers::history::History;
 use super::checkers::storage::Storage;
 use super::clients::{Clients, Outcome, Sends};
@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::protocol::{Command, Header, Message, to_index};
 use crate::require;
 use crate::storage::{DiskKind, DiskRequest, Zone, Zones, index_of};
+use crate::vsr::fatal::Fatal;
 use crate::vsr::{ConnectionId, Destination, Now, Replica, Status};
 
 const MICROSECOND_NS: u64 = 1_000;
@@ -31,6 +32,8 @@ const MILLISECOND_NS: u64 = 1_000_000;
 const TIME_ERROR_MAX_NS: i128 = 20_000_000_000;
 /// What is meant for a process that stands still waits so long before it is offered again.
 const RESUME_LOOK_NS: u64 = 5 * MILLISECOND_NS;
+/// What a replica without all its blocks counts as being behind.
+const SYNCING_LAG: u64 = u64::MAX / 2;
 /// Time between two ticks.
 pub const TICK_NS: u64 = 10 * MILLISECOND_NS;
 
@@ -101,6 +104,12 @@ pub struct Cluster {
     pub(super) head_last: Vec<u64>,
     /// Newest durable checkpoint that each replica ever had.
     checkpoint_max: Vec<u64>,
+    /// Whether blocks of its checkpoint may be missing on each replica.
+    pub(super) syncing: Vec<bool>,
+    /// Whether each replica ever took over a checkpoint.
+    pub(super) ever_synced: Vec<bool>,
+    /// Highest block address that the checkpoint of each replica needs.
+    pub(super) blocks_max: Vec<u64>,
     zones: Zones,
 }
 
@@ -152,6 +161,9 @@ impl Cluster {
             commit_max: vec![0; nodes],
             head_last: vec![0; nodes],
             checkpoint_max: vec![0; nodes],
+            syncing: vec![false; nodes],
+            ever_synced: vec![false; nodes],
+            blocks_max: vec![0; nodes],
             zones: Zones::new(&config()),
         };
         for replica in 0..nodes {
@@ -229,10 +241,66 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ops that the last of all replicas is behind the newest.
+    /// Ops that the last of those replicas is behind the newest that must not fall out of the log.
+    /// If machines may be away, voters that the others can do without may, and standbys.
     fn lag(&self) -> u64 {
-        let positions = (0..self.processes.len()).map(|index| self.position(index));
-        self.history.head() - positions.min().expect("there are replicas")
+        let head = self.history.head();
+        let lags = (0..self.processes.len()).map(|index| head - self.position(index));
+        if self.faults.rate(Fault::Absence) == 0 {
+            return lags.max().expect("there are replicas");
+        }
+        let voters = usize::from(self.swarm.replicas);
+        let damaged = |index: &usize| {
+            let process = &self.processes[*index];
+            !self.is_out(*index) && (atlas::log_is_damaged(process) || process.is_lost())
+        };
+        let spare = atlas::spare(voters).saturating_sub((0..voters).filter(damaged).count());
+        let mut lags: Vec<u64> = lags.take(voters).collect();
+        for (index, lag) in lags.iter_mut().enumerate() {
+            if self.syncing[index] {
+                *lag = SYNCING_LAG;
+            }
+        }
+        lags.sort_unstable_by(|left, right| right.cmp(left));
+        lags[spare]
+    }
+
+    /// Whether a replica has, or will have, to take over a checkpoint, or lacks blocks.
+    pub(super) fn is_out(&self, index: usize) -> bool {
+        let lag = self.history.head() - self.position(index);
+        self.syncing[index] || lag > atlas::RESCUE_LAG
+    }
+
+    /// Whether a voter can be relied on, now or after it has started again.
+    pub(super) fn is_fit(&self, index: usize) -> bool {
+        atlas::is_fit(&self.processes[index]) && !self.is_out(index)
+    }
+
+    /// Whether the voters but this one that can be relied on are enough.
+    fn others_are_fit(&self, replica: usize) -> bool {
+        let voters = usize::from(self.swarm.replicas);
+        let fit = (0..voters).filter(|index| *index != replica && self.is_fit(*index)).count();
+        fit >= view_change_quorum(voters)
+    }
+
+    /// Whether a machine may be away until it has fallen out of the log.
+    pub(super) fn may_be_away(&self, replica: usize) -> bool {
+        self.others_are_fit(replica)
+    }
+
+    /// Whether a block of this replica may be damaged.
+    pub(super) fn may_damage_block(&self, replica: usize, address: u64) -> bool {
+        let voters = usize::from(self.swarm.replicas);
+        if voters <= 2 {
+            return false;
+        }
+        let size = u64::from(config().block_size);
+        let offset = self.zones.block_offset(address).expect("a block in use");
+        let lacks = |index: &usize| {
+            self.is_out(*index) || self.processes[*index].disk.is_damaged(offset, size)
+        };
+        let others = (0..voters).filter(|index| *index != replica).filter(lacks).count();
+        others < atlas::spare(voters)
     }
 
     /// The op from which on a replica may need others' logs, now or after its next start.
@@ -251,7 +319,7 @@ impl Cluster {
     /// its checkpoint on is still in their logs.
     pub(super) fn may_damage(&self, index: usize) -> bool {
         let behind = self.history.head() - self.checkpoint_max[index];
-        behind <= atlas::DAMAGE_LAG_MAX && atlas::may_damage(&self.processes, index)
+        behind <= atlas::DAMAGE_LAG_MAX && self.others_are_fit(index)
     }
 
     /// Pauses faults while some replica is about to fall out of the log.
@@ -560,6 +628,10 @@ impl Cluster {
     fn after_input(&mut self, replica: usize) -> Result<(), Failure> {
         self.take_disk_requests(replica);
         self.observe(replica)?;
+        if self.processes[replica].replica.is_none() {
+            // It has to start again.
+            return Ok(());
+        }
         self.take_sends(replica)
     }
 
@@ -597,6 +669,13 @@ impl Cluster {
         let process = &self.processes[index];
         let replica = process.replica.as_ref().expect("a running process");
         let status = replica.status();
+        if let Some(Fatal::Synced { op }) = replica.fatal() {
+            let op = *op;
+            self.note_superblock(index)?;
+            self.tell(index, &format!("takes over checkpoint {op}"));
+            self.kill(index, true, MILLISECOND_NS);
+            return Ok(());
+        }
         if let Some(fatal) = replica.fatal() {
             return Err(Failure::correctness(format!("replica {index} stopped: {fatal}")));
         }
@@ -605,6 +684,8 @@ impl Cluster {
         if process.knows_checkpoint() {
             now.commit = replica.commit_op();
             now.checkpoint = replica.checkpoint_op();
+            let superblock = replica.durable_superblock().expect("it was read");
+            self.syncing[index] = superblock.sync_op_max > 0;
             self.head_last[index] = replica.head_op();
         }
         if now == before {
@@ -617,9 +698,7 @@ impl Cluster {
         self.checkpoint_max[index] = self.checkpoint_max[index].max(now.checkpoint);
         self.seen[index] = now;
         if now.checkpoint != before.checkpoint {
-            let replica = self.processes[index].replica.as_ref().expect("a running process");
-            let superblock = replica.durable_superblock().expect("it was read");
-            self.storage.checkpoint(index, superblock, &self.history)?;
+            self.note_superblock(index)?;
         }
         self.counters.view_changes += u64::from(before.view != 0 && now.view > before.view);
         let commit = crate::storage::index_of(now.commit);
@@ -630,6 +709,17 @@ impl Cluster {
             self.tell(index, &summary(&now));
         }
         Ok(())
+    }
+
+    /// Looks at a superblock that names another checkpoint than before, or tells more of it.
+    fn note_superblock(&mut self, index: usize) -> Result<(), Failure> {
+        let replica = self.processes[index].replica.as_ref().expect("a running process");
+        let superblock = replica.durable_superblock().expect("it was read");
+        self.syncing[index] = superblock.sync_op_max > 0;
+        self.ever_synced[index] |= superblock.sync_op_max > 0;
+        let grid = superblock.storage_size.saturating_sub(self.zones.start(Zone::Grid));
+        self.blocks_max[index] = grid / u64::from(config().block_size);
+        self.storage.checkpoint(index, superblock, &self.history)
     }
 
     /// Notes that a replica has executed the ops after `from` up to `to`.

@@ -61,10 +61,18 @@ pub enum Fault {
     ClientHostile,
     /// The newest slots of the log are damaged at a crash.
     WalHeadDamage,
+    /// A bit of the grid flips.
+    GridRot,
+    /// A sector of the grid can no longer be read.
+    GridUnreadable,
+    /// A machine is away for longer than the logs of the others reach.
+    Absence,
 }
 
 /// Kinds of faults.
-pub const FAULTS: usize = 25;
+pub const FAULTS: usize = 28;
+/// Those whose draws follow on each other; each other one has a draw of its own.
+const FAULTS_OF_ONE_DRAW: usize = 25;
 
 /// Name of each kind, and the range of its rate: of a million chances, where a chance is a packet,
 /// a request of a disk, a job, or ten milliseconds, as suits the kind.
@@ -94,6 +102,9 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::ClientRepeat, "client-repeat", 10_000, 200_000),
     (Fault::ClientHostile, "client-hostile", 1_000, 50_000),
     (Fault::WalHeadDamage, "wal-head-damage", 50_000, 900_000),
+    (Fault::GridRot, "grid-rot", 1_000, 100_000),
+    (Fault::GridUnreadable, "grid-unreadable", 1_000, 50_000),
+    (Fault::Absence, "absence", 500, 5_000),
 ];
 
 impl Fault {
@@ -143,6 +154,8 @@ impl Faults {
         let mut faults = Faults::none(seed);
         for (index, (fault, _, least, most)) in TABLE.iter().enumerate() {
             assert!(*fault as usize == index, "the table is in the order of the kinds");
+            let mut own = Random::new(seed, Part::FaultDraw, index);
+            let random = if index < FAULTS_OF_ONE_DRAW { &mut *random } else { &mut own };
             let on = random.chance(MILLION / 2);
             let rate = random.scale(u64::from(*least), u64::from(*most));
             if on {
@@ -230,7 +243,7 @@ mod tests {
             assert!(0 < *least && least < most && u64::from(*most) <= MILLION);
         }
         assert_eq!(Fault::from_name("hail"), None);
-        assert_eq!(Fault::WalHeadDamage as usize, FAULTS - 1);
+        assert_eq!(Fault::Absence as usize, FAULTS - 1);
     }
 
     /// Goal: a draw switches about half of the kinds on; nothing strikes while all are inactive.

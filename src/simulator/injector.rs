@@ -36,6 +36,7 @@ impl Cluster {
     /// Gives every kind its chance.
     pub(super) fn inject(&mut self) {
         self.inject_processes();
+        self.inject_absence();
         self.inject_network();
         self.inject_disks();
         self.inject_clocks();
@@ -88,6 +89,22 @@ impl Cluster {
                 self.processes[replica].activity = Activity::Paused { until_ns };
                 self.tell(replica, &format!("paused for {} ms", span / MILLISECOND_NS));
             }
+        }
+    }
+
+    /// Keeps a machine down until it has fallen out of the logs of the others.
+    fn inject_absence(&mut self) {
+        if !self.strikes(Fault::Absence) {
+            return;
+        }
+        let replica = self.node(Fault::Absence);
+        let running = self.processes[replica].replica.is_some();
+        if running && self.may_be_away(replica) {
+            self.faults.count(Fault::Absence);
+            let powered = self.faults.random(Fault::Absence).chance(500_000);
+            let span = self.faults.random(Fault::Absence).scale(300, 10_000) * MILLISECOND_NS;
+            self.kill(replica, powered, span);
+            self.tell(replica, &format!("away for {} ms", span / MILLISECOND_NS));
         }
     }
 
@@ -228,10 +245,39 @@ impl Cluster {
                 self.damage_log(fault, replica, offset);
             }
         }
+        for fault in [Fault::GridRot, Fault::GridUnreadable] {
+            if self.strikes(fault) {
+                let replica = self.node(fault);
+                self.damage_grid(fault, replica);
+            }
+        }
         if self.strikes(Fault::SuperblockDamage) {
             let replica = self.node(Fault::SuperblockDamage);
             self.damage_superblock(replica);
         }
+    }
+
+    fn damage_grid(&mut self, fault: Fault, replica: usize) {
+        let blocks = self.blocks_max[replica];
+        if blocks == 0 {
+            return;
+        }
+        let size = u64::from(config().block_size);
+        let random = self.faults.random(fault);
+        let (address, within) = (random.between(1, blocks), random.below(size));
+        if !self.may_damage_block(replica, address) {
+            return;
+        }
+        self.faults.count(fault);
+        let zones = Zones::new(&config());
+        let offset = zones.block_offset(address).expect("a block in use") + within;
+        let disk = &mut self.processes[replica].disk;
+        if fault == Fault::GridRot {
+            disk.corrupt(offset);
+        } else {
+            disk.make_unreadable(offset);
+        }
+        self.tell(replica, &format!("{} block {address}", fault.name()));
     }
 
     fn damage_log(&mut self, fault: Fault, replica: usize, offset: u64) {

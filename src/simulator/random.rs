@@ -36,6 +36,8 @@ pub enum Part {
     Replica = 300,
     /// Whether and how fault i strikes.
     Fault = 400,
+    /// Whether fault i is on, and how often it strikes.
+    FaultDraw = 500,
 }
 
 impl Random {

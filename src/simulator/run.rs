@@ -17,11 +17,12 @@ use super::checkers::references::check_references;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
 use super::cluster::{Cluster, TICK_NS};
 use super::faults::FAULTS;
-use super::process::config;
+use super::process::{STORAGE_LIMIT, config};
 use super::random::{Part, Random};
 use super::swarm::{RunKind, Swarm};
 use super::trace::Detail;
 use crate::require;
+use crate::storage::{Zone, Zones};
 use crate::vsr::recent::RecentPrepares;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -135,7 +136,7 @@ fn say(cluster: &Cluster, text: &str) {
 fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
     let voters = usize::from(cluster.swarm.replicas);
     let mut candidates: Vec<usize> =
-        (0..voters).filter(|index| atlas::is_fit(&cluster.processes[*index])).collect();
+        (0..voters).filter(|index| cluster.is_fit(*index)).collect();
     let quorum = view_change_quorum(voters);
     require!(candidates.len() >= quorum, "the atlas left no fit quorum: {candidates:?}");
     while candidates.len() > quorum {
@@ -200,7 +201,7 @@ fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
         let at_head = cluster.seen.iter().all(|seen| seen.commit == head);
         let rests = |index: usize| {
             let process = &cluster.processes[index];
-            process.is_normal() && process.is_quiet()
+            process.is_normal() && process.is_quiet() && !cluster.syncing[index]
         };
         at_head && cluster.clients.is_idle() && (0..cluster.processes.len()).all(rests)
     })?;
@@ -250,7 +251,12 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
             messages <= sessions + config.clients_max + RecentPrepares::places(config.pipeline_max),
             "replica {index} holds {messages} messages at rest, of which {sessions} are sessions'"
         );
-        if index > 0 && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {
+        let (first, other) = (&cluster.processes[0].disk, &process.disk);
+        let grid = Zones::new(&config).start(Zone::Grid);
+        let compares = [first, other].into_iter().all(|disk| !disk.is_damaged(grid, STORAGE_LIMIT))
+            && !cluster.ever_synced[0]
+            && !cluster.ever_synced[index];
+        if compares && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {
             let disks = (&cluster.processes[0].disk, &process.disk);
             check_grids((0, index), disks, &config)?;
         }

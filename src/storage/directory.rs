@@ -133,6 +133,18 @@ impl Directory {
         self.ring.rows()
     }
 
+    /// The full blocks, oldest first.
+    #[must_use]
+    pub fn full_blocks(&self) -> &[BlockRef] {
+        &self.blocks
+    }
+
+    /// Copy of the block being filled in the last checkpoint; none if there is no such block.
+    #[must_use]
+    pub fn tail(&self) -> BlockRef {
+        self.tail
+    }
+
     /// Entries in a full directory block.
     #[must_use]
     pub fn entries_per_block(&self) -> u64 {

@@ -3,7 +3,9 @@
 //! Pages are read through a bounded cache, each verified alone; a page that fails is read once
 //! more and then taken from the whole block, if that verifies. Whole blocks are read for merges and
 //! recovery. Writes queue without ever blocking and stay readable until they are on the disk. What
-//! cannot be read or written is a [`GridFault`], with which the replica stops. Nothing is repaired.
+//! cannot be read waits for a peer's copy ([`grid_repair`](super::grid_repair)), if there are
+//! peers; otherwise, and if something cannot be written, it is a [`GridFault`], with which the
+//! replica stops.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,6 +18,7 @@ use super::disk::{
 };
 use super::fetch::Fetch;
 use super::free_set::FreeSet;
+use super::grid_repair::{PROBES, Probe, REPAIR_BUFFERS};
 use super::page_cache::{PageCache, PageKey, PageSlot, PageState};
 use super::queue::Queue;
 use super::zones::{Zone, Zones};
@@ -127,44 +130,50 @@ pub struct BlockReadId {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct PageRead {
-    block: BlockRef,
-    sector: u32,
+pub(super) struct PageRead {
+    pub(super) block: BlockRef,
+    pub(super) sector: u32,
     slot: PageSlot,
     attempts: u8,
+    /// Waits for a copy of the block from a peer.
+    pub(super) missing: bool,
+    /// The block was released since: nobody waits for it any more.
+    pub(super) stale: bool,
 }
 
 #[derive(Debug)]
-enum BlockReadState {
+pub(super) enum BlockReadState {
     /// Waits for its turn at the disk.
     Queued(Buffer),
     /// The disk has the buffer.
     InFlight,
+    /// Waits for a copy of the block from a peer.
+    Missing,
     /// Verified.
     Ready(Buffer),
 }
 
 #[derive(Debug)]
-struct BlockRead {
-    block: BlockRef,
+pub(super) struct BlockRead {
+    pub(super) block: BlockRef,
     attempts: u8,
-    state: BlockReadState,
+    pub(super) state: BlockReadState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WriteState {
+pub(super) enum WriteState {
     Queued,
     InFlight,
     Done,
 }
 
 #[derive(Debug)]
-struct PendingWrite {
-    block: BlockRef,
+pub(super) struct PendingWrite {
+    pub(super) block: BlockRef,
     /// Given back as soon as the write is done.
-    buffer: Option<Buffer>,
-    state: WriteState,
-    attempts: u8,
+    pub(super) buffer: Option<Buffer>,
+    pub(super) state: WriteState,
+    pub(super) attempts: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,13 +186,13 @@ enum SyncState {
 /// The grid zone: cache, allocation and all block input and output.
 #[derive(Debug)]
 pub struct Grid {
-    zones: Zones,
-    block_size: u32,
+    pub(super) zones: Zones,
+    pub(super) block_size: u32,
     cluster: u128,
     free_set: FreeSet,
     cache: PageCache,
     page_pool: Pool,
-    page_reads: Vec<Option<PageRead>>,
+    pub(super) page_reads: Vec<Option<PageRead>>,
     page_reads_free: Vec<u32>,
     /// Pages that arrived since someone last asked.
     pages_arrived: usize,
@@ -193,10 +202,10 @@ pub struct Grid {
     rescue_pool: Pool,
     rescue_in_flight: bool,
     read_pool: Pool,
-    block_reads: Vec<Option<BlockRead>>,
+    pub(super) block_reads: Vec<Option<BlockRead>>,
     write_pool: Pool,
-    writes: VecDeque<PendingWrite>,
-    writes_capacity: usize,
+    pub(super) writes: VecDeque<PendingWrite>,
+    pub(super) writes_capacity: usize,
     writes_in_flight_max: u32,
     writes_in_flight: u32,
     /// Only this many writes at the front are submitted, so that those which are done but not in
@@ -207,6 +216,13 @@ pub struct Grid {
     sync: SyncState,
     fault: Option<GridFault>,
     counters: GridCounters,
+    /// Whether peers have copies of all blocks.
+    pub(super) has_peers: bool,
+    /// Reads that wait for a copy from a peer.
+    pub(super) missing_count: usize,
+    pub(super) probes: [Probe; PROBES],
+    pub(super) probe_pool: Pool,
+    pub(super) repair_pool: Pool,
 }
 
 impl Grid {
@@ -224,7 +240,9 @@ impl Grid {
         assert!(options.writes_in_flight_max > 0);
         let reads = to_index(options.page_reads_max);
         let writes_window = 2 * to_index(options.writes_in_flight_max);
-        let writes_capacity = to_index(options.writes_queued_max) + writes_window;
+        let writes_capacity =
+            to_index(options.writes_queued_max + REPAIR_BUFFERS) + writes_window;
+        let probes = u32::try_from(PROBES).expect("a few");
         Grid {
             zones,
             block_size: config.block_size,
@@ -251,6 +269,11 @@ impl Grid {
             sync: SyncState::Idle,
             fault: None,
             counters: GridCounters::default(),
+            has_peers: false,
+            missing_count: 0,
+            probes: [const { Probe::IDLE }; PROBES],
+            probe_pool: Pool::new("grid probes", probes, config.block_size),
+            repair_pool: Pool::new("grid repair", REPAIR_BUFFERS, config.block_size),
         }
     }
 
@@ -259,10 +282,12 @@ impl Grid {
     pub fn memory_bytes(config: &Config, options: &GridOptions) -> u64 {
         let pages = Pool::memory_bytes(options.page_reads_max, SECTOR_SIZE);
         let page_read = size_of::<Option<PageRead>>() + 3 * size_of::<u32>();
-        let buffers = 1 + options.read_buffers + options.write_buffers;
+        let probes = u32::try_from(PROBES).expect("a few");
+        let buffers =
+            1 + options.read_buffers + options.write_buffers + probes + REPAIR_BUFFERS;
         let blocks = Pool::memory_bytes(buffers, config.block_size);
         let window = 2 * options.writes_in_flight_max;
-        let writes = u64::from(options.writes_queued_max + window);
+        let writes = u64::from(options.writes_queued_max + REPAIR_BUFFERS + window);
         pages
             + u64::from(options.page_reads_max) * count_of(page_read)
             + blocks
@@ -334,7 +359,8 @@ impl Grid {
         let key = PageKey { address: block.address, sequence: block.sequence, sector };
         let Some(slot) = self.cache.reserve(key) else { return Fetch::Wait };
         let index = self.page_reads_free.pop().expect("checked above");
-        let read = PageRead { block: *block, sector, slot, attempts: 0 };
+        let (missing, stale) = (false, false);
+        let read = PageRead { block: *block, sector, slot, attempts: 0, missing, stale };
         assert!(self.page_reads[to_index(index)].replace(read).is_none());
         self.page_reads_wanted.push(index);
         Fetch::Wait
@@ -470,6 +496,7 @@ impl Grid {
     /// If it is not acquired.
     pub fn release(&mut self, address: u64) {
         self.free_set.release(address);
+        self.forget_missing(address);
     }
 
     /// At a checkpoint, see [`FreeSet::stage_checkpoint`].
@@ -556,6 +583,7 @@ impl Grid {
             };
             self.block_reads[index] = Some(read);
         }
+        self.pump_probes(outbox);
         if self.rescue_in_flight || outbox.disk.is_full() {
             return;
         }
@@ -638,12 +666,28 @@ impl Grid {
         }
     }
 
-    fn page_arrived(&mut self, index: u32, read: &PageRead, bytes: &[u8]) {
+    pub(super) fn page_arrived(&mut self, index: u32, read: &PageRead, bytes: &[u8]) {
         let (address, sequence) = (read.block.address, read.block.sequence);
         self.cache.fill(read.slot, PageKey { address, sequence, sector: read.sector }, bytes);
-        self.page_reads[to_index(index)] = None;
+        self.page_read_ended(index);
+    }
+
+    /// Gives up a page that nobody needs any more.
+    pub(super) fn page_forgotten(&mut self, index: u32, read: &PageRead) {
+        self.cache.forget(read.slot);
+        self.page_read_ended(index);
+    }
+
+    fn page_read_ended(&mut self, index: u32) {
+        let read = self.page_reads[to_index(index)].take().expect("a read that ends is known");
+        self.missing_count -= usize::from(read.missing);
         self.page_reads_free.push(index);
         self.pages_arrived += 1;
+    }
+
+    /// Whether any page is being read.
+    pub(super) fn reads_pages(&self) -> bool {
+        self.page_reads_free.len() < self.page_reads.len()
     }
 
     fn on_block_done(&mut self, done: DiskDone) {
@@ -651,6 +695,10 @@ impl Grid {
         let buffer = done.request.buffer.expect("a read has a buffer");
         if index == self.rescue_index() {
             self.on_rescue_done(&buffer, done.result);
+            return;
+        }
+        if let Some(probe) = index.checked_sub(self.rescue_index() + 1) {
+            self.on_probe_done(to_index(probe), buffer, done.result);
             return;
         }
         let mut read =
@@ -667,6 +715,10 @@ impl Grid {
                 self.counters.retries += 1;
                 if read.attempts < ATTEMPTS_MAX {
                     read.state = BlockReadState::Queued(buffer);
+                } else if self.has_peers {
+                    crate::mark!("block_missing");
+                    self.missing_count += 1;
+                    read.state = BlockReadState::Missing;
                 } else {
                     self.fail(&read.block, kind);
                 }
@@ -687,6 +739,12 @@ impl Grid {
                 let start = to_index(read.sector) * to_index(SECTOR_SIZE);
                 let page = &buffer.bytes()[start..start + to_index(SECTOR_SIZE)];
                 self.page_arrived(index, &read, page);
+            }
+            Err(_) if read.stale => self.page_forgotten(index, &read),
+            Err(_) if self.has_peers => {
+                crate::mark!("page_missing");
+                self.missing_count += 1;
+                self.page_reads[to_index(index)] = Some(PageRead { missing: true, ..read });
             }
             Err(kind) => self.fail(&read.block, kind),
         }
@@ -723,18 +781,18 @@ impl Grid {
     }
 
     /// Position of the write of this block, if its bytes are still in memory.
-    fn pending_write(&self, block: &BlockRef) -> Option<usize> {
+    pub(super) fn pending_write(&self, block: &BlockRef) -> Option<usize> {
         let wanted = |write: &PendingWrite| write.block == *block && write.buffer.is_some();
         self.writes.iter().position(wanted)
     }
 
     /// Token index of the one rescue read: behind those of the block reads.
-    fn rescue_index(&self) -> u32 {
+    pub(super) fn rescue_index(&self) -> u32 {
         u32::try_from(self.block_reads.len()).expect("few block reads")
     }
 
     /// Whether the address can exist; a fault if not.
-    fn in_range(&mut self, block: &BlockRef) -> bool {
+    pub(super) fn in_range(&mut self, block: &BlockRef) -> bool {
         let known = (1..=self.free_set.blocks_max()).contains(&block.address);
         if !known {
             self.fail(block, GridFaultKind::Address);
@@ -752,13 +810,13 @@ impl Grid {
     }
 }
 
-fn read_request(token: DiskToken, offset: u64, buffer: Buffer) -> DiskRequest {
+pub(super) fn read_request(token: DiskToken, offset: u64, buffer: Buffer) -> DiskRequest {
     let length = buffer.size();
     let kind = DiskKind::Read;
     DiskRequest { token, kind, offset, length, buffer: Some(buffer), buffer_offset: 0 }
 }
 
-fn verify_block(
+pub(super) fn verify_block(
     buffer: &Buffer,
     result: Result<(), DiskError>,
     block: &BlockRef,

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::block::{BlockKind, BlockRef};
 use super::config::Config;
-use super::count_of;
+use super::{count_of, index_of};
 use super::decode::{DecodeError, Reader, require};
 use super::directory::{Directory, DirectoryEntry, require_address};
 use super::fetch::Fetch;
@@ -283,6 +283,29 @@ impl Log {
     pub fn search(&mut self, grid: &mut Grid, key: usize, value: u64) -> Fetch<u64> {
         let per_block = self.packing().per_block();
         self.directory.search(grid, key, value).map(|number| number * per_block)
+    }
+
+    /// Full block number `block` of the directory, and behind the last of them the copies of the
+    /// blocks that are being filled, of the directory and of rows; none for a copy that there is
+    /// not.
+    #[must_use]
+    pub fn directory_block(&self, block: u64) -> Option<BlockRef> {
+        let count = self.directory.full_blocks().len();
+        let block = index_of(block);
+        match block.checked_sub(count) {
+            None => Some(self.directory.full_blocks()[block]),
+            Some(0) => Some(self.directory.tail()),
+            Some(1) => Some(self.tail),
+            Some(_) => None,
+        }
+    }
+
+    /// Sealed block number `block` of rows, if there is one.
+    pub fn row_block(&self, grid: &mut Grid, block: u64) -> Fetch<Option<BlockRef>> {
+        if block == self.directory.entries() {
+            return Fetch::Ready(None);
+        }
+        self.directory.entry(grid, block).map(|entry| Some(entry.block))
     }
 
     /// At a checkpoint, after the op has ended: writes copies of the blocks being filled, of rows

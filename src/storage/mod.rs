@@ -12,6 +12,7 @@ pub mod find;
 pub mod flush;
 pub mod free_set;
 pub mod grid;
+pub mod grid_repair;
 pub mod hash;
 pub mod image;
 pub mod index_check;
@@ -40,6 +41,7 @@ pub mod store;
 mod store_tests;
 pub mod table;
 mod task;
+pub mod walk;
 pub mod zones;
 
 pub use block::{BlockError, BlockHeader, BlockKind, BlockRef};

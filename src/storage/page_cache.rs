@@ -157,6 +157,17 @@ impl PageCache {
         self.memory[slot.0 * PAGE..(slot.0 + 1) * PAGE].copy_from_slice(bytes);
     }
 
+    /// Gives up waiting for a page; its place is free again.
+    ///
+    /// # Panics
+    ///
+    /// If the place does not wait for a page.
+    pub fn forget(&mut self, slot: PageSlot) {
+        let entry = &mut self.entries[slot.0];
+        assert!(entry.state == State::Reading);
+        entry.state = State::Empty;
+    }
+
     /// The page in a place that [`PageCache::lookup`] has just returned.
     #[inline]
     #[must_use]

@@ -249,7 +249,8 @@ impl Store {
                     CheckpointStage::Draining { root, mark: self.grid.write_mark() }
                 }
                 CheckpointStage::Draining { root, mark } => {
-                    if !self.grid.written_below(mark) {
+                    // A walk may be making its repairs durable.
+                    if !self.grid.written_below(mark) || !self.grid.sync_done() {
                         return Fetch::Wait;
                     }
                     self.grid.sync_start();

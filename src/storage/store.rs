@@ -33,6 +33,7 @@ use super::packing::Packing;
 use super::page_cache::PageCache;
 use super::rows::{self, BalanceRow, EventKind, is_expiry, is_orphan};
 use super::table::{FilterOptions, Table, TableOptions, TagOptions};
+use super::walk::Walk;
 use crate::protocol::types::{Account, Transfer};
 use crate::ready;
 
@@ -219,6 +220,7 @@ pub struct Store {
     pub(super) blob: BlobWriter,
     pub(super) checkpoint: CheckpointStage,
     pub(super) opening: OpenStage,
+    pub(super) walk: Walk,
     /// Where the layers above put their state in the blob that was opened.
     pub(super) blob_extra: (usize, usize),
     pub(super) blob_extra_max: usize,
@@ -305,6 +307,7 @@ impl Store {
             blob: BlobWriter::new(options.cluster, config.block_size, blob_size),
             checkpoint: CheckpointStage::Idle,
             opening: OpenStage::Closed,
+            walk: Walk::NONE,
             blob_extra: (0, 0),
             blob_extra_max: index_of(options.blob_extra_bytes),
             ops_ahead_max: index_of(config.pipeline_max.into()),
@@ -334,6 +337,23 @@ impl Store {
             ("free blocks", FreeSet::memory_bytes(sizes.blocks_max)),
             ("checkpoint", BlobWriter::memory_bytes(config.block_size, blob_size)),
         ]
+    }
+
+    /// Whether the data file has been opened.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.opening, OpenStage::Open)
+    }
+
+    /// The blocks of the data file.
+    #[must_use]
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// The blocks of the data file, for those who repair and serve them.
+    pub fn grid_mut(&mut self) -> &mut Grid {
+        &mut self.grid
     }
 
     // The world.

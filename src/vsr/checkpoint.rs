@@ -106,7 +106,7 @@ impl<M: StateMachine> Replica<M> {
         match self.checkpoint.stage {
             Stage::Idle => false,
             Stage::Blocks => {
-                if !self.superblock.is_idle() {
+                if !self.superblock.is_idle() || self.is_installing() {
                     return false;
                 }
                 let Fetch::Ready(root) = self.machine.checkpoint_step() else {

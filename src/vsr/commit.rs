@@ -103,7 +103,7 @@ impl<M: StateMachine> Replica<M> {
     fn commit_next(&mut self) -> bool {
         assert!(self.commit.message.is_none());
         let next = self.commit.op + 1;
-        if next > self.commit_max || !self.chain.is_proven(next) {
+        if next > self.commit_max || !self.chain.is_proven(next) || self.sync_holds_commits() {
             return false;
         }
         let Some(header) = self.journal.header(next).copied() else {

@@ -64,6 +64,11 @@ pub enum Fatal {
         /// Identity of the checkpoint there.
         other: u128,
     },
+    /// Nothing is wrong: this replica took over a newer checkpoint and has to start from it.
+    Synced {
+        /// Its op.
+        op: u64,
+    },
     /// The prepares since the checkpoint were made by a program this one does not know.
     Prepare {
         /// Its op.
@@ -111,6 +116,11 @@ impl fmt::Display for Fatal {
             Fatal::Checkpoint { op, fault } => {
                 write!(formatter, "zone grid: checkpoint of op {op}: {fault}; {RESTORE}")
             }
+            Fatal::Synced { op } => write!(
+                formatter,
+                "the others' logs do not reach back to what this replica needs: it took over their \
+                 checkpoint of op {op} and has to start again"
+            ),
             Fatal::Diverged { op, executed, expected } => write!(
                 formatter,
                 "op {op} was executed as {executed:#034x}, but the cluster's log has \

@@ -4,15 +4,18 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::machine::{CheckpointFault, CheckpointRoot, StateMachine};
+use super::machine::{Blocks, CheckpointFault, CheckpointRoot, StateMachine};
 use super::superblock::ROOT_SIZE;
 use crate::ledger::{Ledger, STATE_SIZE, StateError};
-use crate::protocol::Operation;
+use crate::protocol::{Buffer, Operation};
 use crate::storage::checkpoint::CheckpointRoot as StoreRoot;
 use crate::storage::decode::DecodeError;
 use crate::storage::grid::GridFault;
+use crate::storage::grid_repair::SERVING;
 use crate::storage::persistence::OpenError;
-use crate::storage::{DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
+use crate::storage::store::Store;
+use crate::storage::walk::WalkPart;
+use crate::storage::{BlockRef, DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
 
 static_assertions::const_assert!(size_of::<StoreRoot>() <= ROOT_SIZE as usize);
 static_assertions::const_assert!(STATE_SIZE <= super::checkpoint::ENCODED_SIZE_MAX as usize);
@@ -127,6 +130,42 @@ impl StateMachine for Ledger {
 
     fn fault(&self) -> Option<GridFault> {
         self.store.fault().copied()
+    }
+
+    fn blocks(&mut self) -> Option<&mut dyn Blocks> {
+        Some(&mut self.store)
+    }
+}
+
+impl Blocks for Store {
+    fn set_has_peers(&mut self) {
+        self.grid_mut().set_has_peers();
+    }
+
+    fn missing(&self, wanted: &mut [BlockRef]) -> usize {
+        if self.grid().has_missing() { self.grid().missing(wanted) } else { 0 }
+    }
+
+    fn repair(&mut self, block: &BlockRef, bytes: &[u8]) -> bool {
+        self.grid_mut().repair(block, bytes)
+    }
+
+    fn serve_start(&mut self, place: usize, block: BlockRef) -> bool {
+        assert!(place < SERVING);
+        self.grid_mut().probe_start(place, block)
+    }
+
+    fn serve_take(&mut self, place: usize) -> Option<Option<Buffer>> {
+        assert!(place < SERVING);
+        self.grid_mut().probe_take(place)
+    }
+
+    fn walk_start(&mut self, part: WalkPart, sequence_max: u64) {
+        Store::walk_start(self, part, sequence_max);
+    }
+
+    fn walk_step(&mut self, at_a_time: usize) -> Fetch<()> {
+        Store::walk_step(self, at_a_time)
     }
 }
 

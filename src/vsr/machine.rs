@@ -7,9 +7,10 @@
 use std::fmt;
 
 use super::superblock::ROOT_SIZE;
-use crate::protocol::Operation;
+use crate::protocol::{Buffer, Operation};
 use crate::storage::grid::GridFault;
-use crate::storage::{DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
+use crate::storage::walk::WalkPart;
+use crate::storage::{BlockRef, DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
 
 /// What a superblock keeps of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,4 +115,35 @@ pub trait StateMachine {
 
     /// Why it cannot go on, if so.
     fn fault(&self) -> Option<GridFault>;
+
+    /// The blocks of the grid, if it keeps its state in blocks that peers have too.
+    fn blocks(&mut self) -> Option<&mut dyn Blocks> {
+        None
+    }
+}
+
+/// Blocks of a grid that is the same on all replicas; see [`crate::storage::grid_repair`] and
+/// [`crate::storage::walk`].
+pub trait Blocks {
+    /// From now on blocks that cannot be read are had from peers.
+    fn set_has_peers(&mut self);
+
+    /// Blocks that are wanted: fills `wanted` as far as there are any, and returns how many.
+    fn missing(&self, wanted: &mut [BlockRef]) -> usize;
+
+    /// Takes a peer's copy of a block; whether it was wanted and intact.
+    fn repair(&mut self, block: &BlockRef, bytes: &[u8]) -> bool;
+
+    /// Starts to read a block for a peer in a place of its own, if that is free.
+    fn serve_start(&mut self, place: usize, block: BlockRef) -> bool;
+
+    /// The block that was read for a peer, or none if it is not to be had; nothing while it is
+    /// being read.
+    fn serve_take(&mut self, place: usize) -> Option<Option<Buffer>>;
+
+    /// Begins a walk over the blocks that ops up to `sequence_max` have written.
+    fn walk_start(&mut self, part: WalkPart, sequence_max: u64);
+
+    /// Goes on with the walk, with so many blocks at a time; ready when all are intact.
+    fn walk_step(&mut self, at_a_time: usize) -> Fetch<()>;
 }

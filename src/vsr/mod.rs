@@ -4,6 +4,7 @@
 //! each component is its own file with its own tests, each protocol a file of its name. Not
 //! covered: sockets, files and time, which the worlds bring.
 
+pub mod block_repair;
 pub mod checkpoint;
 pub mod client_requests;
 pub mod clock;
@@ -33,6 +34,7 @@ pub mod requests;
 pub mod sessions;
 pub mod superblock;
 pub mod superblock_zone;
+pub mod sync;
 pub mod timers;
 pub mod view_change;
 pub mod votes;

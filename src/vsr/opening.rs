@@ -110,6 +110,7 @@ impl<M: StateMachine> Replica<M> {
         self.commit.op = checkpoint.op;
         self.commit.checksum = checkpoint.frame.checksum;
         self.commit_max = checkpoint.op;
+        self.sync_opened();
         self.recovery.start(&checkpoint, &mut self.outbox.storage);
         Ok(Some(Status::Opening(Opening::Journal)))
     }
@@ -157,7 +158,8 @@ impl<M: StateMachine> Replica<M> {
     /// A replica of a cluster: finds the head of its log, and what it may do with it.
     fn open_log(&mut self) -> Status {
         let checkpoint = self.superblock.durable().checkpoint;
-        let recorded = self.recorded_suffix();
+        // What a view began with may be older than a checkpoint that was taken over from others.
+        let recorded = self.recorded_suffix().filter(|it| it.head().op >= checkpoint.op);
         let known = recorded.as_ref().map_or(checkpoint, |suffix| *suffix.head());
         let base = if known.op >= checkpoint.op { known } else { checkpoint };
         let took_part = self.log_view == self.view;

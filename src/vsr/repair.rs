@@ -4,7 +4,8 @@
 //! what was executed; then missing or damaged prepares, lowest first. A few requests are on their
 //! way at a time, each to another replica in turn, so that repair never starves the normal path and
 //! one silent replica does not hold it up. Any replica serves what it has verified. Not covered:
-//! blocks of the grid, and checkpoints of replicas that are too far behind.
+//! blocks of the grid ([`block_repair`](super::block_repair)), and replicas that are too far behind
+//! ([`sync`](super::sync)).
 
 use super::Destination;
 use super::do_view_change::Suffix;
@@ -212,7 +213,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// The replica whose turn it is to be asked: one that seems to be there, if there is any.
-    fn next_peer(&mut self) -> u8 {
+    pub(super) fn next_peer(&mut self) -> u8 {
         let count = self.options.replica_count;
         let mut chosen = None;
         for _ in 0..2 * count {

@@ -8,8 +8,11 @@
 //! requests into the log, [`replication`](super::replication) makes them durable on a quorum,
 //! [`commit`](super::commit) executes them, [`checkpoint`](super::checkpoint) makes their effects
 //! independent of the log, [`view_change`](super::view_change) replaces a primary,
-//! [`repair`](super::repair) fetches what is missing, [`timers`](super::timers) says when.
+//! [`repair`](super::repair) fetches what is missing in the log,
+//! [`block_repair`](super::block_repair) in the grid, [`sync`](super::sync) brings back who was away
+//! for too long, [`timers`](super::timers) says when.
 
+use super::block_repair::BlockRepair;
 use super::checkpoint::Checkpoint;
 use super::clock::{ClusterClock, Now, PrimaryClock};
 use super::commit::Commit;
@@ -27,6 +30,7 @@ use super::recent::RecentPrepares;
 use super::repair::Repair;
 use super::sessions::Sessions;
 use super::superblock_zone::SuperblockZone;
+use super::sync::Sync;
 use super::timers::Timers;
 use super::view_change::ViewChange;
 use super::{ConnectionId, Destination, Outbox};
@@ -193,6 +197,8 @@ pub struct Replica<M> {
     pub(super) view_op: u64,
     pub(super) change: ViewChange,
     pub(super) repair: Repair,
+    pub(super) blocks: BlockRepair,
+    pub(super) sync: Sync,
     pub(super) peers: Peers,
     pub(super) timers: Timers,
     pub(super) now: Now,
@@ -243,6 +249,8 @@ impl<M: StateMachine> Replica<M> {
             view_op: 0,
             change: ViewChange::new(&root),
             repair: Repair::default(),
+            blocks: BlockRepair::new(),
+            sync: Sync::new(),
             peers: Peers::default(),
             timers: Timers::new(options.seed),
             now: Now::default(),
@@ -260,6 +268,11 @@ impl<M: StateMachine> Replica<M> {
         assert!(self.status == Status::Opening(Opening::Start), "a replica is opened once");
         self.now = now;
         self.superblock.open(&mut self.outbox.storage);
+        if !self.options.is_solo()
+            && let Some(blocks) = self.machine.blocks()
+        {
+            blocks.set_has_peers();
+        }
         self.status = Status::Opening(Opening::Superblock);
     }
 
@@ -332,13 +345,6 @@ impl<M: StateMachine> Replica<M> {
         self.superblock.durable().checkpoint.op
     }
 
-    /// Whether the others' logs need not hold what this replica must execute next: only a newer
-    /// checkpoint helps.
-    #[must_use]
-    pub fn waits_for_sync(&self) -> bool {
-        self.commit_max > self.commit.op + u64::from(self.options.config.journal_slots)
-    }
-
     /// How this replica stands in its cluster; `None` while opening and in a cluster of one.
     #[must_use]
     pub fn cluster_state(&self) -> Option<ClusterState> {
@@ -380,11 +386,11 @@ impl<M: StateMachine> Replica<M> {
     /// Takes a message whose frame is whole and of our cluster. The buffer has no other reference.
     pub fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now) {
         self.now = now;
-        if matches!(self.status, Status::Opening(_) | Status::Fatal) {
-            return;
-        }
         let header = message.header();
         let Ok(command) = Command::try_from(header.frame.command) else { return };
+        if !self.listens(command) {
+            return;
+        }
         if command.is_peer() {
             if header.invalid().is_none() && header.frame.replica < self.options.nodes() {
                 self.on_peer_message(connection, command, &message);
@@ -402,12 +408,32 @@ impl<M: StateMachine> Replica<M> {
         self.pump();
     }
 
+    /// Whether a message of this kind is wanted now: while opening only what may help with it.
+    fn listens(&self, command: Command) -> bool {
+        match self.status {
+            Status::Fatal => false,
+            Status::Opening(Opening::Checkpoint) => {
+                matches!(command, Command::Block | Command::Ping | Command::StartView)
+            }
+            Status::Opening(_) => false,
+            Status::Normal | Status::ViewChange | Status::RecoveringHead => true,
+        }
+    }
+
     fn on_peer_message(&mut self, connection: ConnectionId, command: Command, message: &Message) {
         let replica = message.header().frame.replica;
         if replica == self.options.replica {
             return;
         }
         self.peers.heard(replica, connection, self.now.monotonic_ns);
+        if self.status == Status::Opening(Opening::Checkpoint) {
+            match command {
+                Command::Block => self.on_block(message),
+                Command::StartView => self.consider_checkpoint(message),
+                _ => self.hear_view(message),
+            }
+            return;
+        }
         match command {
             Command::Ping => self.on_ping(message),
             Command::Pong => self.on_pong(message),
@@ -420,6 +446,8 @@ impl<M: StateMachine> Replica<M> {
             Command::RequestPrepare => self.on_request_prepare(message),
             Command::Headers => self.on_headers(message),
             Command::StartView => self.on_start_view(message),
+            Command::RequestBlock => self.on_request_block(message),
+            Command::Block => self.on_block(message),
             other => panic!("{other:?} is no message of a replica"),
         }
     }
@@ -497,13 +525,15 @@ impl<M: StateMachine> Replica<M> {
     pub(super) fn pump(&mut self) {
         // Each round ends with nothing left to do or with progress, which is finite: inputs are.
         while self.status != Status::Fatal {
-            let mut progress = self.pump_opening();
+            let mut progress = self.pump_sync();
+            progress |= self.pump_opening();
             progress |= self.pump_journal();
             progress |= self.pump_view();
             // Before commits, which may go on to the next checkpoint once this one is durable.
             progress |= self.pump_checkpoint();
             progress |= self.pump_commit();
             progress |= self.pump_repair();
+            progress |= self.pump_blocks();
             progress |= self.pump_requests();
             progress |= self.pump_prepare();
             self.machine.pump(&mut self.outbox.storage);

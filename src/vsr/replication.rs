@@ -185,7 +185,11 @@ impl<M: StateMachine> Replica<M> {
         // An op beyond this is committed only when a quorum has the checkpoint that it frees the
         // blocks of.
         if op > self.acknowledge_max() && !mutated!("ack_beyond_checkpoint") {
-            mark!("ack_waits_for_checkpoint");
+            if self.is_syncing() {
+                mark!("ack_waits_for_sync");
+            } else {
+                mark!("ack_waits_for_checkpoint");
+            }
             return;
         }
         self.acknowledge_unchecked(op, checksum);
@@ -213,7 +217,7 @@ impl<M: StateMachine> Replica<M> {
     /// Highest op that may be acknowledged on top of the durable checkpoint.
     fn acknowledge_max(&self) -> u64 {
         let config = &self.options.config;
-        let checkpoint = self.superblock.durable().checkpoint.op;
+        let checkpoint = self.checkpoint_counted();
         checkpoint + u64::from(config.checkpoint_interval) + u64::from(config.release_delay) - 1
     }
 

@@ -127,7 +127,12 @@ impl<M: StateMachine> Replica<M> {
     /// Does what is due by now.
     pub(super) fn pump_timers(&mut self) {
         let now_ns = self.now.monotonic_ns;
-        if matches!(self.status, Status::Opening(_) | Status::Fatal) {
+        if self.status == Status::Fatal {
+            return;
+        }
+        self.blocks_tick();
+        self.sync_tick();
+        if matches!(self.status, Status::Opening(_)) {
             return;
         }
         if !self.is_alone() {

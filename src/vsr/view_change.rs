@@ -427,6 +427,7 @@ impl<M: StateMachine> Replica<M> {
         if view < self.view || self.options.primary_of(view) != peer.frame.replica {
             return;
         }
+        self.consider_checkpoint(message);
         // Known already: the log has grown since, or is on its way to the superblock. Who lost its
         // head needs it again; but only as it is now: of what it acknowledged before it lost it, a
         // message from then may know nothing.

@@ -205,8 +205,13 @@ fn promise_in(bytes: &[u8], copy: usize) -> Promise {
     if !valid {
         return Promise::default();
     }
-    let Superblock { sequence, view, log_view, .. } = superblock;
-    Promise { sequence, view, log_view, checkpoint: superblock.checkpoint.op }
+    let Superblock { sequence, view, log_view, sync_op_max, .. } = superblock;
+    let checkpoint = match sync_op_max {
+        0 => superblock.checkpoint.op,
+        // Its blocks need not be there yet.
+        op => op - u64::from(superblock.config.checkpoint_interval),
+    };
+    Promise { sequence, view, log_view, checkpoint }
 }
 
 #[cfg(test)]

@@ -1,0 +1,168 @@
+//! Blocks of the grid: asking peers for those that are missing here, and serving theirs.
+//!
+//! Grids are the same everywhere, so a block is named by its reference and anybody's copy will do.
+//! A few requests are on their way at a time, each to another replica in turn, so that repair never
+//! starves the normal path. Whoever is asked reads and verifies the block then, and is silent if
+//! it is not intact there. This goes on while a replica opens its checkpoint. Not covered: which
+//! blocks are missing, and what is done with a copy: see
+//! [`grid_repair`](crate::storage::grid_repair).
+
+use super::Destination;
+use super::machine::StateMachine;
+use super::replica::Replica;
+use crate::mark;
+use crate::protocol::{Command, Message, to_size};
+use crate::storage::grid_repair::SERVING;
+use crate::storage::{BlockRef, Queue};
+
+/// Blocks asked for at a time.
+const REQUESTS_MAX: usize = 4;
+/// Requests of others that wait at most; more are dropped, and will be made again.
+const ASKED_MAX: usize = 16;
+/// A block is asked for again after so long.
+const REQUEST_NS: u64 = 100_000_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    block: BlockRef,
+    since_ns: u64,
+}
+
+/// What is asked for and served.
+#[derive(Debug)]
+pub struct BlockRepair {
+    requests: [Option<Request>; REQUESTS_MAX],
+    /// Who wants which block from here.
+    asked: Queue<(u8, BlockRef)>,
+    serving: [Option<(u8, BlockRef)>; SERVING],
+    /// When a block arrived last, or none was missing.
+    progress_ns: u64,
+}
+
+impl BlockRepair {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> BlockRepair {
+        BlockRepair {
+            requests: [None; REQUESTS_MAX],
+            asked: Queue::new(ASKED_MAX),
+            serving: [None; SERVING],
+            progress_ns: 0,
+        }
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Serves and asks; whether there was progress.
+    pub(super) fn pump_blocks(&mut self) -> bool {
+        if self.options.is_solo() {
+            return false;
+        }
+        let progress = self.serve_blocks();
+        self.request_blocks();
+        progress
+    }
+
+    /// Asks for blocks that are missing and were not asked for yet.
+    fn request_blocks(&mut self) {
+        let mut wanted = [BlockRef::NONE; REQUESTS_MAX];
+        let Some(blocks) = self.machine.blocks() else { return };
+        let count = blocks.missing(&mut wanted);
+        if count == 0 {
+            self.blocks.progress_ns = self.now.monotonic_ns;
+            return;
+        }
+        for block in &wanted[..count] {
+            let requests = &self.blocks.requests;
+            if requests.iter().flatten().any(|request| request.block == *block) {
+                continue;
+            }
+            let Some(place) = requests.iter().position(Option::is_none) else { return };
+            let Some(mut message) = self.control(Command::RequestBlock) else { return };
+            name_block(&mut message, block);
+            let since_ns = self.now.monotonic_ns;
+            self.blocks.requests[place] = Some(Request { block: *block, since_ns });
+            let replica = self.next_peer();
+            self.send_control(replica, message);
+        }
+    }
+
+    /// Forgets requests that were not answered, so that another replica is asked.
+    pub(super) fn blocks_tick(&mut self) {
+        let before_ns = self.now.monotonic_ns.saturating_sub(REQUEST_NS);
+        for request in &mut self.blocks.requests {
+            if request.is_some_and(|request| request.since_ns < before_ns) {
+                *request = None;
+            }
+        }
+    }
+
+    /// Since when blocks are missing that nobody has sent, in nanoseconds.
+    pub(super) fn blocks_stuck_ns(&self) -> u64 {
+        self.now.monotonic_ns.saturating_sub(self.blocks.progress_ns)
+    }
+
+    pub(super) fn on_request_block(&mut self, message: &Message) {
+        let peer = message.peer();
+        let block =
+            BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
+        let asked = (peer.frame.replica, block);
+        if !self.blocks.asked.is_full() && !self.blocks.asked.iter().any(|other| *other == asked) {
+            self.blocks.asked.push(asked);
+        }
+    }
+
+    pub(super) fn on_block(&mut self, message: &Message) {
+        let peer = message.peer();
+        let block =
+            BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
+        for request in &mut self.blocks.requests {
+            if request.is_some_and(|request| request.block == block) {
+                *request = None;
+            }
+        }
+        let Some(blocks) = self.machine.blocks() else { return };
+        if blocks.repair(&block, message.body()) {
+            self.blocks.progress_ns = self.now.monotonic_ns;
+        }
+    }
+
+    fn serve_blocks(&mut self) -> bool {
+        let mut progress = false;
+        for place in 0..SERVING {
+            if let Some((replica, block)) = self.blocks.serving[place] {
+                let Some(blocks) = self.machine.blocks() else { return false };
+                let Some(buffer) = blocks.serve_take(place) else { continue };
+                self.blocks.serving[place] = None;
+                progress = true;
+                if let Some(buffer) = buffer {
+                    self.send_block(replica, &block, buffer.bytes());
+                }
+            }
+            let Some(asked) = self.blocks.asked.pop() else { continue };
+            let Some(blocks) = self.machine.blocks() else { return false };
+            let started = blocks.serve_start(place, asked.1);
+            assert!(started, "the place is free");
+            self.blocks.serving[place] = Some(asked);
+            progress = true;
+        }
+        progress
+    }
+
+    fn send_block(&mut self, replica: u8, block: &BlockRef, bytes: &[u8]) {
+        let Some(mut message) = self.control(Command::Block) else { return };
+        mark!("block_served");
+        name_block(&mut message, block);
+        message.body_area_mut()[..bytes.len()].copy_from_slice(bytes);
+        message.set_body_size(to_size(bytes.len()));
+        message.set_checksums();
+        self.send(Destination::Replica(replica), message);
+    }
+}
+
+fn name_block(message: &mut Message, block: &BlockRef) {
+    let peer = message.peer_mut();
+    peer.address = block.address;
+    peer.op = block.sequence;
+    peer.context = block.checksum;
+}

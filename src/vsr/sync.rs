@@ -1,0 +1,250 @@
+//! State sync: how a replica that has fallen out of the others' logs comes back.
+//!
+//! The others' logs reach back a fixed number of ops. Who needs an older one takes over a newer
+//! checkpoint, which the primary names in its `StartView`: writes it to the superblock together with
+//! the mark that its blocks need not be here, and starts again from it. Opening it fetches what is
+//! not here block by block, as if it were damaged; what is here already stays. Then it takes part
+//! again, and a walk over all blocks fetches the rest meanwhile: first the directories of indexes,
+//! before any op is executed (merges do not read them, but who opens the checkpoint again may need
+//! them), then all others. Until the walk has ended the checkpoint does not count as durable here:
+//! nothing is acknowledged that lets others reuse what only older checkpoints need.
+//!
+//! A newer checkpoint may be taken over at any time in between, in the opening too, when nobody has
+//! a block any more. The log is not touched: what was acknowledged before stays in it.
+//!
+//! Afterwards, and in every cluster all the time, a slow walk without end reads all blocks, so that
+//! damage is found while others are intact: the *scrub*.
+
+use super::fatal::Fatal;
+use super::machine::StateMachine;
+use super::opening::Opening;
+use super::replica::{Replica, Status};
+use crate::mark;
+use crate::protocol::peer::{CheckpointState, checkpoint_state, prepare_header};
+use crate::protocol::{Message, PrepareHeader, Release};
+use crate::storage::grid_repair::WALKING;
+use crate::storage::walk::WalkPart;
+
+/// A replica that opens a checkpoint and gets no block for so long looks for a newer one.
+const STUCK_NS: u64 = 1_000_000_000;
+/// Between blocks of the scrub: at 512 KiB each about 5 MB a second.
+const SCRUB_NS: u64 = 100_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    /// The superblock is being written; then this replica starts again.
+    Installing { op: u64 },
+    /// Walking over roots and directories: nothing is executed.
+    Directories,
+    /// Walking over everything else.
+    Rest,
+    /// Writing down that all blocks are here.
+    Clearing,
+}
+
+/// The sync in progress, and the scrub.
+#[derive(Debug)]
+pub struct Sync {
+    stage: Stage,
+    /// Newest view whose primary may tell of a newer checkpoint while this replica opens.
+    view_heard: u32,
+    /// The part of the scrub that goes on, if it has begun.
+    scrub: Option<WalkPart>,
+    scrub_ns: u64,
+    /// Times that the scrub has read everything.
+    pub scrubs: u64,
+}
+
+impl Sync {
+    /// None in progress.
+    #[must_use]
+    pub fn new() -> Sync {
+        Sync { stage: Stage::Idle, view_heard: 0, scrub: None, scrub_ns: 0, scrubs: 0 }
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Whether the others' logs need not hold what this replica must execute next: only a newer
+    /// checkpoint helps.
+    #[must_use]
+    pub fn waits_for_sync(&self) -> bool {
+        self.commit_max > self.commit.op + u64::from(self.options.config.journal_slots)
+    }
+
+    /// Whether blocks of the checkpoint may still be missing here.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.sync.stage != Stage::Idle
+    }
+
+    /// Times that all blocks were read, and repaired if need be, since the start.
+    #[must_use]
+    pub fn scrubs(&self) -> u64 {
+        self.sync.scrubs
+    }
+
+    /// Whether execution waits for the directories of indexes.
+    pub(super) fn sync_holds_commits(&self) -> bool {
+        self.sync.stage == Stage::Directories
+    }
+
+    /// The checkpoint that counts as durable here: the last one before what is being fetched.
+    pub(super) fn checkpoint_counted(&self) -> u64 {
+        let durable = self.superblock.durable();
+        if durable.sync_op_max == 0 {
+            return durable.checkpoint.op;
+        }
+        durable.sync_op_max - u64::from(self.options.config.checkpoint_interval)
+    }
+
+    /// Looks whether the checkpoint that a primary tells of is needed here.
+    pub(super) fn consider_checkpoint(&mut self, message: &Message) {
+        let state = *checkpoint_state(message);
+        let cluster = self.options.cluster;
+        let Some(header) = prepare_header(state.header.header(), cluster).copied() else { return };
+        let newer = header.op > self.checkpoint_op() && header.op > self.commit.op;
+        let slots = u64::from(self.options.config.journal_slots);
+        let opening = matches!(self.status, Status::Opening(_));
+        let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
+        let wanted = newer && (opening || behind);
+        // Nobody executes ops of a release that it does not know.
+        if !wanted || state.release != Release::SERVER || self.machine.blocks().is_none() {
+            return;
+        }
+        if self.superblock.is_idle() && !matches!(self.sync.stage, Stage::Installing { .. }) {
+            self.install(&header, &state);
+        }
+    }
+
+    fn install(&mut self, header: &PrepareHeader, state: &CheckpointState) {
+        assert!(header.op.is_multiple_of(u64::from(self.options.config.checkpoint_interval)));
+        mark!("sync_started");
+        self.superblock.update(&mut self.outbox.storage, |superblock| {
+            let first = superblock.checkpoint.op + 1;
+            if superblock.sync_op_max == 0 {
+                superblock.sync_op_min = first;
+            }
+            superblock.sync_op_max = header.op;
+            superblock.checkpoint = *header;
+            superblock.root = state.root;
+            superblock.storage_size = state.storage_size;
+            superblock.checkpoint_release = state.release;
+        });
+        self.sync.stage = Stage::Installing { op: header.op };
+    }
+
+    /// Whether the superblock is about to name a checkpoint that was not made here.
+    pub(super) fn is_installing(&self) -> bool {
+        matches!(self.sync.stage, Stage::Installing { .. })
+    }
+
+    /// The checkpoint was opened: goes on with what is missing of it.
+    pub(super) fn sync_opened(&mut self) {
+        let last = self.superblock.durable().sync_op_max;
+        if last > 0
+            && let Some(blocks) = self.machine.blocks()
+        {
+            blocks.walk_start(WalkPart::Directories, last);
+            self.sync.stage = Stage::Directories;
+        }
+    }
+
+    /// Goes on with the sync; whether there was progress.
+    pub(super) fn pump_sync(&mut self) -> bool {
+        match self.sync.stage {
+            Stage::Idle => false,
+            Stage::Installing { op } => {
+                if self.superblock.durable().checkpoint.op < op {
+                    return false;
+                }
+                self.stop(Fatal::Synced { op });
+                false
+            }
+            Stage::Directories => self.pump_walk(Stage::Rest),
+            Stage::Rest => {
+                if !self.superblock.is_idle() {
+                    return false;
+                }
+                self.pump_walk(Stage::Clearing)
+            }
+            Stage::Clearing => {
+                if self.superblock.durable().sync_op_max > 0 {
+                    return false;
+                }
+                mark!("sync_completed");
+                self.sync.stage = Stage::Idle;
+                self.acknowledge_all();
+                true
+            }
+        }
+    }
+
+    /// Goes on with the walk, and with `next` if it has ended.
+    fn pump_walk(&mut self, next: Stage) -> bool {
+        let Some(blocks) = self.machine.blocks() else { return false };
+        if blocks.walk_step(WALKING).is_wait() {
+            return false;
+        }
+        self.sync.stage = next;
+        let last = self.superblock.durable().sync_op_max;
+        if next == Stage::Rest {
+            blocks.walk_start(WalkPart::Rest, last);
+        } else {
+            self.superblock.update(&mut self.outbox.storage, |superblock| {
+                superblock.sync_op_min = 0;
+                superblock.sync_op_max = 0;
+            });
+        }
+        true
+    }
+
+    /// While this replica opens: notes the view of a replica in normal operation.
+    pub(super) fn hear_view(&mut self, message: &Message) {
+        let peer = message.peer();
+        if peer.log_view == peer.frame.view {
+            self.sync.view_heard = self.sync.view_heard.max(peer.frame.view);
+        }
+    }
+
+    /// Lets time pass: asks for a newer checkpoint if need be, and scrubs.
+    pub(super) fn sync_tick(&mut self) {
+        if self.options.is_solo() {
+            return;
+        }
+        let opening = self.status == Status::Opening(Opening::Checkpoint);
+        if opening && self.blocks_stuck_ns() >= STUCK_NS {
+            let view = self.view.max(self.sync.view_heard);
+            self.request_start_view(view);
+        }
+        if self.status == Status::Normal && self.waits_for_sync() {
+            self.request_start_view(self.view);
+        }
+        let now_ns = self.now.monotonic_ns;
+        let due = now_ns.saturating_sub(self.sync.scrub_ns) >= SCRUB_NS;
+        if due && self.status == Status::Normal && self.sync.stage == Stage::Idle {
+            self.sync.scrub_ns = now_ns;
+            self.scrub();
+        }
+    }
+
+    /// Reads another block, from the beginning again after the last.
+    fn scrub(&mut self) {
+        let Some(blocks) = self.machine.blocks() else { return };
+        let Some(part) = self.sync.scrub else {
+            blocks.walk_start(WalkPart::Directories, u64::MAX);
+            self.sync.scrub = Some(WalkPart::Directories);
+            return;
+        };
+        if blocks.walk_step(1).is_wait() {
+            return;
+        }
+        if part == WalkPart::Directories {
+            blocks.walk_start(WalkPart::Rest, u64::MAX);
+            self.sync.scrub = Some(WalkPart::Rest);
+        } else {
+            self.sync.scrubs += 1;
+            self.sync.scrub = None;
+        }
+    }
+}

@@ -43,6 +43,10 @@ pub enum Command {
     RequestBlock = 19,
     /// Replica to replica: a block of the grid.
     Block = 20,
+    /// Replica to replica: which checkpoint do you have?
+    RequestCheckpoint = 21,
+    /// Replica to replica: the newest checkpoint here.
+    Checkpoint = 22,
     /// Primary to replica: the view begins, with this log.
     StartView = 24,
 }
@@ -74,6 +78,8 @@ impl TryFrom<u8> for Command {
             18 => Ok(Command::Eviction),
             19 => Ok(Command::RequestBlock),
             20 => Ok(Command::Block),
+            21 => Ok(Command::RequestCheckpoint),
+            22 => Ok(Command::Checkpoint),
             24 => Ok(Command::StartView),
             unknown => Err(CommandUnknown(unknown)),
         }
@@ -103,6 +109,9 @@ mod tests {
                 Err(error) => assert_eq!(error, CommandUnknown(byte)),
             }
         }
-        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 19, 20, 24]);
+        assert_eq!(
+            known,
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 19, 20, 21, 22, 24]
+        );
     }
 }

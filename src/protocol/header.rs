@@ -456,6 +456,8 @@ impl Header {
             | Command::Headers
             | Command::RequestBlock
             | Command::Block
+            | Command::RequestCheckpoint
+            | Command::Checkpoint
             | Command::StartView => self.peer().part_invalid(),
         }
     }

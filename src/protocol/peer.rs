@@ -1,9 +1,10 @@
 //! Control messages between replicas: one header for all of them, and bodies of prepare headers.
 //!
 //! This is our own encoding; no client sees it. Every field that a command has no use for is zero,
-//! which the rules here check. Four commands have a body: [`Command::Headers`] and
+//! which the rules here check. Five commands have a body: [`Command::Headers`] and
 //! [`Command::DoViewChange`] bring headers of prepares, [`Command::StartView`] brings a
-//! [`CheckpointState`] and then headers, [`Command::Block`] brings a block of the grid as it lies. Not covered: what replicas do with any of it.
+//! [`CheckpointState`] and then headers, [`Command::Checkpoint`] the former alone,
+//! [`Command::Block`] brings a block of the grid as it lies. Not covered: what replicas do with any of it.
 
 use static_assertions::const_assert_eq;
 use std::mem::offset_of;
@@ -110,6 +111,8 @@ impl Command {
             | Command::Headers
             | Command::RequestBlock
             | Command::Block
+            | Command::RequestCheckpoint
+            | Command::Checkpoint
             | Command::StartView => true,
             Command::PingClient
             | Command::PongClient
@@ -189,6 +192,10 @@ impl PeerHeader {
         let (prefix, count_min) = match self.header().command() {
             Command::Headers | Command::DoViewChange => (0, 1),
             Command::StartView => (checkpoint_size, 1),
+            Command::Checkpoint => {
+                let whole = body_size == checkpoint_size;
+                return first_broken(&[(whole, HeaderError::SizeOfCommand(frame.size))]);
+            }
             Command::Block => {
                 let whole = body_size > 0 && body_size.is_multiple_of(SECTOR_SIZE);
                 return first_broken(&[(whole, HeaderError::SizeOfCommand(frame.size))]);
@@ -205,12 +212,13 @@ impl PeerHeader {
     /// Fields that the command does not use are zero.
     fn unused_invalid(&self) -> Option<HeaderError> {
         use Command::{
-            Block, Commit, DoViewChange, Ping, Pong, PrepareOk, RequestBlock, RequestHeaders,
-            RequestPrepare, RequestStartView, StartView, StartViewChange,
+            Block, Checkpoint, Commit, DoViewChange, Ping, Pong, PrepareOk, RequestBlock,
+            RequestHeaders, RequestPrepare, RequestStartView, StartView, StartViewChange,
         };
         let command = self.header().command();
         let unused = |used: &[Command], zero: bool| zero || used.contains(&command);
         let about = [Ping, PrepareOk, Commit, DoViewChange, StartView];
+        let commit = unused(&about, self.commit == 0) || command == Checkpoint;
         let blocks = [RequestBlock, Block];
         let context = unused(&about, self.context == 0)
             || command == RequestPrepare
@@ -223,7 +231,7 @@ impl PeerHeader {
         first_broken(&[
             (context, HeaderError::Parent),
             (op, HeaderError::Op(self.op)),
-            (unused(&about, self.commit == 0), HeaderError::Commit(self.commit)),
+            (commit, HeaderError::Commit(self.commit)),
             (unused(&[Ping, PrepareOk], self.checkpoint_id == 0), HeaderError::CheckpointId),
             (unused(&checkpoint, self.checkpoint_op == 0), HeaderError::CheckpointId),
             (unused(&[RequestHeaders], self.op_min == 0) && range, HeaderError::Op(self.op_min)),
@@ -239,14 +247,14 @@ impl PeerHeader {
     }
 }
 
-/// The checkpoint in front of the headers of a `StartView`.
+/// The checkpoint in the body of a `Checkpoint`, and in front of the headers of a `StartView`.
 ///
 /// # Panics
 ///
-/// If the message is no valid `StartView`.
+/// If the message is neither.
 #[must_use]
 pub fn checkpoint_state(message: &Message) -> &CheckpointState {
-    assert!(message.header().command() == Command::StartView);
+    assert!(matches!(message.header().command(), Command::StartView | Command::Checkpoint));
     let (state, _) = CheckpointState::ref_from_prefix(message.body()).expect("aligned and whole");
     state
 }
@@ -309,7 +317,7 @@ mod tests {
     use super::*;
     use crate::protocol::Pool;
 
-    const COMMANDS: [Command; 13] = [
+    const COMMANDS: [Command; 15] = [
         Command::Ping,
         Command::Pong,
         Command::PrepareOk,
@@ -322,6 +330,8 @@ mod tests {
         Command::Headers,
         Command::RequestBlock,
         Command::Block,
+        Command::RequestCheckpoint,
+        Command::Checkpoint,
         Command::StartView,
     ];
 
@@ -345,6 +355,7 @@ mod tests {
             }
             Command::StartView => write_headers(&mut message, Some(&state), [root; 3].iter()),
             Command::Block => message.set_body_size(SECTOR_SIZE),
+            Command::Checkpoint => write_headers(&mut message, Some(&state), [].iter()),
             _ => {}
         }
         message.set_checksums();

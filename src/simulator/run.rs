@@ -16,13 +16,12 @@ use super::checkers::durability::view_change_quorum;
 use super::checkers::references::check_references;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
 use super::cluster::{Cluster, TICK_NS};
-use super::faults::FAULTS;
-use super::process::{STORAGE_LIMIT, config};
+use super::faults::{FAULTS, Fault};
+use super::process::config;
 use super::random::{Part, Random};
 use super::swarm::{RunKind, Swarm};
 use super::trace::Detail;
 use crate::require;
-use crate::storage::{Zone, Zones};
 use crate::vsr::recent::RecentPrepares;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -135,8 +134,7 @@ fn say(cluster: &Cluster, text: &str) {
 /// Heals a view-change quorum, kills all others, and demands progress.
 fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
     let voters = usize::from(cluster.swarm.replicas);
-    let mut candidates: Vec<usize> =
-        (0..voters).filter(|index| cluster.is_fit(*index)).collect();
+    let mut candidates: Vec<usize> = (0..voters).filter(|index| cluster.is_fit(*index)).collect();
     let quorum = view_change_quorum(voters);
     require!(candidates.len() >= quorum, "the atlas left no fit quorum: {candidates:?}");
     while candidates.len() > quorum {
@@ -251,9 +249,8 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
             messages <= sessions + config.clients_max + RecentPrepares::places(config.pipeline_max),
             "replica {index} holds {messages} messages at rest, of which {sessions} are sessions'"
         );
-        let (first, other) = (&cluster.processes[0].disk, &process.disk);
-        let grid = Zones::new(&config).start(Zone::Grid);
-        let compares = [first, other].into_iter().all(|disk| !disk.is_damaged(grid, STORAGE_LIMIT))
+        let damage = [Fault::GridRot, Fault::GridUnreadable];
+        let compares = damage.into_iter().all(|fault| cluster.faults.counts()[fault as usize] == 0)
             && !cluster.ever_synced[0]
             && !cluster.ever_synced[index];
         if compares && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {

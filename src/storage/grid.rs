@@ -240,8 +240,7 @@ impl Grid {
         assert!(options.writes_in_flight_max > 0);
         let reads = to_index(options.page_reads_max);
         let writes_window = 2 * to_index(options.writes_in_flight_max);
-        let writes_capacity =
-            to_index(options.writes_queued_max + REPAIR_BUFFERS) + writes_window;
+        let writes_capacity = to_index(options.writes_queued_max + REPAIR_BUFFERS) + writes_window;
         let probes = u32::try_from(PROBES).expect("a few");
         Grid {
             zones,
@@ -283,8 +282,7 @@ impl Grid {
         let pages = Pool::memory_bytes(options.page_reads_max, SECTOR_SIZE);
         let page_read = size_of::<Option<PageRead>>() + 3 * size_of::<u32>();
         let probes = u32::try_from(PROBES).expect("a few");
-        let buffers =
-            1 + options.read_buffers + options.write_buffers + probes + REPAIR_BUFFERS;
+        let buffers = 1 + options.read_buffers + options.write_buffers + probes + REPAIR_BUFFERS;
         let blocks = Pool::memory_bytes(buffers, config.block_size);
         let window = 2 * options.writes_in_flight_max;
         let writes = u64::from(options.writes_queued_max + REPAIR_BUFFERS + window);

@@ -46,8 +46,7 @@ pub struct Probe {
 
 impl Probe {
     /// Reads nothing.
-    pub const IDLE: Probe =
-        Probe { block: BlockRef::NONE, state: ProbeState::Idle, stale: false };
+    pub const IDLE: Probe = Probe { block: BlockRef::NONE, state: ProbeState::Idle, stale: false };
 }
 
 impl Grid {

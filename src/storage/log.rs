@@ -10,7 +10,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::block::{BlockKind, BlockRef};
 use super::config::Config;
-use super::{count_of, index_of};
 use super::decode::{DecodeError, Reader, require};
 use super::directory::{Directory, DirectoryEntry, require_address};
 use super::fetch::Fetch;
@@ -19,6 +18,7 @@ use super::image::LogImage;
 use super::packed_rows::PackedRows;
 use super::packing::Packing;
 use super::ring::{BlockRing, Loader};
+use super::{count_of, index_of};
 use crate::protocol::to_index;
 use crate::ready;
 

@@ -34,16 +34,29 @@ pub enum WalkPart {
 enum Stage {
     /// Runs of a tag of a table that begin at a row or behind it; of the first of them, the
     /// blocks from this number on. Number 0 is the root.
-    Runs { table: usize, tag: usize, row: u64, block: u64 },
+    Runs {
+        table: usize,
+        tag: usize,
+        row: u64,
+        block: u64,
+    },
     /// Full directory blocks of a log from this number on, then copies of blocks that are being
     /// filled.
-    Directory { log: usize, block: u64 },
+    Directory {
+        log: usize,
+        block: u64,
+    },
     /// Blocks of rows of a log from this number on.
-    Rows { log: usize, block: u64 },
+    Rows {
+        log: usize,
+        block: u64,
+    },
     /// All were visited.
     End,
     /// What came from peers is being written, and this is behind the last of them.
-    Draining { mark: u64 },
+    Draining {
+        mark: u64,
+    },
     /// It is being made durable.
     Syncing,
     Done,

@@ -104,8 +104,7 @@ impl<M: StateMachine> Replica<M> {
 
     pub(super) fn on_request_block(&mut self, message: &Message) {
         let peer = message.peer();
-        let block =
-            BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
+        let block = BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
         let asked = (peer.frame.replica, block);
         if !self.blocks.asked.is_full() && !self.blocks.asked.iter().any(|other| *other == asked) {
             self.blocks.asked.push(asked);
@@ -114,8 +113,7 @@ impl<M: StateMachine> Replica<M> {
 
     pub(super) fn on_block(&mut self, message: &Message) {
         let peer = message.peer();
-        let block =
-            BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
+        let block = BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
         for request in &mut self.blocks.requests {
             if request.is_some_and(|request| request.block == block) {
                 *request = None;

@@ -413,7 +413,10 @@ impl<M: StateMachine> Replica<M> {
         match self.status {
             Status::Fatal => false,
             Status::Opening(Opening::Checkpoint) => {
-                matches!(command, Command::Block | Command::Ping | Command::StartView)
+                matches!(command, Command::Block | Command::RequestBlock | Command::Checkpoint)
+            }
+            Status::Opening(Opening::Journal) => {
+                matches!(command, Command::Block | Command::RequestBlock)
             }
             Status::Opening(_) => false,
             Status::Normal | Status::ViewChange | Status::RecoveringHead => true,
@@ -426,11 +429,12 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         self.peers.heard(replica, connection, self.now.monotonic_ns);
-        if self.status == Status::Opening(Opening::Checkpoint) {
+        if matches!(self.status, Status::Opening(_)) {
             match command {
                 Command::Block => self.on_block(message),
-                Command::StartView => self.consider_checkpoint(message),
-                _ => self.hear_view(message),
+                // Others may open a checkpoint too, and lack another block.
+                Command::RequestBlock => self.on_request_block(message),
+                _ => self.consider_checkpoint(message),
             }
             return;
         }
@@ -448,6 +452,8 @@ impl<M: StateMachine> Replica<M> {
             Command::StartView => self.on_start_view(message),
             Command::RequestBlock => self.on_request_block(message),
             Command::Block => self.on_block(message),
+            Command::RequestCheckpoint => self.on_request_checkpoint(message),
+            Command::Checkpoint => self.consider_checkpoint(message),
             other => panic!("{other:?} is no message of a replica"),
         }
     }

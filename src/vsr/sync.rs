@@ -1,7 +1,7 @@
 //! State sync: how a replica that has fallen out of the others' logs comes back.
 //!
-//! The others' logs reach back a fixed number of ops. Who needs an older one takes over a newer
-//! checkpoint, which the primary names in its `StartView`: writes it to the superblock together with
+//! The others' logs reach back a fixed number of ops. Who needs an older one asks them for a newer
+//! checkpoint, which is the same on all that have made it, and takes it over: writes it to the superblock together with
 //! the mark that its blocks need not be here, and starts again from it. Opening it fetches what is
 //! not here block by block, as if it were damaged; what is here already stays. Then it takes part
 //! again, and a walk over all blocks fetches the rest meanwhile: first the directories of indexes,
@@ -20,13 +20,15 @@ use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
 use crate::mark;
-use crate::protocol::peer::{CheckpointState, checkpoint_state, prepare_header};
-use crate::protocol::{Message, PrepareHeader, Release};
+use crate::protocol::peer::{CheckpointState, checkpoint_state, prepare_header, write_headers};
+use crate::protocol::{Command, Message, PrepareHeader, Release};
 use crate::storage::grid_repair::WALKING;
 use crate::storage::walk::WalkPart;
 
-/// A replica that opens a checkpoint and gets no block for so long looks for a newer one.
+/// A replica that gets no block that it needs for so long looks for a newer checkpoint.
 const STUCK_NS: u64 = 1_000_000_000;
+/// Between questions for a newer checkpoint.
+const ASK_NS: u64 = 100_000_000;
 /// Between blocks of the scrub: at 512 KiB each about 5 MB a second.
 const SCRUB_NS: u64 = 100_000_000;
 
@@ -34,7 +36,9 @@ const SCRUB_NS: u64 = 100_000_000;
 enum Stage {
     Idle,
     /// The superblock is being written; then this replica starts again.
-    Installing { op: u64 },
+    Installing {
+        op: u64,
+    },
     /// Walking over roots and directories: nothing is executed.
     Directories,
     /// Walking over everything else.
@@ -47,8 +51,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Sync {
     stage: Stage,
-    /// Newest view whose primary may tell of a newer checkpoint while this replica opens.
-    view_heard: u32,
+    /// When others were asked for a checkpoint last.
+    asked_ns: u64,
     /// The part of the scrub that goes on, if it has begun.
     scrub: Option<WalkPart>,
     scrub_ns: u64,
@@ -60,7 +64,7 @@ impl Sync {
     /// None in progress.
     #[must_use]
     pub fn new() -> Sync {
-        Sync { stage: Stage::Idle, view_heard: 0, scrub: None, scrub_ns: 0, scrubs: 0 }
+        Sync { stage: Stage::Idle, asked_ns: 0, scrub: None, scrub_ns: 0, scrubs: 0 }
     }
 }
 
@@ -98,7 +102,30 @@ impl<M: StateMachine> Replica<M> {
         durable.sync_op_max - u64::from(self.options.config.checkpoint_interval)
     }
 
-    /// Looks whether the checkpoint that a primary tells of is needed here.
+    /// The durable checkpoint here, as others are told of it.
+    pub(super) fn checkpoint_state(&self) -> CheckpointState {
+        let durable = self.superblock.durable();
+        CheckpointState {
+            header: durable.checkpoint,
+            root: durable.root,
+            storage_size: durable.storage_size,
+            release: durable.checkpoint_release,
+            reserved: [0; 244],
+        }
+    }
+
+    pub(super) fn on_request_checkpoint(&mut self, message: &Message) {
+        // Who lacks blocks itself sends nobody after them.
+        if self.superblock.durable().sync_op_max > 0 {
+            return;
+        }
+        let Some(mut answer) = self.control(Command::Checkpoint) else { return };
+        answer.peer_mut().commit = self.commit_max;
+        write_headers(&mut answer, Some(&self.checkpoint_state()), [].iter());
+        self.send_control(message.header().frame.replica, answer);
+    }
+
+    /// Looks whether the checkpoint that another replica tells of is needed here.
     pub(super) fn consider_checkpoint(&mut self, message: &Message) {
         let state = *checkpoint_state(message);
         let cluster = self.options.cluster;
@@ -107,7 +134,7 @@ impl<M: StateMachine> Replica<M> {
         let slots = u64::from(self.options.config.journal_slots);
         let opening = matches!(self.status, Status::Opening(_));
         let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
-        let wanted = newer && (opening || behind);
+        let wanted = newer && (opening || behind || self.lacks_blocks());
         // Nobody executes ops of a release that it does not know.
         if !wanted || state.release != Release::SERVER || self.machine.blocks().is_none() {
             return;
@@ -199,12 +226,9 @@ impl<M: StateMachine> Replica<M> {
         true
     }
 
-    /// While this replica opens: notes the view of a replica in normal operation.
-    pub(super) fn hear_view(&mut self, message: &Message) {
-        let peer = message.peer();
-        if peer.log_view == peer.frame.view {
-            self.sync.view_heard = self.sync.view_heard.max(peer.frame.view);
-        }
+    /// Whether nobody has sent a block that is needed here.
+    fn lacks_blocks(&self) -> bool {
+        self.blocks_stuck_ns() >= STUCK_NS
     }
 
     /// Lets time pass: asks for a newer checkpoint if need be, and scrubs.
@@ -212,15 +236,17 @@ impl<M: StateMachine> Replica<M> {
         if self.options.is_solo() {
             return;
         }
-        let opening = self.status == Status::Opening(Opening::Checkpoint);
-        if opening && self.blocks_stuck_ns() >= STUCK_NS {
-            let view = self.view.max(self.sync.view_heard);
-            self.request_start_view(view);
-        }
-        if self.status == Status::Normal && self.waits_for_sync() {
-            self.request_start_view(self.view);
-        }
         let now_ns = self.now.monotonic_ns;
+        let opening = self.status == Status::Opening(Opening::Checkpoint);
+        let opened = !matches!(self.status, Status::Opening(_));
+        let wanted = opened && self.waits_for_sync() || (opened || opening) && self.lacks_blocks();
+        if wanted && now_ns.saturating_sub(self.sync.asked_ns) >= ASK_NS {
+            self.sync.asked_ns = now_ns;
+            let replica = self.next_peer();
+            if let Some(message) = self.control(Command::RequestCheckpoint) {
+                self.send_control(replica, message);
+            }
+        }
         let due = now_ns.saturating_sub(self.sync.scrub_ns) >= SCRUB_NS;
         if due && self.status == Status::Normal && self.sync.stage == Stage::Idle {
             self.sync.scrub_ns = now_ns;

@@ -12,7 +12,7 @@ use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
 use super::superblock::VIEW_HEADERS_MAX;
 use super::votes::Votes;
-use crate::protocol::peer::{CheckpointState, write_headers};
+use crate::protocol::peer::write_headers;
 use crate::protocol::{Command, Message, PrepareHeader, REPLICAS_MAX, to_index, to_size};
 use crate::{mark, mutated};
 
@@ -391,21 +391,14 @@ impl<M: StateMachine> Replica<M> {
     fn send_start_view(&mut self, to: Option<u8>, nonce: u64) {
         assert!(self.is_primary());
         let Some(mut message) = self.control(Command::StartView) else { return };
-        let durable = self.superblock.durable();
-        let checkpoint = CheckpointState {
-            header: durable.checkpoint,
-            root: durable.root,
-            storage_size: durable.storage_size,
-            release: durable.checkpoint_release,
-            reserved: [0; 244],
-        };
+        let checkpoint = self.checkpoint_state();
         let suffix = self.log_suffix();
         let peer = message.peer_mut();
         peer.op = suffix.head().op;
         peer.context = suffix.head().frame.checksum;
         peer.commit = self.commit_max;
         peer.nonce = nonce;
-        peer.checkpoint_op = durable.checkpoint.op;
+        peer.checkpoint_op = checkpoint.header.op;
         write_headers(&mut message, Some(&checkpoint), suffix.headers().iter());
         match to {
             Some(replica) => self.send_control(replica, message),

@@ -148,7 +148,18 @@ pub fn check_grids(
     if let Some(offset) = disks.0.first_difference(disks.1, start) {
         let address = (offset - start) / u64::from(config.block_size) + 1;
         let (left, right) = replicas;
-        let message = format!("replicas {left} and {right} differ in block {address}");
+        let header = |disk: &MemoryDisk| {
+            let start = start + (address - 1) * u64::from(config.block_size);
+            let bytes = disk.read(start, 256);
+            let header = crate::storage::BlockHeader::read_from_bytes(&bytes);
+            let header = header.expect("as long as a header");
+            (header.sequence, header.kind, offset - start)
+        };
+        let message = format!(
+            "replicas {left} and {right} differ in block {address}: of op, of kind, at {:?} and {:?}",
+            header(disks.0),
+            header(disks.1)
+        );
         return Err(Failure::correctness(message));
     }
     Ok(())

@@ -96,7 +96,7 @@ pub struct Cluster {
     pub lag_max: u64,
     /// Whether faults may pause for a replica that lags.
     pub may_rescue: bool,
-    is_rescuing: bool,
+    pub(super) is_rescuing: bool,
     pub(super) seen: Vec<Seen>,
     /// Newest op that each replica ever had executed.
     pub(super) commit_max: Vec<u64>,
@@ -242,11 +242,13 @@ impl Cluster {
     }
 
     /// Ops that the last of those replicas is behind the newest that must not fall out of the log.
-    /// If machines may be away, voters that the others can do without may, and standbys.
+    /// If machines may be away, or their grids be damaged, voters that the others can do without
+    /// may, and standbys.
     fn lag(&self) -> u64 {
         let head = self.history.head();
         let lags = (0..self.processes.len()).map(|index| head - self.position(index));
-        if self.faults.rate(Fault::Absence) == 0 {
+        let grid = [Fault::Absence, Fault::GridRot, Fault::GridUnreadable];
+        if grid.into_iter().all(|fault| self.faults.rate(fault) == 0) {
             return lags.max().expect("there are replicas");
         }
         let voters = usize::from(self.swarm.replicas);
@@ -257,8 +259,8 @@ impl Cluster {
         let spare = atlas::spare(voters).saturating_sub((0..voters).filter(damaged).count());
         let mut lags: Vec<u64> = lags.take(voters).collect();
         for (index, lag) in lags.iter_mut().enumerate() {
-            if self.syncing[index] {
-                *lag = SYNCING_LAG;
+            if self.syncing[index] || self.is_out(index) {
+                *lag = (*lag).max(SYNCING_LAG);
             }
         }
         lags.sort_unstable_by(|left, right| right.cmp(left));
@@ -268,7 +270,27 @@ impl Cluster {
     /// Whether a replica has, or will have, to take over a checkpoint, or lacks blocks.
     pub(super) fn is_out(&self, index: usize) -> bool {
         let lag = self.history.head() - self.position(index);
-        self.syncing[index] || lag > atlas::RESCUE_LAG
+        let stale = self.checkpoint_max[index] < self.checkpoint_newest();
+        // What it lacks the others may have freed.
+        let stuck = stale && self.grid_is_damaged(index);
+        self.syncing[index] || lag > atlas::RESCUE_LAG || stuck
+    }
+
+    fn checkpoint_newest(&self) -> u64 {
+        *self.checkpoint_max.iter().max().expect("there are replicas")
+    }
+
+    /// Whether a block that may be in use on this replica is damaged.
+    fn grid_is_damaged(&self, index: usize) -> bool {
+        let process = &self.processes[index];
+        let start = self.zones.start(Zone::Grid);
+        let size = u64::from(config().block_size);
+        let store = process.replica.as_ref().map(|replica| &replica.machine.store);
+        let store = store.filter(|store| store.is_open());
+        process.disk.damaged_from(start).any(|offset| {
+            let address = (offset - start) / size + 1;
+            store.is_none_or(|store| store.grid().free_set().is_acquired(address))
+        })
     }
 
     /// Whether a voter can be relied on, now or after it has started again.
@@ -296,8 +318,14 @@ impl Cluster {
         }
         let size = u64::from(config().block_size);
         let offset = self.zones.block_offset(address).expect("a block in use");
+        let newest = self.checkpoint_newest();
+        if self.checkpoint_max[replica] < newest {
+            return false;
+        }
         let lacks = |index: &usize| {
-            self.is_out(*index) || self.processes[*index].disk.is_damaged(offset, size)
+            self.is_out(*index)
+                || self.checkpoint_max[*index] < newest
+                || self.processes[*index].disk.is_damaged(offset, size)
         };
         let others = (0..voters).filter(|index| *index != replica).filter(lacks).count();
         others < atlas::spare(voters)

@@ -185,6 +185,11 @@ impl MemoryDisk {
         self.damaged.extend(sectors_of(offset, length));
     }
 
+    /// Offsets of damaged sectors from `start` on.
+    pub fn damaged_from(&self, start: u64) -> impl Iterator<Item = u64> {
+        self.damaged.range(start / SECTOR..).map(|sector| sector * SECTOR)
+    }
+
     /// Whether damage was done to a sector of this range and it was not written since.
     #[must_use]
     pub fn is_damaged(&self, offset: u64, length: u64) -> bool {

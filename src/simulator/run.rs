@@ -101,6 +101,10 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
         return Ok(());
     }
     cluster.faults.set_active(false);
+    let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
+    if !run_until(cluster, limit_ns, |cluster| !cluster.is_rescuing)? {
+        return Err(stuck(cluster, "the rescue does not end"));
+    }
     cluster.may_rescue = false;
     if cluster.swarm.kind != RunKind::Calm {
         heal_core(cluster, &mut random)?;

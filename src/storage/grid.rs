@@ -148,7 +148,7 @@ pub(super) enum BlockReadState {
     /// The disk has the buffer.
     InFlight,
     /// Waits for a copy of the block from a peer.
-    Missing,
+    Missing(Buffer),
     /// Verified.
     Ready(Buffer),
 }
@@ -716,7 +716,7 @@ impl Grid {
                 } else if self.has_peers {
                     crate::mark!("block_missing");
                     self.missing_count += 1;
-                    read.state = BlockReadState::Missing;
+                    read.state = BlockReadState::Missing(buffer);
                 } else {
                     self.fail(&read.block, kind);
                 }

@@ -29,7 +29,7 @@ enum ProbeState {
     Queued(Buffer),
     InFlight,
     /// Waits for a copy from a peer.
-    Missing,
+    Missing(Buffer),
     Ready(Buffer),
     /// Not to be had.
     Lost,
@@ -126,7 +126,7 @@ impl Grid {
         } else if place >= SERVING && self.has_peers && !probe.stale {
             crate::mark!("probe_missing");
             self.missing_count += 1;
-            ProbeState::Missing
+            ProbeState::Missing(buffer)
         } else {
             ProbeState::Lost
         };
@@ -144,9 +144,9 @@ impl Grid {
         let pages = self.page_reads.iter().flatten();
         let pages = pages.filter(|read| read.missing).map(|read| read.block);
         let blocks = self.block_reads.iter().flatten();
-        let blocks = blocks.filter(|read| matches!(read.state, BlockReadState::Missing));
+        let blocks = blocks.filter(|read| matches!(read.state, BlockReadState::Missing(_)));
         let probes = self.probes.iter();
-        let probes = probes.filter(|probe| matches!(probe.state, ProbeState::Missing));
+        let probes = probes.filter(|probe| matches!(probe.state, ProbeState::Missing(_)));
         let all = blocks.map(|read| read.block).chain(pages).chain(probes.map(|it| it.block));
         let mut count = 0;
         for block in all {
@@ -166,12 +166,12 @@ impl Grid {
         let blocks = self.block_reads.iter().flatten();
         pages.filter(|read| read.missing).any(|read| read.block == *block)
             || blocks
-                .filter(|read| matches!(read.state, BlockReadState::Missing))
+                .filter(|read| matches!(read.state, BlockReadState::Missing(_)))
                 .any(|read| read.block == *block)
             || self
                 .probes
                 .iter()
-                .filter(|probe| matches!(probe.state, ProbeState::Missing))
+                .filter(|probe| matches!(probe.state, ProbeState::Missing(_)))
                 .any(|probe| probe.block == *block)
     }
 
@@ -200,17 +200,26 @@ impl Grid {
                 self.page_arrived(index, &read, page);
             }
         }
-        for read in self.block_reads.iter_mut().flatten() {
-            if read.block == *block && matches!(read.state, BlockReadState::Missing) {
-                read.state = BlockReadState::Ready(buffer.clone());
-                self.missing_count -= 1;
-            }
+        // Into their own buffers: readers may keep them for long.
+        for read in self.block_reads.iter_mut().flatten().filter(|read| read.block == *block) {
+            read.state = match std::mem::replace(&mut read.state, BlockReadState::InFlight) {
+                BlockReadState::Missing(mut own) => {
+                    own.bytes_mut().copy_from_slice(bytes);
+                    self.missing_count -= 1;
+                    BlockReadState::Ready(own)
+                }
+                state => state,
+            };
         }
-        for probe in &mut self.probes {
-            if probe.block == *block && matches!(probe.state, ProbeState::Missing) {
-                probe.state = ProbeState::Ready(buffer.clone());
-                self.missing_count -= 1;
-            }
+        for probe in self.probes.iter_mut().filter(|probe| probe.block == *block) {
+            probe.state = match std::mem::replace(&mut probe.state, ProbeState::Idle) {
+                ProbeState::Missing(mut own) => {
+                    own.bytes_mut().copy_from_slice(bytes);
+                    self.missing_count -= 1;
+                    ProbeState::Ready(own)
+                }
+                state => state,
+            };
         }
         assert!(self.writes.len() < self.writes_capacity, "as many writes as buffers");
         let (state, attempts) = (WriteState::Queued, 0);
@@ -229,7 +238,7 @@ impl Grid {
         for probe in &mut self.probes[SERVING..] {
             if probe.block.address == address {
                 probe.stale = true;
-                if matches!(probe.state, ProbeState::Missing) {
+                if matches!(probe.state, ProbeState::Missing(_)) {
                     probe.state = ProbeState::Lost;
                     self.missing_count -= 1;
                 }

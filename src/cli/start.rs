@@ -23,12 +23,15 @@ use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{Config, Zones};
 use crate::vsr::checkpoint::checkpoint_extra_max;
+use crate::vsr::sync::SCRUB_NS;
 use crate::vsr::{
     Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
 };
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Disk requests in flight at a time.
 const DISK_REQUESTS_MAX: u32 = 128;
@@ -271,11 +274,30 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     match server.run()? {
         ExitReason::Signal(_) | ExitReason::InputEnd => Ok(()),
         ExitReason::Fatal => {
-            let fatal = server.core().fatal().expect("a replica that stopped says why");
+            let fatal = *server.core().fatal().expect("a replica that stopped says why");
             let path = service.path.display();
-            Err(Failure::new(fatal_class(fatal), format!("{path}: {fatal}")))
+            if matches!(fatal, Fatal::Synced { .. }) {
+                print_error(&format!("{path}: {fatal}"));
+                drop(server);
+                return Err(start_again());
+            }
+            Err(Failure::new(fatal_class(&fatal), format!("{path}: {fatal}")))
         }
     }
+}
+
+/// Replaces this process by the same program with the same arguments, which opens the data file
+/// as it is now; returns only if that fails.
+fn start_again() -> Failure {
+    // Not by its path, where another release may lie by now.
+    let mut command = Command::new("/proc/self/exe");
+    command.args(std::env::args_os().skip(1));
+    if let Some(name) = std::env::args_os().next() {
+        command.arg0(name);
+    }
+    let error = command.exec();
+    let message = format!("the program could not be started again: {error}; start it");
+    Failure::new(ExitClass::Error, message)
 }
 
 /// Whether there is an address for each replica of the file's cluster, and for us.
@@ -456,6 +478,7 @@ fn replica_make(
         replica_count: superblock.replica_count,
         standby_count: standby_count(service, superblock),
         seed,
+        scrub_ns: SCRUB_NS,
         config: *config,
         release_client_min: service.release_min,
         release_client_max: service.release_max,

@@ -1,7 +1,7 @@
 //! Tells the operator of a cluster who leads it, and when this replica cannot follow.
 //!
-//! A line when the view changes or has begun, and a warning once a minute while the replica is too
-//! far behind to catch up. Nothing in a cluster of one. Not covered: metrics.
+//! A line when the view changes or has begun, and one when the replica begins and ends to fetch a
+//! checkpoint; once a minute while it is too far behind for the others' logs. Nothing in a cluster of one. Not covered: metrics.
 
 use std::fmt;
 
@@ -18,6 +18,8 @@ pub struct ClusterReport {
     ticks: u64,
     looks: u64,
     told: Option<(u32, Role)>,
+    /// Whether blocks were missing when that was told last.
+    syncing: bool,
     /// The look at which it may be said again that the replica is too far behind.
     behind_next: u64,
 }
@@ -36,6 +38,10 @@ impl ClusterReport {
             self.told = Some((state.view, state.role));
             return Some(ClusterMessage::View(state));
         }
+        if state.syncing != self.syncing {
+            self.syncing = state.syncing;
+            return Some(ClusterMessage::Sync(state));
+        }
         if !state.too_far_behind || self.looks < self.behind_next {
             return None;
         }
@@ -49,7 +55,9 @@ impl ClusterReport {
 pub enum ClusterMessage {
     /// Who leads.
     View(ClusterState),
-    /// The replica cannot catch up.
+    /// Blocks of the checkpoint are being fetched, or all are there.
+    Sync(ClusterState),
+    /// The replica needs what the others' logs no longer have.
     Behind(ClusterState),
 }
 
@@ -74,11 +82,20 @@ impl fmt::Display for ClusterMessage {
                     ),
                 }
             }
+            ClusterMessage::Sync(state) if state.syncing => write!(
+                formatter,
+                "fetching what is missing of a checkpoint that was taken over; until then the \
+                 cluster has one replica less to lose"
+            ),
+            ClusterMessage::Sync(state) => write!(
+                formatter,
+                "the checkpoint that was taken over is complete; executed op {}, the cluster op {}",
+                state.executed, state.committed
+            ),
             ClusterMessage::Behind(state) => write!(
                 formatter,
                 "warning: this replica has executed op {} and the cluster op {}: the others' logs \
-                 do not reach back that far, and it cannot catch up; the cluster has one replica \
-                 less to lose",
+                 do not reach back that far; asking for a newer checkpoint",
                 state.executed, state.committed
             ),
         }
@@ -91,7 +108,8 @@ mod tests {
 
     fn state(view: u32, role: Role, too_far_behind: bool) -> ClusterState {
         let (primary, executed, committed) = (1, 10, 5_000);
-        ClusterState { view, primary, role, executed, committed, too_far_behind }
+        let syncing = false;
+        ClusterState { view, primary, role, executed, committed, too_far_behind, syncing }
     }
 
     /// Goal: each change is told once, being too far behind once a minute, and nothing else.
@@ -112,6 +130,12 @@ mod tests {
         assert_eq!(later, 1);
         let text = report.look(state(3, Role::Primary, false)).unwrap().to_string();
         assert_eq!(text, "view 3: this replica is the primary");
+        let primary = state(3, Role::Primary, false);
+        let fetching = ClusterState { syncing: true, ..primary };
+        assert!(report.look(fetching).unwrap().to_string().contains("fetching"));
+        assert_eq!(report.look(fetching), None);
+        assert!(report.look(primary).unwrap().to_string().contains("complete"));
+        assert_eq!(report.look(primary), None);
         let text = report.look(state(3, Role::Recovering, false)).unwrap().to_string();
         assert!(text.contains("damaged"), "{text}");
     }

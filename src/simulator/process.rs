@@ -19,6 +19,8 @@ use crate::vsr::{
 pub const STORAGE_LIMIT: u64 = 48 << 20;
 /// The cluster's id.
 pub const CLUSTER: u128 = 0x00f1_0217;
+/// Nanoseconds between blocks of the scrub: often enough that it comes around in a run.
+const SCRUB_NS: u64 = 10_000_000;
 /// Buffers for what a bus holds: frames that arrive.
 const BUS_MESSAGES: u32 = 32;
 
@@ -155,6 +157,7 @@ impl Process {
             replica_count: options.replica_count,
             standby_count: options.standby_count,
             seed: random.number(),
+            scrub_ns: SCRUB_NS,
             config: config(),
             release_client_min: Release::CLIENT_MIN,
             release_client_max: Release::CLIENT_MAX,

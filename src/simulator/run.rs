@@ -105,6 +105,7 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
     if !run_until(cluster, limit_ns, |cluster| !cluster.is_rescuing)? {
         return Err(stuck(cluster, "the rescue does not end"));
     }
+    cluster.faults.set_active(false);
     cluster.may_rescue = false;
     if cluster.swarm.kind != RunKind::Calm {
         heal_core(cluster, &mut random)?;
@@ -179,12 +180,27 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Heals everything and demands that all come to the same op and rest.
+/// Heals everything and demands that all come to the same op and rest, and that then all blocks
+/// are read once.
 fn heal_all(cluster: &mut Cluster) -> Result<(), Failure> {
     say(cluster, "all");
     cluster.heal(|_| true);
     cluster.clients.is_asking = false;
-    converge(cluster, "the cluster does not come to rest")
+    converge(cluster, "the cluster does not come to rest")?;
+    if cluster.swarm.replicas + cluster.swarm.standbys == 1 {
+        return Ok(());
+    }
+    let scrubs = |cluster: &Cluster| -> Vec<u64> {
+        let replicas = cluster.processes.iter().map(|process| process.replica.as_ref());
+        replicas.map(|replica| replica.map_or(0, |replica| replica.scrubs())).collect()
+    };
+    // The one under way may have passed what was damaged since.
+    let before = scrubs(cluster);
+    let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
+    let done = run_until(cluster, limit_ns, |cluster| {
+        scrubs(cluster).iter().zip(&before).all(|(now, before)| *now >= before + 2)
+    })?;
+    if done { Ok(()) } else { Err(stuck(cluster, "blocks are missing for good")) }
 }
 
 /// Kills everything at once and demands the same again.

@@ -59,6 +59,8 @@ pub struct ReplicaOptions {
     pub standby_count: u8,
     /// Where the jitter of timeouts comes from.
     pub seed: u64,
+    /// Nanoseconds between blocks that the scrub reads.
+    pub scrub_ns: u64,
     /// Geometry of the file.
     pub config: Config,
     /// Oldest client release admitted.
@@ -140,6 +142,8 @@ pub struct ClusterState {
     pub committed: u64,
     /// It cannot catch up from the logs of others.
     pub too_far_behind: bool,
+    /// Blocks of its checkpoint may be missing.
+    pub syncing: bool,
 }
 
 /// Buffers of `reply_size_max` bytes that a replica needs in the pool it shares with the bus: the
@@ -362,6 +366,7 @@ impl<M: StateMachine> Replica<M> {
             executed: self.commit.op,
             committed: self.commit_max,
             too_far_behind: self.waits_for_sync(),
+            syncing: self.is_syncing(),
         })
     }
 

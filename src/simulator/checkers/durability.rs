@@ -80,6 +80,11 @@ impl Durability {
             let offset = self.zones.wal_prepare_offset(slot);
             let found = prepare_in(&disk.read(offset, size));
             let known = &mut self.replicas[replica].slots[to_index(slot)];
+            // An older op than one that was durable: that one was written elsewhere.
+            let older = found.zip(*known).is_some_and(|(found, known)| found.0 < known.0);
+            if older {
+                continue;
+            }
             if found.is_some() || !disk.is_damaged(offset, u64::from(self.config.message_size_max))
             {
                 *known = found;
@@ -109,11 +114,12 @@ impl Durability {
     pub fn committed(&self, replica: usize, header: &PrepareHeader) -> Result<(), Failure> {
         let quorum = replication_quorum(self.voters);
         let (op, checksum) = (header.op, header.frame.checksum);
-        let holders = (0..self.voters).filter(|voter| self.holds(*voter, op, checksum)).count();
+        let holders: Vec<usize> =
+            (0..self.voters).filter(|voter| self.holds(*voter, op, checksum)).collect();
         require!(
-            holders >= quorum,
-            "replica {replica} committed op {op}, which only {holders} voters have durably, of a \
-             quorum of {quorum}"
+            holders.len() >= quorum,
+            "replica {replica} committed op {op}, which only voters {holders:?} have durably, of \
+             a quorum of {quorum}"
         );
         // What a checkpoint releases is used again after this many ops: a quorum must have it.
         let reach = u64::from(self.config.checkpoint_interval + self.config.release_delay);

@@ -99,6 +99,13 @@ impl MemoryDisk {
         self.in_flight.len()
     }
 
+    /// Requests in flight that write or sync.
+    #[must_use]
+    pub fn writes_in_flight(&self) -> usize {
+        let writes = |flight: &&InFlight| flight.request.kind != DiskKind::Read;
+        self.in_flight.iter().filter(writes).count()
+    }
+
     /// Takes a request; returns the number by which it can be completed.
     ///
     /// # Panics

@@ -238,7 +238,8 @@ impl Process {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let Some(replica) = &self.replica else { return true };
-        replica.is_quiet() && self.disk.in_flight() == 0 && self.jobs.is_empty()
+        // Blocks are read all the time.
+        replica.is_quiet() && self.disk.writes_in_flight() == 0 && self.jobs.is_empty()
     }
 }
 

@@ -30,7 +30,7 @@ impl<M: StateMachine> Replica<M> {
         let has = header.is_some_and(|header| self.journal.has(next, header.frame.checksum));
         format!(
             "log {}..{}, committed {}, next op {next}: known {}, here {has}, writing {}, can \
-             write {}; last room {}, repair {:?}, executing {}",
+             write {}; last room {}, repair {:?}, executing {}, {:?}, {:?}, messages {}",
             self.chain.op_min(),
             self.chain.head().op,
             self.commit_max,
@@ -39,7 +39,10 @@ impl<M: StateMachine> Replica<M> {
             self.journal.can_write(next),
             self.op_max(),
             self.repair,
-            !self.commit.is_idle()
+            !self.commit.is_idle(),
+            self.sync,
+            self.blocks,
+            self.pool.available()
         )
     }
 }

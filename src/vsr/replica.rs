@@ -393,14 +393,11 @@ impl<M: StateMachine> Replica<M> {
         self.now = now;
         let header = message.header();
         let Ok(command) = Command::try_from(header.frame.command) else { return };
-        if !self.listens(command) {
-            return;
-        }
         if command.is_peer() {
             if header.invalid().is_none() && header.frame.replica < self.options.nodes() {
                 self.on_peer_message(connection, command, &message);
             }
-        } else {
+        } else if self.listens(command) {
             match command {
                 Command::PingClient => self.on_ping_client(connection, message.ping_client()),
                 Command::Request => self.on_request(connection, message),
@@ -434,6 +431,9 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         self.peers.heard(replica, connection, self.now.monotonic_ns);
+        if !self.listens(command) {
+            return;
+        }
         if matches!(self.status, Status::Opening(_)) {
             match command {
                 Command::Block => self.on_block(message),

@@ -325,7 +325,10 @@ impl Cluster {
         let lacks = |index: &usize| {
             self.is_out(*index)
                 || self.checkpoint_max[*index] < newest
-                || self.processes[*index].disk.is_damaged(offset, size)
+                || self.processes[*index]
+                    .disk
+                    .damaged_from(offset)
+                    .any(|damaged| damaged < offset + size)
         };
         let others = (0..voters).filter(|index| *index != replica).filter(lacks).count();
         others < atlas::spare(voters)

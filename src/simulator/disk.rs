@@ -20,7 +20,17 @@ const ERRNO_IO: i32 = 5;
 
 type Sector = [u8; SECTOR_LENGTH];
 /// Writes that changed a sector, in order, each with the contents before it.
-type History = Vec<(u64, Option<Box<Sector>>)>;
+type History = Vec<Before>;
+
+/// What a sector held before a write that a crash may undo.
+#[derive(Debug)]
+struct Before {
+    /// Number of the write.
+    write: u64,
+    contents: Option<Box<Sector>>,
+    /// Whether that was damaged.
+    is_damaged: bool,
+}
 
 /// What a disk has done, in operations and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,9 +202,12 @@ impl MemoryDisk {
         self.damaged.extend(sectors_of(offset, length));
     }
 
-    /// Offsets of damaged sectors from `start` on.
+    /// Offsets of sectors from `start` on that are damaged, or may be after a crash.
     pub fn damaged_from(&self, start: u64) -> impl Iterator<Item = u64> {
-        self.damaged.range(start / SECTOR..).map(|sector| sector * SECTOR)
+        let now = self.damaged.range(start / SECTOR..).copied();
+        let then = self.volatile.range(start / SECTOR..);
+        let then = then.filter(|(_, history)| history.iter().any(|before| before.is_damaged));
+        now.chain(then.map(|(sector, _)| *sector)).map(|sector| sector * SECTOR)
     }
 
     /// Whether damage was done to a sector of this range and it was not written since.
@@ -243,7 +256,11 @@ impl MemoryDisk {
             let survived = random.next_u64() % (count_of(history.len()) + 1);
             let survived = crate::storage::index_of(survived);
             if survived < history.len() {
-                self.restore(sector, history.swap_remove(survived).1);
+                let before = history.swap_remove(survived);
+                self.restore(sector, before.contents);
+                if before.is_damaged {
+                    self.damaged.insert(sector);
+                }
             }
         }
         for flight in std::mem::take(&mut self.in_flight) {
@@ -328,7 +345,7 @@ impl MemoryDisk {
                     self.counters.syncs += 1;
                     let before = flight.writes_before;
                     for history in self.volatile.values_mut() {
-                        history.retain(|(write, _)| *write >= before);
+                        history.retain(|entry| entry.write >= before);
                     }
                     self.volatile.retain(|_, history| !history.is_empty());
                 }
@@ -365,9 +382,12 @@ impl MemoryDisk {
         for index in 0..u64::from(request.length) / SECTOR {
             let sector = request.offset / SECTOR + index;
             if request.kind == DiskKind::Write {
-                let before = self.sectors[crate::storage::index_of(sector)].clone();
-                let history = self.volatile.entry(sector).or_default();
-                history.push((self.writes_completed, before));
+                let before = Before {
+                    write: self.writes_completed,
+                    contents: self.sectors[crate::storage::index_of(sector)].clone(),
+                    is_damaged: self.damaged.contains(&sector),
+                };
+                self.volatile.entry(sector).or_default().push(before);
             } else {
                 self.volatile.remove(&sector);
             }

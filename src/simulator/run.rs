@@ -187,6 +187,11 @@ fn heal_all(cluster: &mut Cluster) -> Result<(), Failure> {
     cluster.heal(|_| true);
     cluster.clients.is_asking = false;
     converge(cluster, "the cluster does not come to rest")?;
+    scrub(cluster)
+}
+
+/// Demands that all blocks are read once more, and so repaired.
+fn scrub(cluster: &mut Cluster) -> Result<(), Failure> {
     if cluster.swarm.replicas + cluster.swarm.standbys == 1 {
         return Ok(());
     }
@@ -209,7 +214,8 @@ fn once_more(cluster: &mut Cluster) -> Result<(), Failure> {
     for index in 0..cluster.processes.len() {
         cluster.kill(index, false, 0);
     }
-    converge(cluster, "the cluster does not come back")
+    converge(cluster, "the cluster does not come back")?;
+    scrub(cluster)
 }
 
 fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
@@ -262,7 +268,8 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
         let messages = process.messages_held();
         let replica = process.replica.as_ref().expect("all run");
         if let Some(superblock) = replica.durable_superblock() {
-            check_references(index, &process.disk, &config, superblock)?;
+            let free_set = replica.machine.store.grid().free_set();
+            check_references(index, &process.disk, superblock, free_set)?;
         }
         let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");
         require!(

@@ -129,6 +129,14 @@ impl BlobWriter {
         &self.blob
     }
 
+    /// Block number `block` of the blob that was written or read last, and behind those its index.
+    pub(super) fn block(&self, block: usize) -> Option<BlockRef> {
+        if block == self.references.len() {
+            return Some(self.index).filter(|index| !index.is_none());
+        }
+        self.references.get(block).copied()
+    }
+
     /// Blocks that `size` bytes need.
     pub(super) fn blocks_for(&self, size: u64) -> u64 {
         size.div_ceil(self.bytes_packing.per_block())
@@ -285,6 +293,7 @@ impl BlobReader {
         writer.blob.clear();
         writer.references.clear();
         writer.addresses.clear();
+        writer.index = root.index;
         Ok(Self { root, reading: None })
     }
 

@@ -51,6 +51,10 @@ enum Stage {
         log: usize,
         block: u64,
     },
+    /// Blocks of the last checkpoint's blob from this number on, unless one is being written.
+    Blob {
+        block: usize,
+    },
     /// All were visited.
     End,
     /// What came from peers is being written, and this is behind the last of them.
@@ -105,6 +109,15 @@ impl Walk {
                     self.stage = match found {
                         Some(_) => Stage::Rows { log, block: block + 1 },
                         None if log + 1 < LOGS => Stage::Directory { log: log + 1, block: 0 },
+                        None => Stage::Blob { block: 0 },
+                    };
+                    found
+                }
+                Stage::Blob { block } => {
+                    let is_whole = !store.checkpoint_in_progress();
+                    let found = store.blob.block(block).filter(|_| is_whole);
+                    self.stage = match found {
+                        Some(_) => Stage::Blob { block: block + 1 },
                         None => Stage::End,
                     };
                     found

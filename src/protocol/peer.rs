@@ -385,14 +385,24 @@ mod tests {
     fn unused_fields() {
         type Set = fn(&mut PeerHeader);
         use Command::{
-            Commit, DoViewChange, Ping, Pong, PrepareOk, RequestHeaders, RequestPrepare,
-            RequestStartView, StartView, StartViewChange,
+            Block, Checkpoint, Commit, DoViewChange, Ping, Pong, PrepareOk, RequestBlock,
+            RequestHeaders, RequestPrepare, RequestStartView, StartView, StartViewChange,
         };
-        let about: &[Command] = &[Ping, PrepareOk, Commit, DoViewChange, StartView];
-        let op: &[Command] =
-            &[Ping, PrepareOk, Commit, DoViewChange, StartView, RequestPrepare, RequestHeaders];
-        let cases: [(Set, &[Command]); 11] = [
+        let about: &[Command] = &[Ping, PrepareOk, Commit, DoViewChange, StartView, Checkpoint];
+        let op: &[Command] = &[
+            Ping,
+            PrepareOk,
+            Commit,
+            DoViewChange,
+            StartView,
+            RequestPrepare,
+            RequestHeaders,
+            RequestBlock,
+            Block,
+        ];
+        let cases: [(Set, &[Command]); 12] = [
             (|peer| peer.op = 1, op),
+            (|peer| peer.address = 1, &[RequestBlock, Block]),
             (|peer| peer.commit = 1, about),
             (|peer| peer.checkpoint_id = 1, &[Ping, PrepareOk]),
             (|peer| peer.checkpoint_op = 1, &[Ping, PrepareOk, DoViewChange, StartView]),
@@ -415,7 +425,7 @@ mod tests {
             message.header_mut().peer_mut().frame.replica = NODES_MAX;
             assert!(message.header().invalid().is_some());
             message.header_mut().peer_mut().frame.replica = NODES_MAX - 1;
-            message.header_mut().peer_mut().reserved[23] = 1;
+            message.header_mut().peer_mut().reserved[15] = 1;
             assert!(message.header().invalid().is_some());
         }
     }
@@ -428,6 +438,8 @@ mod tests {
             (Command::DoViewChange, [256, 512 + 16, 256 + 33 * 256]),
             (Command::StartView, [256 + 512, 256 + 768, 256 + 768 + 16]),
             (Command::Ping, [256 + 16, 512, 1024]),
+            (Command::Checkpoint, [256, 256 + 512, 256 + 768 + 256]),
+            (Command::Block, [256, 256 + 4095, 256 + 4096 + 256]),
         ] {
             for size in sizes {
                 let mut message = message(command);

@@ -187,7 +187,8 @@ fn heal_all(cluster: &mut Cluster) -> Result<(), Failure> {
     cluster.heal(|_| true);
     cluster.clients.is_asking = false;
     converge(cluster, "the cluster does not come to rest")?;
-    scrub(cluster)
+    scrub(cluster)?;
+    converge(cluster, "the cluster does not come to rest again")
 }
 
 /// Demands that all blocks are read once more, and so repaired.
@@ -215,7 +216,8 @@ fn once_more(cluster: &mut Cluster) -> Result<(), Failure> {
         cluster.kill(index, false, 0);
     }
     converge(cluster, "the cluster does not come back")?;
-    scrub(cluster)
+    scrub(cluster)?;
+    converge(cluster, "the cluster does not come to rest again")
 }
 
 fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {

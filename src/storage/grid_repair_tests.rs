@@ -145,7 +145,7 @@ fn serving_and_alone() {
     assert!(world.grid.probe_take(0).is_none());
     world.settle();
     assert_eq!(world.grid.probe_take(0).unwrap().unwrap().bytes(), bytes);
-    for wrong in [BlockRef { sequence: 4, ..block }, BlockRef { address: 1000, ..block }] {
+    for wrong in [BlockRef { checksum: 4, ..block }, BlockRef { address: 1000, ..block }] {
         assert!(world.grid.probe_start(0, wrong));
         world.settle();
         assert!(world.grid.probe_take(0).unwrap().is_none());

@@ -4,7 +4,8 @@
 //! which the rules here check. Five commands have a body: [`Command::Headers`] and
 //! [`Command::DoViewChange`] bring headers of prepares, [`Command::StartView`] brings a
 //! [`CheckpointState`] and then headers, [`Command::Checkpoint`] the former alone,
-//! [`Command::Block`] brings a block of the grid as it lies. Not covered: what replicas do with any of it.
+//! [`Command::Block`] brings a block of the grid as it lies. Not covered: what replicas do with any
+//! of it.
 
 use static_assertions::const_assert_eq;
 use std::mem::offset_of;

@@ -1,13 +1,15 @@
 //! Which faults a cluster must survive, so that every failure is a bug.
 //!
 //! A voter is *fit* if it has no damage on its log that was not repaired, knows its head and is not
-//! waiting for state sync, nor does it lag by more than the logs reach. Damage may be done to a voter only if the others that are fit make up a
-//! view-change quorum: then everything committed is intact on one of them, and they can go on
-//! without the damaged one. A cluster of one or two gets no damage of its log. A superblock is
-//! damaged only while the process is down and if three equal copies remain: starting repairs it. A
-//! block of the grid may be damaged on as many voters as the others can do without, of whom those
-//! that lack blocks anyway count as damaged: any view-change quorum then has an intact one. So
-//! many may be away, too, for as long as it takes to fall out of the log.
+//! waiting for state sync, nor does it lag by more than the logs reach. Damage may be done to a
+//! voter only if the others that are fit make up a view-change quorum: then everything committed is
+//! intact on one of them, and they can go on without the damaged one. A cluster of one or two gets
+//! no damage of its log. A superblock is damaged only while the process is down and if three equal
+//! copies remain: starting repairs it.
+//!
+//! A block of the grid may be damaged on as many voters as the others can do without, of whom those
+//! that lack blocks anyway count as damaged: any view-change quorum then has an intact one. So many
+//! may be away, too, for as long as it takes to fall out of the log.
 
 use super::checkers::durability::view_change_quorum;
 use super::disk::MemoryDisk;

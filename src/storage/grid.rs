@@ -277,6 +277,10 @@ impl Grid {
     }
 
     /// Bytes that a grid occupies, page cache and free set excepted.
+    ///
+    /// # Panics
+    ///
+    /// Never: probes are few.
     #[must_use]
     pub fn memory_bytes(config: &Config, options: &GridOptions) -> u64 {
         let pages = Pool::memory_bytes(options.page_reads_max, SECTOR_SIZE);

@@ -6,8 +6,8 @@
 //! grids have the same bytes at the same address, so any peer's copy will do. A block that is
 //! released while it is missing is wanted no more: its address may soon hold another one.
 //!
-//! *Probes* read whole blocks beside the store's own reads: to serve peers, which get nothing if the
-//! block is not intact here, and to look after blocks that nobody reads, which are repaired.
+//! *Probes* read whole blocks beside the store's own reads: to serve peers, which get nothing if
+//! the block is not intact here, and to look after blocks that nobody reads, which are repaired.
 
 use super::block::{self, BlockRef};
 use super::disk::{DiskError, DiskOwner, DiskToken, StorageOutbox};
@@ -56,6 +56,10 @@ impl Grid {
     }
 
     /// Starts to read a block in a place of its own, if that is free.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such place.
     pub fn probe_start(&mut self, place: usize, block: BlockRef) -> bool {
         if !matches!(self.probes[place].state, ProbeState::Idle) {
             return false;

@@ -1,3 +1,5 @@
+//! Blocks that are missing, repaired and served, on a disk in memory.
+
 use super::*;
 use crate::simulator::disk::MemoryDisk;
 use crate::storage::block::{BlockFacts, BlockKind, seal};

@@ -52,6 +52,12 @@ impl BlockRepair {
     }
 }
 
+impl Default for BlockRepair {
+    fn default() -> BlockRepair {
+        BlockRepair::new()
+    }
+}
+
 impl<M: StateMachine> Replica<M> {
     /// Serves and asks; whether there was progress.
     pub(super) fn pump_blocks(&mut self) -> bool {

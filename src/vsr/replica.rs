@@ -9,8 +9,8 @@
 //! [`commit`](super::commit) executes them, [`checkpoint`](super::checkpoint) makes their effects
 //! independent of the log, [`view_change`](super::view_change) replaces a primary,
 //! [`repair`](super::repair) fetches what is missing in the log,
-//! [`block_repair`](super::block_repair) in the grid, [`sync`](super::sync) brings back who was away
-//! for too long, [`timers`](super::timers) says when.
+//! [`block_repair`](super::block_repair) in the grid, [`sync`](super::sync) brings back who was
+//! away for too long, [`timers`](super::timers) says when.
 
 use super::block_repair::BlockRepair;
 use super::checkpoint::Checkpoint;
@@ -412,15 +412,11 @@ impl<M: StateMachine> Replica<M> {
 
     /// Whether a message of this kind is wanted now: while opening only what may help with it.
     fn listens(&self, command: Command) -> bool {
+        let block = matches!(command, Command::Block | Command::RequestBlock);
         match self.status {
-            Status::Fatal => false,
-            Status::Opening(Opening::Checkpoint) => {
-                matches!(command, Command::Block | Command::RequestBlock | Command::Checkpoint)
-            }
-            Status::Opening(Opening::Journal) => {
-                matches!(command, Command::Block | Command::RequestBlock)
-            }
-            Status::Opening(_) => false,
+            Status::Opening(Opening::Checkpoint) => block || command == Command::Checkpoint,
+            Status::Opening(Opening::Journal) => block,
+            Status::Opening(_) | Status::Fatal => false,
             Status::Normal | Status::ViewChange | Status::RecoveringHead => true,
         }
     }

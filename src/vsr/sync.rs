@@ -69,6 +69,12 @@ impl Sync {
     }
 }
 
+impl Default for Sync {
+    fn default() -> Sync {
+        Sync::new()
+    }
+}
+
 impl<M: StateMachine> Replica<M> {
     /// Whether the others' logs need not hold what this replica must execute next: only a newer
     /// checkpoint helps.

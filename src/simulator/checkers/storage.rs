@@ -139,6 +139,10 @@ pub fn check_superblock(replica: usize, disk: &MemoryDisk, config: &Config) -> R
 /// # Errors
 ///
 /// Where they differ first.
+///
+/// # Panics
+///
+/// Never: a header is read as long as it is.
 pub fn check_grids(
     replicas: (usize, usize),
     disks: (&MemoryDisk, &MemoryDisk),
@@ -156,7 +160,7 @@ pub fn check_grids(
             (header.sequence, header.kind, offset - start)
         };
         let message = format!(
-            "replicas {left} and {right} differ in block {address}: of op, of kind, at {:?} and {:?}",
+            "replicas {left} and {right} differ in block {address}, of op, of kind, at: {:?}, {:?}",
             header(disks.0),
             header(disks.1)
         );

@@ -1,13 +1,14 @@
 //! State sync: how a replica that has fallen out of the others' logs comes back.
 //!
 //! The others' logs reach back a fixed number of ops. Who needs an older one asks them for a newer
-//! checkpoint, which is the same on all that have made it, and takes it over: writes it to the superblock together with
-//! the mark that its blocks need not be here, and starts again from it. Opening it fetches what is
-//! not here block by block, as if it were damaged; what is here already stays. Then it takes part
-//! again, and a walk over all blocks fetches the rest meanwhile: first the directories of indexes,
-//! before any op is executed (merges do not read them, but who opens the checkpoint again may need
-//! them), then all others. Until the walk has ended the checkpoint does not count as durable here:
-//! nothing is acknowledged that lets others reuse what only older checkpoints need.
+//! checkpoint, which is the same on all that have made it, and takes it over: writes it to the
+//! superblock together with the mark that its blocks need not be here, and starts again from it.
+//! Opening it fetches what is not here block by block, as if it were damaged; what is here already
+//! stays. Then it takes part again, and a walk over all blocks fetches the rest meanwhile: first
+//! the directories of indexes, before any op is executed (merges do not read them, but who opens
+//! the checkpoint again may need them), then all others. Until the walk has ended the checkpoint
+//! does not count as durable here: nothing is acknowledged that lets others reuse what only older
+//! checkpoints need.
 //!
 //! A newer checkpoint may be taken over at any time in between, in the opening too, when nobody has
 //! a block any more. The log is not touched: what was acknowledged before stays in it.

@@ -266,8 +266,8 @@ impl<M: StateMachine> Replica<M> {
             match suffix.find(op).map(|header| header.frame.checksum) {
                 Some(checksum) if self.journal.has(op, checksum) => present |= bit,
                 Some(checksum) if self.journal.may_nack(op, checksum) => nack |= bit,
-                // Never seen in that view, unless damage hides it, or has hidden it: a view that did
-                // not begin may have repaired the slot since.
+                // Never seen in that view, unless damage hides it, or has hidden it: a view that
+                // did not begin may have repaired the slot since.
                 None if !self.journal.is_faulty(op) && self.journal.stored(op).is_none() => {
                     nack |= bit;
                 }

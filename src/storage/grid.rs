@@ -174,6 +174,8 @@ pub(super) struct PendingWrite {
     pub(super) buffer: Option<Buffer>,
     pub(super) state: WriteState,
     pub(super) attempts: u8,
+    /// A peer's copy: its buffer is one of a few, and nobody else may hold it.
+    pub(super) is_repair: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,6 +390,12 @@ impl Grid {
     pub fn block_read_start(&mut self, block: BlockRef) -> Option<BlockReadId> {
         let index = self.block_reads.iter().position(Option::is_none)?;
         let state = match self.pending_write(&block) {
+            Some(write) if self.writes[write].is_repair => {
+                let mut own = self.read_pool.try_acquire()?;
+                let buffer = self.writes[write].buffer.as_ref().expect("found by its buffer");
+                own.bytes_mut().copy_from_slice(buffer.bytes());
+                BlockReadState::Ready(own)
+            }
             Some(write) => {
                 let buffer = self.writes[write].buffer.as_ref().expect("found by its buffer");
                 BlockReadState::Ready(buffer.clone())
@@ -430,8 +438,9 @@ impl Grid {
         assert!(block::header(sealed.bytes()).checksum == block.checksum);
         assert!(self.writes.len() < self.writes_capacity, "as many writes as buffers");
         debug_assert!(block::verify(sealed.bytes(), &block).is_ok());
-        let state = WriteState::Queued;
-        self.writes.push_back(PendingWrite { block, buffer: Some(sealed), state, attempts: 0 });
+        let (state, attempts, is_repair) = (WriteState::Queued, 0, false);
+        let buffer = Some(sealed);
+        self.writes.push_back(PendingWrite { block, buffer, state, attempts, is_repair });
         self.write_mark()
     }
 

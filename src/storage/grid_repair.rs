@@ -69,7 +69,9 @@ impl Grid {
             _ if !known => ProbeState::Lost,
             Some(write) => {
                 let buffer = self.writes[write].buffer.as_ref().expect("found by its buffer");
-                ProbeState::Ready(buffer.clone())
+                let mut own = self.probe_pool.acquire();
+                own.bytes_mut().copy_from_slice(buffer.bytes());
+                ProbeState::Ready(own)
             }
             None => ProbeState::Queued(self.probe_pool.acquire()),
         };
@@ -226,12 +228,12 @@ impl Grid {
             };
         }
         assert!(self.writes.len() < self.writes_capacity, "as many writes as buffers");
-        let (state, attempts) = (WriteState::Queued, 0);
         self.writes.push_back(PendingWrite {
             block: *block,
             buffer: Some(buffer),
-            state,
-            attempts,
+            state: WriteState::Queued,
+            attempts: 0,
+            is_repair: true,
         });
         true
     }

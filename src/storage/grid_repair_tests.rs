@@ -162,3 +162,24 @@ fn serving_and_alone() {
     alone.settle();
     assert!(alone.grid.fault().is_some());
 }
+
+/// Goal: whoever reads a block whose copy is still being written does not keep one of the few
+/// buffers for copies: otherwise a merge that waits for another block would stop all repair.
+#[test]
+fn readers_do_not_hold_copies() {
+    let mut world = World::new(true);
+    let blocks: Vec<_> = (0..6).map(|sequence| world.write(sequence)).collect();
+    let offset = world.offset(&blocks[0].0);
+    world.disk.corrupt(offset + 300);
+    assert!(world.grid.probe_start(SERVING, blocks[0].0));
+    world.settle();
+    assert!(world.grid.repair(&blocks[0].0, &blocks[0].1));
+    // Not settled: the copy waits to be written, and is read from memory.
+    let read = world.grid.block_read_start(blocks[0].0).unwrap();
+    let Fetch::Ready(held) = world.grid.block_read_take(read) else { panic!("in memory") };
+    assert!(world.grid.probe_start(SERVING + 1, blocks[0].0));
+    let probe = world.grid.probe_take(SERVING + 1).unwrap().unwrap();
+    world.settle();
+    assert_eq!(held.bytes(), probe.bytes());
+    assert_eq!(world.grid.repair_pool.available(), REPAIR_BUFFERS);
+}

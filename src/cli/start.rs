@@ -23,7 +23,7 @@ use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{Config, Zones};
 use crate::vsr::checkpoint::checkpoint_extra_max;
-use crate::vsr::sync::SCRUB_NS;
+use crate::vsr::sync::scrub_ns;
 use crate::vsr::{
     Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
 };
@@ -478,7 +478,7 @@ fn replica_make(
         replica_count: superblock.replica_count,
         standby_count: standby_count(service, superblock),
         seed,
-        scrub_ns: SCRUB_NS,
+        scrub_ns: scrub_ns(config.block_size),
         config: *config,
         release_client_min: service.release_min,
         release_client_max: service.release_max,

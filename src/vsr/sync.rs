@@ -30,9 +30,8 @@ use crate::storage::walk::WalkPart;
 const STUCK_NS: u64 = 1_000_000_000;
 /// Between questions for a newer checkpoint.
 const ASK_NS: u64 = 100_000_000;
-/// Nanoseconds between blocks of the scrub in production: at 512 KiB each 5 MB a second, so that
-/// 100 GiB take less than six hours.
-pub const SCRUB_NS: u64 = 100_000_000;
+/// Bytes that the scrub reads in a second: 100 GiB take less than six hours.
+const SCRUB_RATE: u64 = 5 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -60,6 +59,12 @@ pub struct Sync {
     scrub_ns: u64,
     /// Times that the scrub has read everything.
     pub scrubs: u64,
+}
+
+/// Nanoseconds between blocks of the scrub for blocks of this size, in production.
+#[must_use]
+pub fn scrub_ns(block_size: u32) -> u64 {
+    u64::from(block_size) * 1_000_000_000 / SCRUB_RATE
 }
 
 impl Sync {

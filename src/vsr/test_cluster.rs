@@ -139,7 +139,7 @@ fn replica(node: u8, voters: u8, standbys: u8, starts: u64) -> Replica<TestMachi
         replica_count: voters,
         standby_count: standbys,
         seed: u64::from(node) + 100 * starts,
-        scrub_ns: crate::vsr::sync::SCRUB_NS,
+        scrub_ns: 100_000_000,
         config,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,

@@ -21,7 +21,7 @@ pub fn options(config: &Config) -> ReplicaOptions {
         replica_count: 1,
         standby_count: 0,
         seed: 0,
-        scrub_ns: crate::vsr::sync::SCRUB_NS,
+        scrub_ns: 100_000_000,
         config: *config,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,

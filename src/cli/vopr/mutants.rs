@@ -17,10 +17,11 @@ struct Trial {
     arguments: &'static str,
 }
 
-/// Crashes that damage heads while others are cut off.
+/// Crashes that damage heads while others are cut off, and nothing that gives them time to mend.
 const DAMAGED_HEADS: &str = "--lite --replicas=3 --fault=wal-head-damage=900000 \
                              --fault=crash=10000 --fault=partition=30000 \
-                             --fault=packet-loss=100000";
+                             --fault=packet-loss=100000 --fault=grid-rot=0 \
+                             --fault=grid-unreadable=0 --fault=absence=0";
 
 const TRIALS: [Trial; 13] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
@@ -31,7 +32,7 @@ const TRIALS: [Trial; 13] = [
     Trial { mutation: "execute_twice", seeds: 20, arguments: "" },
     Trial { mutation: "forget_log_view", seeds: 20, arguments: "" },
     Trial { mutation: "nack_damaged", seeds: 400, arguments: DAMAGED_HEADS },
-    Trial { mutation: "reuse_blocks_early", seeds: 100, arguments: "" },
+    Trial { mutation: "reuse_blocks_early", seeds: 400, arguments: "" },
     Trial {
         mutation: "skip_chain_check",
         seeds: 1500,
@@ -39,7 +40,7 @@ const TRIALS: [Trial; 13] = [
     },
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },
-    Trial { mutation: "trust_uncertain_head", seeds: 300, arguments: DAMAGED_HEADS },
+    Trial { mutation: "trust_uncertain_head", seeds: 1500, arguments: DAMAGED_HEADS },
 ];
 
 /// A command line of `florin vopr`.

@@ -61,11 +61,13 @@ impl Default for BlockRepair {
 impl<M: StateMachine> Replica<M> {
     /// Serves and asks; whether there was progress.
     pub(super) fn pump_blocks(&mut self) -> bool {
-        if self.options.is_solo() {
+        if self.is_alone() {
             return false;
         }
         let progress = self.serve_blocks();
-        self.request_blocks();
+        if !self.options.is_solo() {
+            self.request_blocks();
+        }
         progress
     }
 

@@ -147,7 +147,9 @@ impl<M: StateMachine> Replica<M> {
         let slots = u64::from(self.options.config.journal_slots);
         let opening = matches!(self.status, Status::Opening(_));
         let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
-        let wanted = newer && (opening || behind || self.lacks_blocks());
+        let interval = u64::from(self.options.config.checkpoint_interval);
+        let possible = newer && header.op.is_multiple_of(interval);
+        let wanted = possible && (opening || behind || self.lacks_blocks());
         // Nobody executes ops of a release that it does not know.
         if !wanted || state.release != Release::SERVER || self.machine.blocks().is_none() {
             return;
@@ -158,7 +160,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn install(&mut self, header: &PrepareHeader, state: &CheckpointState) {
-        assert!(header.op.is_multiple_of(u64::from(self.options.config.checkpoint_interval)));
+        assert!(header.op > self.checkpoint_op(), "checkpoints do not go back");
         mark!("sync_started");
         self.superblock.update(&mut self.outbox.storage, |superblock| {
             let first = superblock.checkpoint.op + 1;

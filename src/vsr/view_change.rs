@@ -258,7 +258,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// What this replica can say of its log as `log_view` had it.
     fn log_report(&self) -> LogReport {
-        let suffix = self.change.suffix.clone();
+        let suffix = self.suffix_found();
         let (mut present, mut nack) = (0, 0);
         let head = suffix.head().op;
         for op in self.suffix_min(head)..=head {
@@ -266,16 +266,31 @@ impl<M: StateMachine> Replica<M> {
             match suffix.find(op).map(|header| header.frame.checksum) {
                 Some(checksum) if self.journal.has(op, checksum) => present |= bit,
                 Some(checksum) if self.journal.may_nack(op, checksum) => nack |= bit,
-                // Never seen in that view, unless damage hides it, or has hidden it: a view that
-                // did not begin may have repaired the slot since.
-                None if !self.journal.is_faulty(op) && self.journal.stored(op).is_none() => {
-                    nack |= bit;
-                }
+                // Never seen in that view, unless damage hides it.
+                None if !self.journal.is_faulty(op) => nack |= bit,
                 Some(_) | None if mutated!("nack_damaged") => nack |= bit,
                 Some(_) | None => mark!("damage_not_nacked"),
             }
         }
         LogReport { log_view: self.log_view, commit: self.commit_max, suffix, present, nack }
+    }
+
+    /// The end of the log as `log_view` had it, with what was not known of it then: damage may
+    /// have hidden an op that a view which did not begin has repaired since. An op that was
+    /// prepared in `log_view` is the only one of its number there.
+    fn suffix_found(&self) -> Suffix {
+        let known = &self.change.suffix;
+        let head = known.head();
+        let mut suffix = Suffix::new(head);
+        for op in (self.suffix_min(head.op)..head.op).rev() {
+            let stored = self.journal.stored(op);
+            let stored = stored.filter(|header| header.frame.view == self.log_view);
+            if let Some(header) = known.find(op).or(stored) {
+                let fits = suffix.push(header);
+                assert!(fits, "ops of one view follow each other");
+            }
+        }
+        suffix
     }
 
     pub(super) fn on_do_view_change(&mut self, message: &Message) {

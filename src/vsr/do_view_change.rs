@@ -40,6 +40,12 @@ impl Suffix {
         &self.headers[0]
     }
 
+    /// Header of the oldest op.
+    #[must_use]
+    pub fn lowest(&self) -> &PrepareHeader {
+        &self.headers[self.count - 1]
+    }
+
     /// The header of this op, if it is there.
     #[must_use]
     pub fn find(&self, op: u64) -> Option<&PrepareHeader> {
@@ -49,7 +55,7 @@ impl Suffix {
     /// Adds a header below the last; false if there is no room, or if it should be the last one's
     /// parent and is not.
     pub fn push(&mut self, header: &PrepareHeader) -> bool {
-        let last = &self.headers[self.count - 1];
+        let last = self.lowest();
         let linked = header.op + 1 != last.op || header.frame.checksum == last.parent;
         let fits = self.count < self.headers.len() && header.op < last.op && linked;
         if fits {

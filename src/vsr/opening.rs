@@ -158,11 +158,15 @@ impl<M: StateMachine> Replica<M> {
     /// A replica of a cluster: finds the head of its log, and what it may do with it.
     fn open_log(&mut self) -> Status {
         let checkpoint = self.superblock.durable().checkpoint;
-        // What a view began with may be older than a checkpoint that was taken over from others.
-        let recorded = self.recorded_suffix().filter(|it| it.head().op >= checkpoint.op);
+        // What a view began with may be older than a checkpoint that was taken over from others; if
+        // that is of a later view, then what the older one had after it was cut off.
+        let overtaken = checkpoint.frame.view > self.log_view;
+        let recorded = self.recorded_suffix();
+        let recorded = recorded.filter(|it| it.head().op >= checkpoint.op && !overtaken);
         let known = recorded.as_ref().map_or(checkpoint, |suffix| *suffix.head());
         let base = if known.op >= checkpoint.op { known } else { checkpoint };
         let took_part = self.log_view == self.view;
+        assert!(!took_part || !overtaken, "a checkpoint is of no later view than this replica");
         let head = if took_part { self.newest_in_view(&base) } else { base };
         self.journal.remove_after(head.op);
         self.chain = LogChain::new(&head);

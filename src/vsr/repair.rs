@@ -365,7 +365,7 @@ impl<M: StateMachine> Replica<M> {
         let head = self.chain.head();
         let mut suffix = Suffix::new(head);
         for op in (self.suffix_min(head.op)..head.op).rev() {
-            if let Some(header) = self.canonical_header(op) {
+            if let Some(header) = self.canonical_header(op, suffix.lowest()) {
                 suffix.push(header);
             }
         }
@@ -377,11 +377,17 @@ impl<M: StateMachine> Replica<M> {
         head.saturating_sub(u64::from(self.options.config.pipeline_max))
     }
 
-    /// The header of this op if it certainly is that of the log of `log_view`: it was executed, it
-    /// is proven, the view began with it, or the primary of the view sent it since.
-    fn canonical_header(&self, op: u64) -> Option<&PrepareHeader> {
+    /// The header of this op if it certainly is that of the log of `log_view`: it was executed from
+    /// here, it is proven, it is the parent of `child`, the view began with it, or the primary of
+    /// the view sent it since.
+    fn canonical_header(&self, op: u64, child: &PrepareHeader) -> Option<&PrepareHeader> {
         let known = self.journal.header(op);
-        if known.is_some() && (op <= self.commit.op || self.chain.is_proven(op)) {
+        let executed = op > self.checkpoint_op() && op <= self.commit.op;
+        let parent =
+            |header: &&PrepareHeader| op + 1 == child.op && header.frame.checksum == child.parent;
+        if known.is_some() && (executed || self.chain.is_proven(op))
+            || known.as_ref().is_some_and(parent)
+        {
             return known;
         }
         let begun = &self.change.suffix;

@@ -169,6 +169,8 @@ impl<M: StateMachine> Replica<M> {
             }
             superblock.sync_op_max = header.op;
             superblock.checkpoint = *header;
+            // That view has begun: nothing of what an older one had after this op is left.
+            superblock.view = superblock.view.max(header.frame.view);
             superblock.root = state.root;
             superblock.storage_size = state.storage_size;
             superblock.checkpoint_release = state.release;

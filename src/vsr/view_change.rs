@@ -277,14 +277,16 @@ impl<M: StateMachine> Replica<M> {
 
     /// The end of the log as `log_view` had it, with what was not known of it then: damage may
     /// have hidden an op that a view which did not begin has repaired since. An op that was
-    /// prepared in `log_view` is the only one of its number there.
+    /// prepared in `log_view` is the only one of its number there; up to the checkpoint all is
+    /// committed, and may be of later views if the checkpoint is not from here.
     fn suffix_found(&self) -> Suffix {
         let known = &self.change.suffix;
         let head = known.head();
         let mut suffix = Suffix::new(head);
         for op in (self.suffix_min(head.op)..head.op).rev() {
-            let stored = self.journal.stored(op);
-            let stored = stored.filter(|header| header.frame.view == self.log_view);
+            let stored = self.journal.stored(op).filter(|header| {
+                header.frame.view == self.log_view && op > self.superblock.durable().checkpoint.op
+            });
             if let Some(header) = known.find(op).or(stored) {
                 let fits = suffix.push(header);
                 assert!(fits, "ops of one view follow each other");

@@ -143,6 +143,7 @@ fn intact() {
         kinds.iter().find(|row| row["kind"] == kind).unwrap()["blocks"].as_u64().unwrap()
     };
     assert_eq!(blocks("checkpoint index"), 1);
+    check_list(&file, &grid);
     let block = format!("--block={}", event["event"]["transfer_block"]);
     let block = file.json("grid", &[&block]);
     assert_eq!(
@@ -160,6 +161,18 @@ fn intact() {
     check_width(&florin(&["inspect", "op", file.path(), &op]));
 }
 
+/// All blocks one by one are as many as those of all kinds, each at an offset of its own.
+fn check_list(file: &DataFile, grid: &Value) {
+    let list = file.json("grid", &["--list"]);
+    let kinds = grid["kinds"].as_array().unwrap();
+    let count: u64 = kinds.iter().map(|row| row["blocks"].as_u64().unwrap()).sum();
+    let blocks = list["blocks"].as_array().unwrap();
+    let offsets = blocks.iter().map(|row| row["offset"].as_u64().unwrap());
+    let distinct = offsets.collect::<std::collections::BTreeSet<u64>>();
+    assert_eq!(u64::try_from(blocks.len()).unwrap(), count);
+    assert_eq!(distinct.len(), blocks.len());
+}
+
 /// What people see of each subject.
 fn check_shown(file: &DataFile, slot: &str, row: &str) {
     for (subject, options, part) in [
@@ -175,6 +188,7 @@ fn check_shown(file: &DataFile, slot: &str, row: &str) {
         ("manifest", &[], "user_data_128"),
         ("grid", &[], "run entries"),
         ("grid", &["--block=1"], "intact"),
+        ("grid", &["--list"], "offset"),
         ("integrity", &[], "intact"),
     ] {
         let shown = check_width(&file.run(subject, options));

@@ -10,6 +10,7 @@ use crate::client::parse_address;
 use crate::protocol::Release;
 use crate::storage::Config;
 use crate::vsr::Genesis;
+use crate::vsr::sync::SCRUB_RATE;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -49,6 +50,8 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         addresses: vec![address],
         path: arguments.path.clone(),
         sizes: Sizes::DEVELOPMENT,
+        scrub_rate: SCRUB_RATE,
+        clock_offset: 0,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,
         is_development: true,

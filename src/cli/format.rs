@@ -106,8 +106,7 @@ impl From<FileError> for Failure {
             | FileErrorKind::NotRegular
             | FileErrorKind::Locked
             | FileErrorKind::NoDirectIo
-            | FileErrorKind::TooShort { .. }
-            | FileErrorKind::Unaligned { .. } => ExitClass::DataFile,
+            | FileErrorKind::TooShort { .. } => ExitClass::DataFile,
             FileErrorKind::Superblock(error) => superblock_class(error),
             FileErrorKind::NoSpace { .. } => ExitClass::Machine,
             FileErrorKind::System { .. } => ExitClass::Error,

@@ -10,6 +10,7 @@ use super::size::ByteSize;
 use crate::client::Random;
 use crate::io::address::resolve_list;
 use crate::io::bus::{Bus, BusOptions};
+use crate::io::clock::Clock;
 use crate::io::file::DataFile;
 use crate::io::memory::{HumanSize, MemoryTable};
 use crate::io::peers::Peers;
@@ -23,7 +24,7 @@ use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{Config, Zones};
 use crate::vsr::checkpoint::checkpoint_extra_max;
-use crate::vsr::sync::scrub_ns;
+use crate::vsr::sync::{SCRUB_RATE, scrub_ns};
 use crate::vsr::{
     Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
 };
@@ -88,6 +89,20 @@ pub struct StartArguments {
     /// How large the data of the file may grow [default: 1TiB, in development 64GiB]
     #[arg(long, value_name = "SIZE")]
     pub limit_storage: Option<ByteSize>,
+    /// How much of the data file is read in the background each second, to find damage while others
+    /// can repair it; 0 for none
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(SCRUB_RATE))]
+    pub scrub_rate: ByteSize,
+    /// Seconds that the clock is ahead, to test what a wrong one does
+    #[arg(
+        long,
+        hide = true,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        requires = "development",
+        allow_negative_numbers = true
+    )]
+    pub clock_offset: i64,
     /// Oldest client release that is admitted
     #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MIN,
         value_parser = parse_release)]
@@ -205,6 +220,10 @@ pub struct Service {
     pub path: PathBuf,
     /// How much of everything.
     pub sizes: Sizes,
+    /// Bytes that are scrubbed in a second.
+    pub scrub_rate: u64,
+    /// Seconds that the clock is ahead of the system's.
+    pub clock_offset: i64,
     /// Oldest client release admitted.
     pub release_min: Release,
     /// Newest client release admitted.
@@ -227,6 +246,8 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         addresses,
         path: arguments.path.clone(),
         sizes: arguments.sizes(),
+        scrub_rate: arguments.scrub_rate.0,
+        clock_offset: arguments.clock_offset,
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
@@ -434,6 +455,7 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
         },
         disk_requests_max: DISK_REQUESTS_MAX,
         jobs_max: JOBS_MAX,
+        clock: Clock::ahead(service.clock_offset),
         print_port: service.is_child,
         input,
         signals: true,
@@ -478,7 +500,7 @@ fn replica_make(
         replica_count: superblock.replica_count,
         standby_count: standby_count(service, superblock),
         seed,
-        scrub_ns: scrub_ns(config.block_size),
+        scrub_ns: scrub_ns(config.block_size, service.scrub_rate),
         config: *config,
         release_client_min: service.release_min,
         release_client_max: service.release_max,
@@ -558,6 +580,20 @@ mod tests {
         assert_eq!(arguments("--addresses=1 --release-min=0.17.5 x").release_min.patch(), 5);
     }
 
+    /// Goal: a wrong clock is for tests alone; the scrub can be hurried and switched off.
+    #[test]
+    fn clock_and_scrub() {
+        let words = ["florin", "start", "--addresses=1", "--clock-offset=-7200", "x"];
+        let parse = |words: &[&str]| <crate::cli::Arguments as clap::Parser>::try_parse_from(words);
+        assert!(parse(&words).is_err());
+        let text = "--addresses=1 --development --clock-offset=-7200 --scrub-rate=64MiB x";
+        let given = arguments(text);
+        assert_eq!((given.clock_offset, given.scrub_rate.0), (-7200, 64 << 20));
+        assert_eq!(arguments("--addresses=1 x").scrub_rate.0, SCRUB_RATE);
+        assert_eq!(scrub_ns(1 << 16, 1 << 20), 62_500_000);
+        assert_eq!(scrub_ns(1 << 16, 0), u64::MAX);
+    }
+
     /// Goal: the pool holds what the replica needs besides what the bus leaves alone.
     #[test]
     fn pool_is_large_enough() {
@@ -580,6 +616,8 @@ mod tests {
                 addresses: arguments.check().unwrap(),
                 path: arguments.path.clone(),
                 sizes: arguments.sizes(),
+                scrub_rate: SCRUB_RATE,
+                clock_offset: 0,
                 release_min: Release::CLIENT_MIN,
                 release_max: Release::CLIENT_MAX,
                 is_development: false,

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::address::resolve;
 use super::bus::BusOptions;
+use super::clock::Clock;
 use super::file::tests::TemporaryPath;
 use super::file::{DataFile, format_data_file};
 use super::memory::MemoryTable;
@@ -120,6 +121,7 @@ fn serve(path: &Path) -> ExitReason {
         },
         disk_requests_max: 64,
         jobs_max: 2,
+        clock: Clock::new(),
         print_port: true,
         input: Some(std::io::stdin().as_fd().try_clone_to_owned().unwrap()),
         signals: true,

@@ -57,11 +57,6 @@ pub enum FileErrorKind {
         /// The size it must have at least.
         expected: u64,
     },
-    /// Not a multiple of the sector size, in bytes.
-    Unaligned {
-        /// The file's size.
-        actual: u64,
-    },
     /// No room for the file.
     NoSpace {
         /// Bytes the file needs.
@@ -108,11 +103,6 @@ impl fmt::Display for FileError {
                 formatter,
                 "{path} has {actual} bytes and must have at least {expected}: it was truncated or \
                  its creation was interrupted; restore it, or format a new one"
-            ),
-            FileErrorKind::Unaligned { actual } => write!(
-                formatter,
-                "{path} has {actual} bytes, no multiple of {SECTOR_SIZE}: it was truncated \
-                 or is no data file"
             ),
             FileErrorKind::NoSpace { needed } => write!(
                 formatter,
@@ -255,7 +245,8 @@ pub fn format_data_file(
 
 impl DataFile {
     /// Opens and locks an existing data file of at least `size_min` bytes. Without `development`, a
-    /// file system without direct I/O is refused.
+    /// file system without direct I/O is refused. The end need not be a multiple of a sector: a
+    /// full disk may have cut a write off, and nothing refers to that.
     ///
     /// # Errors
     ///
@@ -266,9 +257,6 @@ impl DataFile {
         let actual = data_file.size;
         if actual < size_min {
             return Err(failure(path, FileErrorKind::TooShort { actual, expected: size_min }));
-        }
-        if !actual.is_multiple_of(SECTOR_SIZE_U64) {
-            return Err(failure(path, FileErrorKind::Unaligned { actual }));
         }
         Ok(data_file)
     }
@@ -642,7 +630,8 @@ pub(crate) mod tests {
         DataFile::open(&path.0, 0, true).unwrap();
     }
 
-    /// Goal: missing, truncated, unaligned and irregular files are told apart.
+    /// Goal: missing, truncated and irregular files are told apart; an end that a full disk has
+    /// cut off is nobody's business.
     #[test]
     fn open_errors() {
         let path = TemporaryPath::new("errors");
@@ -651,7 +640,7 @@ pub(crate) mod tests {
         fs::write(&path.0, vec![0; 4096]).unwrap();
         assert!(matches!(kind(8192), FileErrorKind::TooShort { actual: 4096, expected: 8192 }));
         fs::write(&path.0, vec![0; 5000]).unwrap();
-        assert!(matches!(kind(0), FileErrorKind::Unaligned { actual: 5000 }));
+        assert_eq!(DataFile::open(&path.0, 4096, true).unwrap().size(), 5000);
         let directory = std::env::temp_dir();
         let error = DataFile::open(&directory, 0, true).unwrap_err();
         assert!(matches!(error.kind, FileErrorKind::NotRegular));

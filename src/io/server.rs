@@ -136,6 +136,8 @@ pub struct ServerOptions {
     pub disk_requests_max: u32,
     /// Jobs in flight at a time.
     pub jobs_max: usize,
+    /// What time it is.
+    pub clock: Clock,
     /// The port is printed, alone on the first line, to standard output.
     pub print_port: bool,
     /// The server ends when this does: standard input, if it is started by a program that may die.
@@ -261,7 +263,7 @@ impl<C: Core> Server<C> {
             worker,
             signals,
             input: options.input.map(File::from),
-            clock: Clock::new(),
+            clock: options.clock,
             disk_requests_max: options.disk_requests_max,
             disk_in_flight: 0,
             next_tick_ns: TICK_NS,
@@ -654,6 +656,7 @@ mod tests {
             },
             disk_requests_max: 2,
             jobs_max: 1,
+            clock: Clock::new(),
             print_port: false,
             input,
             signals,

@@ -240,10 +240,10 @@ impl Store {
 
     /// Visits blocks; ready when all were visited.
     fn walk_on(&mut self, walk: &mut Walk, at_a_time: usize) -> Fetch<()> {
-        for place in SERVING..SERVING + at_a_time {
+        for place in SERVING..SERVING + WALKING {
             // What was read is verified; nobody wants to see it.
             drop(self.grid.probe_take(place));
-            if self.grid.probe_is_idle(place) {
+            if place < SERVING + at_a_time && self.grid.probe_is_idle(place) {
                 let Some(block) = ready!(walk.next(self)) else { continue };
                 let started = self.grid.probe_start(place, block);
                 assert!(started, "the place was idle");

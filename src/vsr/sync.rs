@@ -30,8 +30,8 @@ use crate::storage::walk::WalkPart;
 const STUCK_NS: u64 = 1_000_000_000;
 /// Between questions for a newer checkpoint.
 const ASK_NS: u64 = 100_000_000;
-/// Bytes that the scrub reads in a second: 100 GiB take less than six hours.
-const SCRUB_RATE: u64 = 5 << 20;
+/// Bytes that the scrub reads in a second unless told otherwise: 100 GiB take less than six hours.
+pub const SCRUB_RATE: u64 = 5 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -61,10 +61,11 @@ pub struct Sync {
     pub scrubs: u64,
 }
 
-/// Nanoseconds between blocks of the scrub for blocks of this size, in production.
+/// Nanoseconds between blocks of this size that are scrubbed at so many bytes a second; for ever
+/// for a rate of zero.
 #[must_use]
-pub fn scrub_ns(block_size: u32) -> u64 {
-    u64::from(block_size) * 1_000_000_000 / SCRUB_RATE
+pub fn scrub_ns(block_size: u32, rate: u64) -> u64 {
+    (u64::from(block_size) * 1_000_000_000).checked_div(rate).map_or(u64::MAX, |ns| ns.max(1))
 }
 
 impl Sync {
@@ -264,22 +265,23 @@ impl<M: StateMachine> Replica<M> {
                 self.send_control(replica, message);
             }
         }
-        let due = now_ns.saturating_sub(self.sync.scrub_ns) >= self.options.scrub_ns;
-        if due && self.status == Status::Normal && self.sync.stage == Stage::Idle {
+        // What a tick cannot read is not made up for.
+        let due = now_ns.saturating_sub(self.sync.scrub_ns) / self.options.scrub_ns;
+        if due > 0 && self.status == Status::Normal && self.sync.stage == Stage::Idle {
             self.sync.scrub_ns = now_ns;
-            self.scrub();
+            self.scrub(usize::try_from(due).unwrap_or(WALKING).min(WALKING));
         }
     }
 
-    /// Reads another block, from the beginning again after the last.
-    fn scrub(&mut self) {
+    /// Reads so many blocks more, from the beginning again after the last.
+    fn scrub(&mut self, blocks_due: usize) {
         let Some(blocks) = self.machine.blocks() else { return };
         let Some(part) = self.sync.scrub else {
             blocks.walk_start(WalkPart::Directories, u64::MAX);
             self.sync.scrub = Some(WalkPart::Directories);
             return;
         };
-        if blocks.walk_step(1).is_wait() {
+        if blocks.walk_step(blocks_due).is_wait() {
             return;
         }
         if part == WalkPart::Directories {

@@ -20,6 +20,8 @@ class Replica(Server):
         super().__init__(path, development, port=int(addresses[index].rsplit(":", 1)[1]))
         self.index = index
         self.addresses = addresses
+        # Options of `florin start` beyond those that every replica has.
+        self.options = []
 
     def format(self, replica_count, cluster=0):
         """Makes the data file."""
@@ -36,7 +38,7 @@ class Replica(Server):
         """The command line that serves the data file."""
         mode = ["--development"] if self.development else []
         return [str(BINARY), "start", f"--addresses={','.join(self.addresses)}", *mode,
-                str(self.path)]
+                *self.options, str(self.path)]
 
     def view(self):
         """The view the replica is in; `None` if it does not say."""

@@ -59,15 +59,15 @@ pub fn owner_name(image: &CheckpointImage<'_>, owner: Owner) -> String {
 /// # Errors
 ///
 /// If the file cannot be read, what is needed is damaged, or there is no such block.
-pub fn inspect(path: &Path, address: Option<u64>) -> Result<Document, Failure> {
+pub fn inspect(path: &Path, address: Option<u64>, list: bool) -> Result<Document, Failure> {
     let inspected = Inspected::open(path)?;
     match address {
         Some(address) => inspect_block(&inspected, address),
-        None => inspect_all(&inspected),
+        None => inspect_all(&inspected, list),
     }
 }
 
-fn inspect_all(inspected: &Inspected) -> Result<Document, Failure> {
+fn inspect_all(inspected: &Inspected, list: bool) -> Result<Document, Failure> {
     let mut document = Document::new();
     let size = u64::from(inspected.config().block_size);
     let grid = inspected.file.size().saturating_sub(inspected.zones.start(Zone::Grid));
@@ -102,6 +102,15 @@ fn inspect_all(inspected: &Inspected) -> Result<Document, Failure> {
         vec![Cell::text(kind.name()), Cell::Count(blocks), bytes, Cell::Count(items)]
     });
     document.rows("kinds", &["kind", "blocks", "size", "items"], rows.collect());
+    if list {
+        let rows = survey.blocks.iter().map(|reached| {
+            let BlockRef { address, sequence, .. } = reached.block;
+            let offset = inspected.zones.block_offset(address).unwrap_or(0);
+            let numbers = [address, offset, sequence].map(Cell::Number);
+            numbers.into_iter().chain([Cell::text(reached.kind.name())]).collect()
+        });
+        document.rows("blocks", &["address", "offset", "sequence", "kind"], rows.collect());
+    }
     Ok(document)
 }
 

@@ -90,6 +90,9 @@ pub enum Subject {
         /// One block in detail, by its address
         #[arg(long, value_name = "N")]
         block: Option<u64>,
+        /// All blocks that the checkpoint refers to, one by one
+        #[arg(long, conflicts_with = "block")]
+        list: bool,
         /// The data file
         #[arg(value_name = "PATH")]
         path: PathBuf,
@@ -148,7 +151,7 @@ fn inspect(subject: &Subject) -> Result<(Document, Option<Failure>), Failure> {
         Subject::Constants { path } => constants::inspect(path.as_deref()),
         Subject::Wal { slot, path } => wal::inspect(path, *slot),
         Subject::Replies { slot, path } => replies::inspect(path, *slot),
-        Subject::Grid { block, path } => grid::inspect(path, *block),
+        Subject::Grid { block, list, path } => grid::inspect(path, *block, *list),
         Subject::Manifest { path } => manifest::inspect(path),
         Subject::Log { row, accounts, path } => {
             let row = row

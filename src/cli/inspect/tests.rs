@@ -27,7 +27,7 @@ fn fresh_file() {
         (Subject::Wal { slot: None, path: path() }, "root"),
         (Subject::Wal { slot: Some(0), path: path() }, "op 0"),
         (Subject::Replies { slot: None, path: path() }, "Sessions: none"),
-        (Subject::Grid { block: None, path: path() }, "no checkpoint"),
+        (Subject::Grid { block: None, list: false, path: path() }, "no checkpoint"),
         (Subject::Manifest { path: path() }, "no checkpoint"),
         (Subject::Log { row: None, accounts: false, path: path() }, "no checkpoint"),
         (Subject::Op { path: path(), op: 0 }, "root"),
@@ -42,7 +42,7 @@ fn fresh_file() {
     let nothing = [
         Subject::Wal { slot: Some(32), path: path() },
         Subject::Replies { slot: Some(0), path: path() },
-        Subject::Grid { block: Some(1), path: path() },
+        Subject::Grid { block: Some(1), list: false, path: path() },
         Subject::Log { row: Some(0), accounts: true, path: path() },
         Subject::Op { path: path(), op: 1 },
     ];

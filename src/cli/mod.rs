@@ -4,11 +4,14 @@
 //! standard error and its class is the exit code.
 
 pub mod benchmark;
+pub mod cdc;
 pub mod dev;
 pub mod exit;
 pub mod format;
 pub mod inspect;
+pub mod moment;
 pub mod output;
+pub mod patient;
 pub mod repl;
 pub mod size;
 pub mod start;
@@ -60,6 +63,8 @@ pub enum Command {
     Version(version::VersionArguments),
     /// Say something to a cluster, at the terminal or from a script
     Repl(repl::ReplArguments),
+    /// Write what changes to standard output, as it happens
+    Cdc(cdc::CdcArguments),
     /// Measure how fast a server or a cluster is
     Benchmark(benchmark::BenchmarkArguments),
     /// Look into a data file without changing it, and check it
@@ -78,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Repl(arguments) => repl::run(arguments),
+        Command::Cdc(arguments) => cdc::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Vopr(arguments) => vopr::run(arguments),

@@ -235,6 +235,23 @@ impl Client {
 
     /// Sends one batch and waits for the results.
     fn exchange(&mut self, operation: Operation, events: &[u8]) -> Result<&[u8], ClientError> {
+        self.call_reply(operation, events)?.results()
+    }
+
+    /// As [`Client::call_bytes`], with all that the reply says: [`Reply::results`] has the results.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    ///
+    /// # Panics
+    ///
+    /// If the bytes are not whole events.
+    pub fn call_reply(
+        &mut self,
+        operation: Operation,
+        events: &[u8],
+    ) -> Result<Reply<'_>, ClientError> {
         let event_size = to_index(operation.event_size());
         assert!(event_size > 0 && events.len().is_multiple_of(event_size));
         self.prepare()?;
@@ -247,7 +264,7 @@ impl Client {
         self.wire.body_mut()[..events.len()].copy_from_slice(events);
         self.wire.stage(operation, to_size(count));
         self.wire.submit(self.poller.now_ns());
-        self.resume()?.results()
+        self.resume()
     }
 
     /// Waits on for the answer to a request whose deadline has passed.

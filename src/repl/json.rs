@@ -4,9 +4,9 @@
 //! strings, since many readers of JSON lose digits of such numbers; smaller ones are numbers, flags
 //! are lists of names, statuses and types are names.
 
-use super::answer::{Answer, field_text, flag_names};
-use super::schema::{Field, Kind, value_name};
-use serde_json::{Value, json};
+use super::answer::{Answer, flag_names};
+use super::schema::{Field, Kind, Record, value_name};
+use serde_json::json;
 use std::fmt::Write;
 
 /// The answer as one line.
@@ -18,28 +18,43 @@ use std::fmt::Write;
 pub fn render(answer: &Answer) -> String {
     let mut text = format!("{{\"statement\":{},\"results\":[", json!(answer.statement));
     for (index, row) in answer.rows().enumerate() {
-        let separator = if index > 0 { ",{" } else { "{" };
-        text.push_str(separator);
-        // Written one by one: the order is the record's.
-        for (index, field) in answer.record.fields.iter().enumerate() {
-            let separator = if index > 0 { "," } else { "" };
-            let (name, value) = (json!(field.name), value_of(field, row));
-            write!(text, "{separator}{name}:{value}").expect("to a string");
+        if index > 0 {
+            text.push(',');
         }
-        text.push('}');
+        push_object(&mut text, answer.record, row);
     }
     text.push_str("]}");
     text
 }
 
-fn value_of(field: &Field, row: &[u8]) -> Value {
-    let value = field.read(row);
-    match field.kind {
-        Kind::Flags(flags) => json!(flag_names(flags, value)),
-        kind if value_name(kind, value).is_some() => json!(field_text(field, row)),
-        _ if field.size <= 4 => json!(u32::try_from(value).expect("four bytes at most")),
-        _ => json!(value.to_string()),
+/// Adds one row as an object. Names need no escapes: they are words.
+///
+/// # Panics
+///
+/// If the row is not one of the record.
+pub fn push_object(text: &mut String, record: &Record, row: &[u8]) {
+    assert_eq!(row.len(), record.size);
+    // Written one by one: the order is the record's.
+    for (index, field) in record.fields.iter().enumerate() {
+        let separator = if index > 0 { ',' } else { '{' };
+        let name = field.name;
+        write!(text, "{separator}\"{name}\":").expect("to a string");
+        push_value(text, field, field.read(row));
     }
+    text.push('}');
+}
+
+fn push_value(text: &mut String, field: &Field, value: u128) {
+    let result = match field.kind {
+        Kind::Flags([..]) if value == 0 => write!(text, "[]"),
+        Kind::Flags(flags) => write!(text, "[\"{}\"]", flag_names(flags, value).join("\",\"")),
+        kind => match value_name(kind, value) {
+            Some(name) => write!(text, "\"{name}\""),
+            None if field.size <= 4 => write!(text, "{value}"),
+            None => write!(text, "\"{value}\""),
+        },
+    };
+    result.expect("to a string");
 }
 
 #[cfg(test)]
@@ -47,6 +62,7 @@ mod tests {
     use super::super::answer::tests::{accounts, created};
     use super::*;
     use crate::protocol::types::{Account, account_flags};
+    use serde_json::Value;
 
     /// Goal: the document is JSON, and no number in it loses digits.
     #[test]

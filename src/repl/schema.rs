@@ -462,7 +462,7 @@ const CHANGE_FIELDS_ALL: [Field; 35] = {
 };
 
 /// A change event.
-static CHANGE_EVENT: Record = Record {
+pub static CHANGE_EVENT: Record = Record {
     name: "event",
     plural: "events",
     size: size_of::<ChangeEvent>(),

@@ -1,0 +1,257 @@
+//! A client for commands that run for long: it goes on through failovers, restarts of the cluster
+//! and lost sessions, and stops when it is told to.
+//!
+//! It asks questions only, which may be asked again; it creates nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::exit::{ExitClass, Failure};
+use super::output::print_error;
+use crate::client::{Client, ClientError, Options, ReplicaAddress, ServerError};
+use crate::protocol::types::{ChangeEvent, ChangeEventsFilter};
+use crate::protocol::{EvictionReason, Operation, to_index, to_size};
+
+/// How long a wait lasts before the wish to stop is looked at again.
+const SLICE: Duration = Duration::from_millis(250);
+/// How long one attempt to open a session lasts.
+const CONNECT_SLICE: Duration = Duration::from_secs(2);
+/// Silence after which the user is told what is waited for, and again each time as long.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long the first session may take to open, unless there is a deadline.
+pub const FIRST_DEADLINE: Duration = Duration::from_secs(30);
+/// Sessions lost in a row, without an answer in between, that are no accident.
+const LOST_MAX: u32 = 8;
+
+/// Whether the user wants the command to end.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Set by the first SIGINT or SIGTERM; the second ends the process at once.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses to have signals handled.
+    pub fn on_signals() -> Result<Stop, Failure> {
+        let wanted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the second signal finds what the first has left.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&wanted))
+                .and_then(|_| flag::register(signal, Arc::clone(&wanted)))
+                .map_err(|error| {
+                    Failure::new(ExitClass::Error, format!("signals cannot be handled: {error}"))
+                })?;
+        }
+        Ok(Stop(wanted))
+    }
+
+    /// Never set.
+    #[must_use]
+    pub fn never() -> Stop {
+        Stop(Arc::new(AtomicBool::new(false)))
+    }
+
+    /// Whether it is set.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug)]
+pub struct Answered<Outcome> {
+    /// What was found.
+    pub results: Vec<Outcome>,
+    /// When the cluster answered, by its clock: in nanoseconds since 1970.
+    pub timestamp: u64,
+}
+
+/// A client that waits and goes on. See the module.
+#[derive(Debug)]
+pub struct PatientClient {
+    cluster: u128,
+    addresses: Vec<ReplicaAddress>,
+    /// How long a question may stay without an answer; for ever if none.
+    deadline: Option<Duration>,
+    stop: Stop,
+    client: Option<Client>,
+    /// The question was sent in this session, and is not answered yet.
+    is_asked: bool,
+    /// There was an answer already.
+    was_answered: bool,
+}
+
+impl PatientClient {
+    /// A client that is not connected yet.
+    #[must_use]
+    pub fn new(
+        cluster: u128,
+        addresses: Vec<ReplicaAddress>,
+        deadline: Option<Duration>,
+        stop: Stop,
+    ) -> PatientClient {
+        assert!(!addresses.is_empty());
+        PatientClient {
+            cluster,
+            addresses,
+            deadline,
+            stop,
+            client: None,
+            is_asked: false,
+            was_answered: false,
+        }
+    }
+
+    /// Asks one question until it is answered; none if it shall stop before.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster refuses the client, or does not answer in time.
+    ///
+    /// # Panics
+    ///
+    /// If the types are not those of the operation, or it creates something.
+    pub fn ask<Event, Outcome>(
+        &mut self,
+        operation: Operation,
+        events: &[Event],
+    ) -> Result<Option<Answered<Outcome>>, Failure>
+    where
+        Event: IntoBytes + Immutable,
+        Outcome: FromBytes,
+    {
+        assert!(!operation.is_create(), "what creates is not to be repeated unasked");
+        assert_eq!(to_index(operation.event_size()), size_of::<Event>());
+        assert_eq!(to_index(operation.result_size()), size_of::<Outcome>());
+        let mut patience = Patience::new(self.deadline, self.was_answered);
+        let mut lost = 0;
+        while !self.stop.is_wanted() {
+            match self.attempt(operation, events.as_bytes()) {
+                Ok(answered) => {
+                    self.was_answered = true;
+                    return Ok(Some(answered));
+                }
+                Err(ClientError::Evicted(EvictionReason::NoSession)) if lost < LOST_MAX => {
+                    lost += 1;
+                    (self.client, self.is_asked) = (None, false);
+                }
+                Err(error @ ClientError::Deadline { .. }) => patience.wait_on(&error)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads change events.
+    ///
+    /// # Errors
+    ///
+    /// As [`PatientClient::ask`].
+    pub fn change_events(
+        &mut self,
+        filter: &ChangeEventsFilter,
+    ) -> Result<Option<Answered<ChangeEvent>>, Failure> {
+        self.ask(Operation::GetChangeEvents, std::slice::from_ref(filter))
+    }
+
+    /// Connects if need be, and asks or waits on.
+    fn attempt<Outcome: FromBytes>(
+        &mut self,
+        operation: Operation,
+        events: &[u8],
+    ) -> Result<Answered<Outcome>, ClientError> {
+        let client = match &mut self.client {
+            Some(client) => client,
+            none => {
+                let slice = self.deadline.unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);
+                let options = Options { deadline: slice, ..Options::default() };
+                let mut client = Client::connect(self.cluster, &self.addresses, &options)?;
+                client.set_deadline(SLICE);
+                none.insert(client)
+            }
+        };
+        let result = match self.is_asked {
+            true => client.resume(),
+            false => client.call_reply(operation, events),
+        };
+        self.is_asked = matches!(result, Err(ClientError::Deadline { .. }));
+        let reply = result?;
+        let timestamp = reply.facts.timestamp;
+        let bytes = reply.results()?;
+        let size = size_of::<Outcome>();
+        if !bytes.len().is_multiple_of(size) {
+            let body_size = to_size(bytes.len());
+            return Err(ClientError::Server(ServerError::Body { body_size }));
+        }
+        let read = |bytes| Outcome::read_from_bytes(bytes).expect("a chunk has the result's size");
+        Ok(Answered { results: bytes.chunks_exact(size).map(read).collect(), timestamp })
+    }
+}
+
+/// How long an answer has been waited for, and what the user has been told.
+struct Patience {
+    start: Instant,
+    limit: Option<Duration>,
+    told: Duration,
+}
+
+impl Patience {
+    fn new(deadline: Option<Duration>, was_answered: bool) -> Patience {
+        let limit = deadline.or(Some(FIRST_DEADLINE).filter(|_| !was_answered));
+        Patience { start: Instant::now(), limit, told: Duration::ZERO }
+    }
+
+    /// Whether to wait on after this; the user is told now and then.
+    fn wait_on(&mut self, error: &ClientError) -> Result<(), Failure> {
+        let waited = self.start.elapsed();
+        let ClientError::Deadline { connection, .. } = error else {
+            panic!("only what is late is waited for");
+        };
+        let late = ClientError::Deadline { waited, connection: *connection };
+        if self.limit.is_some_and(|limit| waited >= limit) {
+            return Err(late.into());
+        }
+        if waited >= self.told + SILENCE {
+            print_error(&format!("{late}; still trying"));
+            self.told = waited;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::resolve_addresses;
+    use crate::protocol::types::Account;
+
+    /// Goal: who shall stop asks nobody; a cluster that is not there is an error in time.
+    #[test]
+    fn stops_and_gives_up() {
+        let addresses = resolve_addresses("127.0.0.1:1").unwrap();
+        let stop = Stop::never();
+        let deadline = Some(Duration::from_millis(20));
+        let mut client = PatientClient::new(0, addresses, deadline, stop.clone());
+        let failure = client.ask::<u128, Account>(Operation::LookupAccounts, &[1]).unwrap_err();
+        assert_eq!(failure.class, ExitClass::Cluster);
+        assert!(failure.message.contains("127.0.0.1:1: connection refused"), "{failure}");
+        stop.0.store(true, Ordering::Relaxed);
+        assert!(client.ask::<u128, Account>(Operation::LookupAccounts, &[1]).unwrap().is_none());
+    }
+
+    /// Goal: only the first answer has a limit if none is wanted.
+    #[test]
+    fn limits() {
+        assert_eq!(Patience::new(None, false).limit, Some(FIRST_DEADLINE));
+        assert_eq!(Patience::new(None, true).limit, None);
+        let deadline = Some(Duration::from_secs(1));
+        assert_eq!(Patience::new(deadline, true).limit, deadline);
+    }
+}

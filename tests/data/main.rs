@@ -1,0 +1,6 @@
+//! Getting data out: `florin cdc`, `export` and `balance`, against servers of their own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod cdc;
+mod server;

@@ -1,0 +1,204 @@
+//! Servers with ledgers of their own, ended and removed at the end of the test.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_florin");
+
+/// One server or several that make a cluster.
+pub struct Servers {
+    pub processes: Vec<Option<Child>>,
+    pub addresses: String,
+    pub folder: PathBuf,
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn new_folder(name: &str) -> PathBuf {
+    let name = format!("florin-test-data-{name}-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    folder
+}
+
+/// A free port that the system does not give to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..10_000 {
+        let number = std::process::id() * 67 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + number % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+impl Servers {
+    /// One server with an empty ledger.
+    pub fn single(name: &str) -> Servers {
+        let folder = new_folder(name);
+        let mut servers =
+            Servers { processes: vec![None], addresses: String::new(), folder: folder.clone() };
+        servers.restart();
+        servers
+    }
+
+    /// Starts the only server, again or for the first time.
+    pub fn restart(&mut self) {
+        let mut process = Command::new(BINARY)
+            .args(["dev", "--address=0"])
+            .arg(self.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        address.trim().clone_into(&mut self.addresses);
+        assert!(!self.addresses.is_empty(), "the server says where it listens");
+        self.processes[0] = Some(process);
+    }
+
+    /// A cluster of three.
+    pub fn cluster(name: &str) -> Servers {
+        let folder = new_folder(name);
+        let ports: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
+        let addresses = ports.join(",");
+        let mut processes = Vec::new();
+        for index in 0..3 {
+            let path = folder.join(format!("{index}.florin"));
+            let output = Command::new(BINARY)
+                .args(["format", "--cluster=0", "--replica-count=3", "--development"])
+                .arg(format!("--replica={index}"))
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            let process = Command::new(BINARY)
+                .args(["start", "--development", &format!("--addresses={addresses}")])
+                .arg(&path)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            processes.push(Some(process));
+        }
+        Servers { processes, addresses, folder }
+    }
+
+    /// The data file of the only server.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join("dev.florin")
+    }
+
+    /// Ends a server with this signal and waits for its end.
+    pub fn end(&mut self, index: usize, signal: &str) {
+        let mut process = self.processes[index].take().unwrap();
+        send(&process, signal);
+        process.wait().unwrap();
+    }
+
+    /// A command that talks to the servers.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(words).arg(format!("--addresses={}", self.addresses)).stdin(Stdio::null());
+        command
+    }
+
+    /// The output of such a command.
+    pub fn output(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// What such a command, which shall succeed, prints.
+    pub fn stdout(&self, words: &[&str]) -> String {
+        let output = self.output(words);
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The results of one statement.
+    pub fn say(&self, statement: &str) -> Value {
+        let output = self.stdout(&["repl", "--format=json", &format!("--command={statement}")]);
+        serde_json::from_str::<Value>(&output).unwrap()["results"].take()
+    }
+
+    /// The timestamp of the last result of one statement.
+    pub fn say_at(&self, statement: &str) -> u64 {
+        let results = self.say(statement);
+        let last = results.as_array().unwrap().last().unwrap();
+        assert_eq!(last["status"], "created", "{statement}: {results}");
+        last["timestamp"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Sends a signal by its name.
+pub fn send(process: &Child, signal: &str) {
+    let status = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// A command whose lines are read while it runs.
+pub struct Following {
+    pub process: Child,
+    lines: Option<BufReader<std::process::ChildStdout>>,
+}
+
+impl Following {
+    pub fn start(mut command: Command) -> Following {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = process.stdout.take().map(BufReader::new);
+        Following { process, lines }
+    }
+
+    /// The next line; waits for it.
+    pub fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.as_mut().unwrap().read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "a whole line: {line:?} {}", self.errors());
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn errors(&mut self) -> String {
+        let mut errors = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        errors
+    }
+
+    /// Reads no more.
+    pub fn close(&mut self) {
+        self.lines = None;
+    }
+
+    /// Waits for the end: the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -90,6 +90,10 @@ pub struct PatientClient {
 
 impl PatientClient {
     /// A client that is not connected yet.
+    ///
+    /// # Panics
+    ///
+    /// If there are no addresses.
     #[must_use]
     pub fn new(
         cluster: u128,
@@ -177,10 +181,8 @@ impl PatientClient {
                 none.insert(client)
             }
         };
-        let result = match self.is_asked {
-            true => client.resume(),
-            false => client.call_reply(operation, events),
-        };
+        let result =
+            if self.is_asked { client.resume() } else { client.call_reply(operation, events) };
         self.is_asked = matches!(result, Err(ClientError::Deadline { .. }));
         let reply = result?;
         let timestamp = reply.facts.timestamp;

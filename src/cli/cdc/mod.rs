@@ -42,8 +42,8 @@ Examples:
   florin cdc --from=2026-11-01T00:00:00Z --until=now | jq 'select(.ledger == 700)'
       what there is since then, and no more
 
-An event is a line: a JSON object with the fields of get_change_events in `florin repl`. Numbers of \
-64 and 128 bits are strings. `type` is single_phase, two_phase_pending, two_phase_posted, \
+An event is a line: a JSON object with the fields of get_change_events in `florin repl`. Numbers \
+of 64 and 128 bits are strings. `type` is single_phase, two_phase_pending, two_phase_posted, \
 two_phase_voided or two_phase_expired; balances are those right after the event.
 
 Events may come again after a restart, never out of order and never not at all: take `timestamp` \
@@ -183,7 +183,7 @@ impl Stream {
                 if self.now > last {
                     break;
                 }
-                output.wait(idle)?;
+                rest(idle)?;
                 idle = (idle * 2).min(self.idle_max);
                 continue;
             }
@@ -272,16 +272,15 @@ impl Output {
         }
         Ok(())
     }
+}
 
-    /// Waits, but not for somebody who does not read any more.
-    fn wait(&self, pause: Duration) -> Result<(), End> {
-        let output = io::stdout();
-        let mut descriptors = [pollfd { fd: output.as_raw_fd(), events: 0, revents: 0 }];
-        let ready = wait_ready(&mut descriptors, pause).map_err(|error| {
-            Failure::new(ExitClass::Error, format!("the output cannot be waited for: {error}"))
-        })?;
-        if ready > 0 { Err(End::ReaderGone) } else { Ok(()) }
-    }
+/// Waits, but not for somebody who does not read any more.
+fn rest(pause: Duration) -> Result<(), End> {
+    let mut descriptors = [pollfd { fd: io::stdout().as_raw_fd(), events: 0, revents: 0 }];
+    let ready = wait_ready(&mut descriptors, pause).map_err(|error| {
+        Failure::new(ExitClass::Error, format!("the output cannot be waited for: {error}"))
+    })?;
+    if ready > 0 { Err(End::ReaderGone) } else { Ok(()) }
 }
 
 /// Makes a file that the events go to durable before the cursor says that they are there.

@@ -43,7 +43,8 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
     if !arguments.path.exists() {
         let config = Config::development();
-        let genesis = Genesis { cluster: 0, replica: 0, replica_count: 1, config };
+        let genesis =
+            Genesis { cluster: 0, replica: 0, replica_count: 1, config, is_recovering: false };
         format::create(&genesis, &arguments.path, true)?;
     }
     let service = Service {

@@ -134,6 +134,7 @@ pub fn run(arguments: &FormatArguments) -> Result<(), Failure> {
         replica,
         replica_count: arguments.replica_count,
         config,
+        is_recovering: false,
     };
     let size = create(&genesis, &arguments.path, arguments.development)?;
     print(&format!(

@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod moment;
 pub mod output;
 pub mod patient;
+pub mod recover;
 pub mod repl;
 pub mod size;
 pub mod start;
@@ -55,6 +56,8 @@ pub struct Arguments {
 pub enum Command {
     /// Create the data file of a replica
     Format(format::FormatArguments),
+    /// Make the data file of a replica anew that was lost, while the others go on
+    Recover(recover::RecoverArguments),
     /// Serve a data file
     Start(start::StartArguments),
     /// Serve a small data file for development, at once
@@ -79,6 +82,7 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Format(arguments) => format::run(arguments),
+        Command::Recover(arguments) => recover::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Dev(arguments) => dev::run(arguments),
         Command::Version(arguments) => version::run(arguments),

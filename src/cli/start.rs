@@ -646,7 +646,8 @@ mod tests {
         let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_file(&path);
         let config = Config::development();
-        let genesis = Genesis { cluster: 9, replica: 0, replica_count: 1, config };
+        let genesis =
+            Genesis { cluster: 9, replica: 0, replica_count: 1, config, is_recovering: false };
         format::create(&genesis, &path, true).unwrap();
         let file = DataFile::open(&path, 0, true).unwrap();
         assert_eq!(file.superblock().unwrap().cluster, 9);

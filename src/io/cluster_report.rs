@@ -1,7 +1,7 @@
 //! Tells the operator of a cluster who leads it, and when this replica cannot follow.
 //!
 //! A line when the view changes or has begun, and one when the replica begins and ends to fetch a
-//! checkpoint; once a minute while it is too far behind for the others' logs. Nothing in a cluster
+//! checkpoint, or to recover a lost file; once a minute while it is too far behind for the others' logs. Nothing in a cluster
 //! of one. Not covered: metrics.
 
 use std::fmt;
@@ -21,6 +21,8 @@ pub struct ClusterReport {
     told: Option<(u32, Role)>,
     /// Whether blocks were missing when that was told last.
     syncing: bool,
+    /// Whether the replica had no vote when that was told last.
+    recovering: bool,
     /// The look at which it may be said again that the replica is too far behind.
     behind_next: u64,
 }
@@ -43,6 +45,10 @@ impl ClusterReport {
             self.syncing = state.syncing;
             return Some(ClusterMessage::Sync(state));
         }
+        if state.recovering != self.recovering {
+            self.recovering = state.recovering;
+            return Some(ClusterMessage::Recover(state));
+        }
         if !state.too_far_behind || self.looks < self.behind_next {
             return None;
         }
@@ -58,6 +64,8 @@ pub enum ClusterMessage {
     View(ClusterState),
     /// Blocks of the checkpoint are being fetched, or all are there.
     Sync(ClusterState),
+    /// The file is a new one in place of a lost one, or that is over.
+    Recover(ClusterState),
     /// The replica needs what the others' logs no longer have.
     Behind(ClusterState),
 }
@@ -76,6 +84,11 @@ impl fmt::Display for ClusterMessage {
                             "view {view}: waiting for it to begin on replica {primary}"
                         )
                     }
+                    Role::Recovering if state.recovering => write!(
+                        formatter,
+                        "the data file is a new one: asking the other replicas for their views; \
+                         all but a minority must answer"
+                    ),
                     Role::Recovering => write!(
                         formatter,
                         "view {view}: the end of the log is damaged; waiting to learn it from \
@@ -91,6 +104,17 @@ impl fmt::Display for ClusterMessage {
             ClusterMessage::Sync(state) => write!(
                 formatter,
                 "the checkpoint that was taken over is complete; executed op {}, the cluster op {}",
+                state.executed, state.committed
+            ),
+            ClusterMessage::Recover(state) if state.recovering => write!(
+                formatter,
+                "recovering the lost data file from the others: until that is complete, this \
+                 replica has no vote, and the cluster one replica less to lose"
+            ),
+            ClusterMessage::Recover(state) => write!(
+                formatter,
+                "the data file is recovered: this replica votes again; executed op {}, the \
+                 cluster op {}",
                 state.executed, state.committed
             ),
             ClusterMessage::Behind(state) => write!(
@@ -109,8 +133,17 @@ mod tests {
 
     fn state(view: u32, role: Role, too_far_behind: bool) -> ClusterState {
         let (primary, executed, committed) = (1, 10, 5_000);
-        let syncing = false;
-        ClusterState { view, primary, role, executed, committed, too_far_behind, syncing }
+        let (syncing, recovering) = (false, false);
+        ClusterState {
+            view,
+            primary,
+            role,
+            executed,
+            committed,
+            too_far_behind,
+            syncing,
+            recovering,
+        }
     }
 
     /// Goal: each change is told once, being too far behind once a minute, and nothing else.
@@ -139,5 +172,14 @@ mod tests {
         assert_eq!(report.look(primary), None);
         let text = report.look(state(3, Role::Recovering, false)).unwrap().to_string();
         assert!(text.contains("damaged"), "{text}");
+        let mut report = ClusterReport::default();
+        let asking = ClusterState { recovering: true, ..state(0, Role::Recovering, false) };
+        let text = report.look(asking).unwrap().to_string();
+        assert!(text.contains("asking the other replicas"), "{text}");
+        assert!(report.look(asking).unwrap().to_string().contains("no vote"));
+        assert_eq!(report.look(asking), None);
+        let follower = state(8, Role::Follower, false);
+        assert!(report.look(follower).unwrap().to_string().contains("following"));
+        assert!(report.look(follower).unwrap().to_string().contains("votes again"));
     }
 }

@@ -224,7 +224,8 @@ fn child() {
 fn sessions_survive() {
     let path = TemporaryPath::new("end-to-end");
     let config = Config::testing();
-    let genesis = Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config };
+    let genesis =
+        Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config, is_recovering: false };
     format_data_file(&path.0, &genesis, true).unwrap();
     let process = Process::start(&path);
     let count = u128::from(config.clients_max).min(8);

@@ -585,8 +585,13 @@ pub(crate) mod tests {
     #[test]
     fn superblock() {
         let path = TemporaryPath::new("superblock");
-        let genesis =
-            Genesis { cluster: 77, config: Config::testing(), replica: 0, replica_count: 1 };
+        let genesis = Genesis {
+            cluster: 77,
+            config: Config::testing(),
+            replica: 0,
+            replica_count: 1,
+            is_recovering: false,
+        };
         format_data_file(&path.0, &genesis, true).unwrap();
         let file = DataFile::open(&path.0, 0, true).unwrap();
         let superblock = file.superblock().unwrap();

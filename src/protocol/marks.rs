@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 35] = [
+pub const MARKS: [&str; 39] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
@@ -30,6 +30,10 @@ pub const MARKS: [&str; 35] = [
     "prepare_served_from_disk",
     "primary_abdicates",
     "probe_missing",
+    "recover_asks",
+    "recover_completed",
+    "recover_leaves",
+    "recovering_does_not_report",
     "repair_timed_out",
     "reply_from_backup",
     "request_forwarded",

@@ -59,8 +59,8 @@ pub struct PeerHeader {
     pub entered: u8,
     /// Zero.
     pub padding: [u8; 3],
-    /// Marks a question (`RequestStartView`) and is returned with its answer (`StartView`); zero if
-    /// it does not matter which question is answered.
+    /// Marks a question (`RequestStartView`, Ping) and is returned with its answer (`StartView`,
+    /// Pong); zero if it does not matter which question is answered.
     pub nonce: u64,
     /// Address of the block (`RequestBlock`, `Block`), whose checksum is `context` and whose
     /// sequence is `op`.
@@ -242,7 +242,10 @@ impl PeerHeader {
             (unused(&[DoViewChange], self.present == 0), HeaderError::Padding),
             (unused(&[DoViewChange], self.nack == 0), HeaderError::Padding),
             (unused(&[StartViewChange], self.entered == 0), HeaderError::Padding),
-            (unused(&[RequestStartView, StartView], self.nonce == 0), HeaderError::Padding),
+            (
+                unused(&[RequestStartView, StartView, Ping, Pong], self.nonce == 0),
+                HeaderError::Padding,
+            ),
             (unused(&blocks, self.address == 0), HeaderError::Padding),
         ])
     }
@@ -413,7 +416,7 @@ mod tests {
             (|peer| peer.log_view = 1, &[Ping, DoViewChange]),
             (|peer| (peer.present, peer.nack) = (1, 1), &[DoViewChange]),
             (|peer| peer.entered = 1, &[StartViewChange]),
-            (|peer| peer.nonce = 1, &[RequestStartView, StartView]),
+            (|peer| peer.nonce = 1, &[RequestStartView, StartView, Ping, Pong]),
         ];
         for command in COMMANDS {
             for (index, (set, used)) in cases.iter().enumerate() {

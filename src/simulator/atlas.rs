@@ -10,6 +10,9 @@
 //! A block of the grid may be damaged on as many voters as the others can do without, of whom those
 //! that lack blocks anyway count as damaged: any view-change quorum then has an intact one. So many
 //! may be away, too, for as long as it takes to fall out of the log.
+//!
+//! The data file of a voter may be lost if the others that are fit make up a view-change quorum:
+//! whatever it acknowledged is on one of them. It is not fit before it has recovered.
 
 use super::checkers::durability::view_change_quorum;
 use super::disk::MemoryDisk;

@@ -106,6 +106,8 @@ pub struct Cluster {
     checkpoint_max: Vec<u64>,
     /// Whether blocks of its checkpoint may be missing on each replica.
     pub(super) syncing: Vec<bool>,
+    /// Whether each replica lost its file and has no vote yet.
+    pub(super) recovering: Vec<bool>,
     /// Whether each replica ever took over a checkpoint.
     pub(super) ever_synced: Vec<bool>,
     /// Highest block address that the checkpoint of each replica needs.
@@ -162,6 +164,7 @@ impl Cluster {
             head_last: vec![0; nodes],
             checkpoint_max: vec![0; nodes],
             syncing: vec![false; nodes],
+            recovering: vec![false; nodes],
             ever_synced: vec![false; nodes],
             blocks_max: vec![0; nodes],
             zones: Zones::new(&config()),
@@ -247,7 +250,7 @@ impl Cluster {
     fn lag(&self) -> u64 {
         let head = self.history.head();
         let lags = (0..self.processes.len()).map(|index| head - self.position(index));
-        let grid = [Fault::Absence, Fault::GridRot, Fault::GridUnreadable];
+        let grid = [Fault::Absence, Fault::FileLoss, Fault::GridRot, Fault::GridUnreadable];
         if grid.into_iter().all(|fault| self.faults.rate(fault) == 0) {
             return lags.max().expect("there are replicas");
         }
@@ -273,7 +276,7 @@ impl Cluster {
         let stale = self.checkpoint_max[index] < self.checkpoint_newest();
         // What it lacks the others may have freed.
         let stuck = stale && self.grid_is_damaged(index);
-        self.syncing[index] || lag > atlas::RESCUE_LAG || stuck
+        self.syncing[index] || self.recovering[index] || lag > atlas::RESCUE_LAG || stuck
     }
 
     fn checkpoint_newest(&self) -> u64 {
@@ -308,6 +311,13 @@ impl Cluster {
     /// Whether a machine may be away until it has fallen out of the log.
     pub(super) fn may_be_away(&self, replica: usize) -> bool {
         self.others_are_fit(replica)
+    }
+
+    /// Whether the data file of this replica may be lost: what it promised is on others, enough of
+    /// which can be relied on.
+    pub(super) fn may_lose_file(&self, replica: usize) -> bool {
+        let process = &self.processes[replica];
+        process.is_voter() && self.swarm.replicas >= 3 && self.others_are_fit(replica)
     }
 
     /// Whether a block of this replica may be damaged.
@@ -421,6 +431,20 @@ impl Cluster {
             }
         }
         self.events.after(down_ns, Event::Start { replica });
+    }
+
+    /// Takes the data file from a process that was killed; it starts with a new one.
+    pub(super) fn lose_file(&mut self, replica: usize) {
+        assert!(self.processes[replica].is_voter(), "standbys are formatted anew");
+        self.processes[replica].lose_file();
+        self.durability.lose(replica);
+        self.recovering[replica] = true;
+        self.syncing[replica] = false;
+        self.commit_max[replica] = 0;
+        self.head_last[replica] = 0;
+        self.checkpoint_max[replica] = 0;
+        self.blocks_max[replica] = 0;
+        self.tell(replica, "data file lost");
     }
 
     fn deliver(&mut self, packet: Packet) -> Result<(), Failure> {
@@ -718,6 +742,10 @@ impl Cluster {
             let superblock = replica.durable_superblock().expect("it was read");
             self.syncing[index] = superblock.sync_op_max > 0;
             self.head_last[index] = replica.head_op();
+            if self.recovering[index] && !replica.is_recovering() {
+                self.recovering[index] = false;
+                self.durability.recovered(index);
+            }
         }
         if now == before {
             return Ok(());

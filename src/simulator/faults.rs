@@ -67,10 +67,12 @@ pub enum Fault {
     GridUnreadable,
     /// A machine is away for longer than the logs of the others reach.
     Absence,
+    /// A data file is lost, and made anew by `recover`.
+    FileLoss,
 }
 
 /// Kinds of faults.
-pub const FAULTS: usize = 28;
+pub const FAULTS: usize = 29;
 /// Those whose draws follow on each other; each other one has a draw of its own.
 const FAULTS_OF_ONE_DRAW: usize = 25;
 
@@ -105,6 +107,7 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::GridRot, "grid-rot", 1_000, 100_000),
     (Fault::GridUnreadable, "grid-unreadable", 1_000, 50_000),
     (Fault::Absence, "absence", 500, 5_000),
+    (Fault::FileLoss, "file-loss", 200, 5_000),
 ];
 
 impl Fault {
@@ -243,7 +246,7 @@ mod tests {
             assert!(0 < *least && least < most && u64::from(*most) <= MILLION);
         }
         assert_eq!(Fault::from_name("hail"), None);
-        assert_eq!(Fault::Absence as usize, FAULTS - 1);
+        assert_eq!(Fault::FileLoss as usize, FAULTS - 1);
     }
 
     /// Goal: a draw switches about half of the kinds on; nothing strikes while all are inactive.

@@ -37,6 +37,7 @@ impl Cluster {
     pub(super) fn inject(&mut self) {
         self.inject_processes();
         self.inject_absence();
+        self.inject_file_loss();
         self.inject_network();
         self.inject_disks();
         self.inject_clocks();
@@ -105,6 +106,22 @@ impl Cluster {
             let span = self.faults.random(Fault::Absence).scale(300, 10_000) * MILLISECOND_NS;
             self.kill(replica, powered, span);
             self.tell(replica, &format!("away for {} ms", span / MILLISECOND_NS));
+        }
+    }
+
+    /// Takes a data file away for good.
+    fn inject_file_loss(&mut self) {
+        if !self.strikes(Fault::FileLoss) {
+            return;
+        }
+        let replica = self.node(Fault::FileLoss);
+        let running = self.processes[replica].replica.is_some();
+        if running && self.may_lose_file(replica) {
+            self.faults.count(Fault::FileLoss);
+            let powered = self.faults.random(Fault::FileLoss).chance(500_000);
+            let span = self.faults.random(Fault::FileLoss).scale(1, 3_000) * MILLISECOND_NS;
+            self.kill(replica, powered, span);
+            self.lose_file(replica);
         }
     }
 

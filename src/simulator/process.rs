@@ -93,7 +93,7 @@ impl Process {
         let count = messages_needed(&config()) + BUS_MESSAGES;
         Process {
             options: *options,
-            disk: formatted(options),
+            disk: formatted(options, false),
             clock,
             activity: Activity::Down,
             replica: None,
@@ -184,6 +184,16 @@ impl Process {
         assert!(self.pool.available() == self.pool.count(), "a message outlived its replica");
     }
 
+    /// Makes the data file anew, as after the loss of the old one.
+    ///
+    /// # Panics
+    ///
+    /// If the process runs.
+    pub fn lose_file(&mut self) {
+        assert!(self.replica.is_none(), "the file of a process that runs is in use");
+        self.disk = formatted(&self.options, true);
+    }
+
     /// Buffers that the replica holds.
     #[must_use]
     pub fn messages_held(&self) -> u32 {
@@ -258,7 +268,7 @@ fn ledger() -> Ledger {
 }
 
 /// A disk as the formatting program leaves it.
-fn formatted(options: &ProcessOptions) -> MemoryDisk {
+fn formatted(options: &ProcessOptions, is_recovering: bool) -> MemoryDisk {
     let config = config();
     let zones = Zones::new(&config);
     let mut disk = MemoryDisk::new(zones.start(Zone::Grid) + STORAGE_LIMIT);
@@ -267,6 +277,7 @@ fn formatted(options: &ProcessOptions) -> MemoryDisk {
         replica: options.replica,
         replica_count: options.replica_count,
         config,
+        is_recovering,
     };
     for step in format(&genesis) {
         if let FormatStep::Write { offset, bytes } = step {

@@ -228,7 +228,8 @@ fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
         let at_head = cluster.seen.iter().all(|seen| seen.commit == head);
         let rests = |index: usize| {
             let process = &cluster.processes[index];
-            process.is_normal() && process.is_quiet() && !cluster.syncing[index]
+            let whole = !cluster.syncing[index] && !cluster.recovering[index];
+            process.is_normal() && process.is_quiet() && whole
         };
         at_head && cluster.clients.is_idle() && (0..cluster.processes.len()).all(rests)
     })?;

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn order_and_alignment() {
         let config = Config::testing();
-        let genesis = Genesis { cluster: 3, replica: 0, replica_count: 1, config };
+        let genesis =
+            Genesis { cluster: 3, replica: 0, replica_count: 1, config, is_recovering: false };
         let zones = Zones::new(&config);
         let steps = format(&genesis);
         let mut superblocks = 0;

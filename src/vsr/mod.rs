@@ -27,6 +27,7 @@ pub mod peers;
 pub mod prepare;
 pub mod quorum;
 pub mod recent;
+pub mod recover;
 pub mod repair;
 pub mod replica;
 pub mod replication;

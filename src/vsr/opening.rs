@@ -5,12 +5,14 @@
 //! anything is answered, since clients never follow a view back, and replays its log before it
 //! serves. A replica of a larger cluster takes part as soon as it knows its log: in the view it
 //! was in, except that a primary does not go on where it was but leaves for the next view; if the
-//! end of its log is uncertain, it waits for a view to tell it.
+//! end of its log is uncertain, it waits for a view to tell it. One whose file was lost recovers
+//! first: see [`recover`](super::recover).
 
 use super::do_view_change::Suffix;
 use super::fatal::Fatal;
 use super::log_chain::LogChain;
 use super::machine::StateMachine;
+use super::recover::may_recover;
 use super::replica::{Replica, Status};
 use super::superblock::SuperblockError;
 use crate::mark;
@@ -72,6 +74,7 @@ impl<M: StateMachine> Replica<M> {
             ("replica", durable.replica == options.replica),
             ("config", durable.config == options.config),
             ("replica_count", durable.replica_count == options.replica_count),
+            ("recovering", durable.recovering == 0 || may_recover(options.replica_count)),
         ];
         if let Some((field, _)) = fields.into_iter().find(|(_, holds)| !holds) {
             return Err(Fatal::Superblock(SuperblockError::Field { field }));
@@ -95,7 +98,8 @@ impl<M: StateMachine> Replica<M> {
         }
         let durable = self.superblock.durable();
         self.view = durable.view;
-        self.log_view = durable.log_view;
+        // A replica whose file was lost takes part in no view before it has all of one.
+        self.log_view = if self.is_recovering() { 0 } else { durable.log_view };
         let op = durable.checkpoint.op;
         let opened = self.machine.open(op, &durable.checkpoint_root());
         opened.map_err(|fault| Fatal::Checkpoint { op, fault })?;
@@ -165,7 +169,7 @@ impl<M: StateMachine> Replica<M> {
         let recorded = recorded.filter(|it| it.head().op >= checkpoint.op && !overtaken);
         let known = recorded.as_ref().map_or(checkpoint, |suffix| *suffix.head());
         let base = if known.op >= checkpoint.op { known } else { checkpoint };
-        let took_part = self.log_view == self.view;
+        let took_part = self.log_view == self.view && !self.is_recovering();
         assert!(!took_part || !overtaken, "a checkpoint is of no later view than this replica");
         let head = if took_part { self.newest_in_view(&base) } else { base };
         self.journal.remove_after(head.op);
@@ -190,6 +194,9 @@ impl<M: StateMachine> Replica<M> {
             return Status::RecoveringHead;
         }
         if !took_part {
+            if self.starts_asking() {
+                return Status::RecoveringHead;
+            }
             if !self.options.is_standby() {
                 return Status::ViewChange;
             }

@@ -10,7 +10,8 @@
 //! independent of the log, [`view_change`](super::view_change) replaces a primary,
 //! [`repair`](super::repair) fetches what is missing in the log,
 //! [`block_repair`](super::block_repair) in the grid, [`sync`](super::sync) brings back who was
-//! away for too long, [`timers`](super::timers) says when.
+//! away for too long, [`recover`](super::recover) who lost its data file,
+//! [`timers`](super::timers) says when.
 
 use super::block_repair::BlockRepair;
 use super::checkpoint::Checkpoint;
@@ -27,6 +28,7 @@ use super::peers::Peers;
 use super::prepare::Pipeline;
 use super::quorum::Quorums;
 use super::recent::RecentPrepares;
+use super::recover::Recover;
 use super::repair::Repair;
 use super::sessions::Sessions;
 use super::superblock_zone::SuperblockZone;
@@ -144,6 +146,8 @@ pub struct ClusterState {
     pub too_far_behind: bool,
     /// Blocks of its checkpoint may be missing.
     pub syncing: bool,
+    /// Its data file was lost, and it has no vote yet.
+    pub recovering: bool,
 }
 
 /// Buffers of `reply_size_max` bytes that a replica needs in the pool it shares with the bus: the
@@ -203,6 +207,7 @@ pub struct Replica<M> {
     pub(super) repair: Repair,
     pub(super) blocks: BlockRepair,
     pub(super) sync: Sync,
+    pub(super) recover: Recover,
     pub(super) peers: Peers,
     pub(super) timers: Timers,
     pub(super) now: Now,
@@ -255,6 +260,7 @@ impl<M: StateMachine> Replica<M> {
             repair: Repair::default(),
             blocks: BlockRepair::new(),
             sync: Sync::new(),
+            recover: Recover::default(),
             peers: Peers::default(),
             timers: Timers::new(options.seed),
             now: Now::default(),
@@ -367,6 +373,7 @@ impl<M: StateMachine> Replica<M> {
             committed: self.commit_max,
             too_far_behind: self.waits_for_sync(),
             syncing: self.is_syncing(),
+            recovering: self.is_recovering(),
         })
     }
 
@@ -536,6 +543,7 @@ impl<M: StateMachine> Replica<M> {
             progress |= self.pump_opening();
             progress |= self.pump_journal();
             progress |= self.pump_view();
+            progress |= self.pump_recover();
             // Before commits, which may go on to the next checkpoint once this one is durable.
             progress |= self.pump_checkpoint();
             progress |= self.pump_commit();

@@ -196,7 +196,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn acknowledge_unchecked(&mut self, op: u64, checksum: u128) {
-        if self.status != Status::Normal || self.options.is_standby() {
+        if self.status != Status::Normal || self.options.is_standby() || self.is_recovering() {
             return;
         }
         if self.is_primary_index() {
@@ -335,6 +335,8 @@ impl<M: StateMachine> Replica<M> {
             header.frame.view = self.superblock.durable().view;
             header.monotonic_ns = peer.monotonic_ns;
             header.realtime_ns = self.now.realtime_ns;
+            // Who has forgotten its own views tells nobody else of views.
+            header.nonce = if self.is_recovering() { 0 } else { peer.nonce };
             self.send_control(replica, answer);
         }
         let normal = peer.log_view == peer.frame.view;
@@ -358,7 +360,8 @@ impl<M: StateMachine> Replica<M> {
 
     pub(super) fn on_pong(&mut self, message: &Message) {
         let peer = message.peer();
-        let replica = peer.frame.replica;
+        let (replica, view, nonce) = (peer.frame.replica, peer.frame.view, peer.nonce);
         self.cluster_clock.learn(replica, peer.monotonic_ns, peer.realtime_ns, self.now);
+        self.learn_view(replica, view, nonce);
     }
 }

@@ -24,6 +24,12 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"florin\0\0");
 pub const VERSION: u32 = 1;
 /// Headers of a view's log suffix that a superblock has room for.
 pub const VIEW_HEADERS_MAX: u32 = 16;
+/// A replica that remembers all that it ever promised.
+pub const NOT_RECOVERING: u8 = 0;
+/// A replica whose file was lost, and that does not know yet which views it may have been in.
+pub const ASKING_FOR_VIEWS: u8 = 1;
+/// A replica whose file was lost, in a view that the lost one never was in, or on its way to it.
+pub const FOLLOWING: u8 = 2;
 /// Bytes at the start of a copy that its checksum does not cover.
 const UNCOVERED_SIZE: usize = 32;
 /// Copies as an array length.
@@ -77,8 +83,11 @@ pub struct Superblock {
     pub sync_op_min: u64,
     /// The same, last.
     pub sync_op_max: u64,
+    /// Whether this file replaces a lost one, and how far it has come: [`NOT_RECOVERING`],
+    /// [`ASKING_FOR_VIEWS`] or [`FOLLOWING`].
+    pub recovering: u8,
     /// Zero.
-    pub sync_padding: [u8; 8],
+    pub recovering_padding: [u8; 7],
     /// Geometry of the file.
     pub config: Config,
     /// Header of the last prepare that the checkpoint covers.
@@ -116,6 +125,8 @@ pub struct Genesis {
     pub replica_count: u8,
     /// Geometry of the file.
     pub config: Config,
+    /// Whether it takes the place of a file that was lost: see [`recover`](super::recover).
+    pub is_recovering: bool,
 }
 
 impl Superblock {
@@ -144,6 +155,9 @@ impl Superblock {
         superblock.replica_count = genesis.replica_count;
         superblock.config = genesis.config;
         superblock.checkpoint = PrepareHeader::root(genesis.cluster);
+        if genesis.is_recovering {
+            superblock.recovering = ASKING_FOR_VIEWS;
+        }
         superblock.seal();
         superblock
     }
@@ -225,6 +239,7 @@ impl Superblock {
         rule(self.epoch == 0, "epoch")?;
         rule(self.view_headers_count <= VIEW_HEADERS_MAX, "view_headers_count")?;
         rule(self.sync_op_min <= self.sync_op_max, "sync_op_min")?;
+        rule(self.recovering <= FOLLOWING && self.recovering_padding == [0; 7], "recovering")?;
         rule(self.reserved.iter().all(|byte| *byte == 0), "reserved")?;
         let checkpoint = self.checkpoint.header();
         rule(checkpoint.valid_checksum(), "checkpoint")?;
@@ -427,7 +442,13 @@ mod tests {
 
     fn genesis() -> Box<Superblock> {
         let config = Config::testing();
-        Superblock::genesis(&Genesis { cluster: 7, replica: 0, replica_count: 1, config })
+        Superblock::genesis(&Genesis {
+            cluster: 7,
+            replica: 0,
+            replica_count: 1,
+            config,
+            is_recovering: false,
+        })
     }
 
     /// Goal: every combination of four copies, each of two generations, a stray newer one or

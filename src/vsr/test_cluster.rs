@@ -152,7 +152,13 @@ impl Cluster {
     pub fn new(voters: u8, standbys: u8) -> Cluster {
         let config = Config::testing();
         let node = |replica| {
-            let genesis = Genesis { cluster: CLUSTER, replica, replica_count: voters, config };
+            let genesis = Genesis {
+                cluster: CLUSTER,
+                replica,
+                replica_count: voters,
+                config,
+                is_recovering: false,
+            };
             Node {
                 disk: formatted(&genesis, 2 * AREA_SIZE),
                 replica: None,

@@ -212,7 +212,13 @@ impl<M: StateMachine> World<M> {
     pub fn with(seed: u64, clients: u32, grid_size: u64, make: fn() -> Replica<M>) -> World<M> {
         let replica = make();
         let config = replica.options.config;
-        let genesis = Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config };
+        let genesis = Genesis {
+            cluster: CLUSTER,
+            replica: 0,
+            replica_count: 1,
+            config,
+            is_recovering: false,
+        };
         World {
             disk: formatted(&genesis, grid_size),
             replica,

@@ -170,7 +170,7 @@ impl<M: StateMachine> Replica<M> {
     fn pump_ping(&mut self) {
         let now_ns = self.now.monotonic_ns;
         let agreed = self.cluster_now().is_some();
-        let period_ns = if agreed { PING_NS } else { PING_EARLY_NS };
+        let period_ns = if agreed && !self.is_asking_for_views() { PING_NS } else { PING_EARLY_NS };
         if !due(&mut self.timers.ping_ns, now_ns, period_ns) {
             return;
         }
@@ -190,6 +190,7 @@ impl<M: StateMachine> Replica<M> {
             peer.commit = self.commit_max;
         }
         peer.monotonic_ns = monotonic_ns;
+        peer.nonce = self.recover.nonce();
         self.broadcast(message, Audience::All);
     }
 
@@ -239,6 +240,8 @@ impl<M: StateMachine> Replica<M> {
         self.repeat_vote();
         match self.status {
             Status::ViewChange => self.send_report(),
+            // Pings ask for views.
+            Status::RecoveringHead if self.is_asking_for_views() => {}
             Status::RecoveringHead => self.request_start_view(self.view),
             Status::Normal | Status::Opening(_) | Status::Fatal => {}
         }

@@ -10,7 +10,7 @@ use super::do_view_change::{ChosenLog, LogReport, Suffix, choose};
 use super::log_chain::LogChain;
 use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
-use super::superblock::VIEW_HEADERS_MAX;
+use super::superblock::{ASKING_FOR_VIEWS, FOLLOWING, VIEW_HEADERS_MAX};
 use super::votes::Votes;
 use crate::protocol::peer::write_headers;
 use crate::protocol::{Command, Message, PrepareHeader, REPLICAS_MAX, to_index, to_size};
@@ -69,6 +69,11 @@ impl<M: StateMachine> Replica<M> {
     /// Votes to leave for `view`, or for a later one whose primary seems to be there.
     pub(super) fn vote_for(&mut self, view: u32) {
         if !self.may_vote() || self.change.vote.is_some_and(|vote| vote >= view) {
+            return;
+        }
+        // A vote goes little farther than what its replica has written down: whoever recovers
+        // concludes from that which views there can have been.
+        if self.status == Status::ViewChange && !self.may_act_on_view() {
             return;
         }
         let mut chosen = view;
@@ -224,6 +229,9 @@ impl<M: StateMachine> Replica<M> {
         self.superblock.update(&mut self.outbox.storage, |superblock| {
             superblock.view = view;
             superblock.log_view = log_view;
+            if superblock.recovering == ASKING_FOR_VIEWS {
+                superblock.recovering = FOLLOWING;
+            }
             superblock.view_headers_count = to_size(headers.len());
             superblock.view_headers.fill(zerocopy::FromZeros::new_zeroed());
             superblock.view_headers[..headers.len()].copy_from_slice(headers);
@@ -236,6 +244,11 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         self.change.reported = true;
+        if self.is_recovering() {
+            // It has forgotten what it must report. The view may have begun without it.
+            mark!("recovering_does_not_report");
+            return self.request_start_view(self.view);
+        }
         let report = self.log_report();
         let primary = self.options.primary_of(self.view);
         if primary == self.options.replica {
@@ -438,6 +451,9 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         self.consider_checkpoint(message);
+        if self.is_asking_for_views() {
+            return;
+        }
         // Known already: the log has grown since, or is on its way to the superblock. Who lost its
         // head needs it again; but only as it is now: of what it acknowledged before it lost it, a
         // message from then may know nothing.

@@ -13,7 +13,9 @@ use crate::storage::checkpoint::CheckpointRoot;
 use crate::storage::zones::{SUPERBLOCK_COPIES, SUPERBLOCK_COPY_SIZE};
 use crate::vsr::Superblock;
 use crate::vsr::ledger_machine::store_root;
-use crate::vsr::superblock::{COPIES, COPY_SIZE, CopyFault, Quorum, SuperblockError, choose};
+use crate::vsr::superblock::{
+    ASKING_FOR_VIEWS, COPIES, COPY_SIZE, CopyFault, NOT_RECOVERING, Quorum, SuperblockError, choose,
+};
 
 /// All copies as they lie in the file.
 #[derive(Debug)]
@@ -112,6 +114,15 @@ fn copy_row(copies: &Copies, copy: u32, is_other: bool) -> Vec<Cell> {
     place.into_iter().chain(facts).collect()
 }
 
+/// How far a file that replaces a lost one has come, in words.
+fn recovering(stage: u8) -> &'static str {
+    match stage {
+        NOT_RECOVERING => "no",
+        ASKING_FOR_VIEWS => "asking for views",
+        _ => "following, without a vote",
+    }
+}
+
 fn describe(document: &mut Document, superblock: &Superblock, file_size: u64) {
     let (replica, count) = (superblock.replica, superblock.replica_count);
     let role = if replica < count { "replica" } else { "standby" };
@@ -130,6 +141,7 @@ fn describe(document: &mut Document, superblock: &Superblock, file_size: u64) {
             ("log_view", Cell::Number(superblock.log_view.into())),
             ("sync_op_min", Cell::Number(sync[0])),
             ("sync_op_max", Cell::Number(sync[1])),
+            ("recovering", Cell::text(recovering(superblock.recovering))),
             ("storage_size", Cell::Bytes(superblock.storage_size)),
             ("file_size", Cell::Bytes(file_size)),
         ],

@@ -11,7 +11,13 @@ use zerocopy::IntoBytes;
 
 fn formatted(name: &str) -> TemporaryPath {
     let path = TemporaryPath::new(name);
-    let genesis = Genesis { cluster: 9, replica: 0, replica_count: 1, config: Config::testing() };
+    let genesis = Genesis {
+        cluster: 9,
+        replica: 0,
+        replica_count: 1,
+        config: Config::testing(),
+        is_recovering: false,
+    };
     format::create(&genesis, &path.0, true).unwrap();
     path
 }

@@ -23,7 +23,12 @@ const DAMAGED_HEADS: &str = "--lite --replicas=3 --fault=wal-head-damage=900000 
                              --fault=packet-loss=100000 --fault=grid-rot=0 \
                              --fault=grid-unreadable=0 --fault=absence=0";
 
-const TRIALS: [Trial; 13] = [
+/// Files are lost while others are cut off.
+const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=partition=30000 \
+                          --fault=packet-loss=100000 --fault=grid-rot=0 \
+                          --fault=grid-unreadable=0 --fault=absence=0";
+
+const TRIALS: [Trial; 14] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
     Trial { mutation: "ack_beyond_checkpoint", seeds: 40, arguments: "" },
     Trial { mutation: "commit_without_quorum", seeds: 20, arguments: "" },
@@ -41,6 +46,7 @@ const TRIALS: [Trial; 13] = [
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },
     Trial { mutation: "trust_uncertain_head", seeds: 1500, arguments: DAMAGED_HEADS },
+    Trial { mutation: "vote_after_recover", seeds: 1500, arguments: LOST_FILES },
 ];
 
 /// A command line of `florin vopr`.

@@ -28,6 +28,14 @@ struct Holdings {
     /// Op and checksum of the prepare in each slot.
     slots: Vec<Option<(u64, u128)>>,
     copies: [Promise; SUPERBLOCK_COPIES as usize],
+    /// What it had before it lost its file, as long as it recovers: it may have acknowledged it.
+    lost: Option<Lost>,
+}
+
+#[derive(Clone, Debug)]
+struct Lost {
+    slots: Vec<Option<(u64, u128)>>,
+    checkpoint: u64,
 }
 
 /// What every replica has on disk.
@@ -44,7 +52,7 @@ impl Durability {
     #[must_use]
     pub fn new(config: &Config, replicas: usize, voters: usize) -> Durability {
         let slots = vec![None; to_index(config.journal_slots)];
-        let holdings = Holdings { slots, copies: [Promise::default(); 4] };
+        let holdings = Holdings { slots, copies: [Promise::default(); 4], lost: None };
         Durability {
             config: *config,
             zones: Zones::new(config),
@@ -99,6 +107,32 @@ impl Durability {
         }
     }
 
+    /// Notes that a replica has lost its file.
+    pub fn lose(&mut self, replica: usize) {
+        let checkpoint = self.promise(replica).checkpoint;
+        let holdings = &mut self.replicas[replica];
+        let empty = vec![None; holdings.slots.len()];
+        let mut slots = std::mem::replace(&mut holdings.slots, empty);
+        // Nothing is acknowledged before it has recovered: what counts is what the first file had.
+        if holdings.lost.is_none() {
+            holdings.lost = Some(Lost { slots: std::mem::take(&mut slots), checkpoint });
+        }
+        holdings.copies = [Promise::default(); SUPERBLOCK_COPIES as usize];
+    }
+
+    /// Notes that a replica has recovered.
+    pub fn recovered(&mut self, replica: usize) {
+        self.replicas[replica].lost = None;
+    }
+
+    /// Whether a replica has a prepare, or had it before it lost its file.
+    fn held(&self, replica: usize, op: u64, checksum: u128) -> bool {
+        let slot = index_of(op % u64::from(self.config.journal_slots));
+        let lost = self.replicas[replica].lost.as_ref();
+        let had = lost.is_some_and(|lost| lost.slots[slot] == Some((op, checksum)));
+        had || self.holds(replica, op, checksum)
+    }
+
     /// Whether a replica has a prepare.
     #[must_use]
     pub fn holds(&self, replica: usize, op: u64, checksum: u128) -> bool {
@@ -115,7 +149,7 @@ impl Durability {
         let quorum = replication_quorum(self.voters);
         let (op, checksum) = (header.op, header.frame.checksum);
         let holders: Vec<usize> =
-            (0..self.voters).filter(|voter| self.holds(*voter, op, checksum)).collect();
+            (0..self.voters).filter(|voter| self.held(*voter, op, checksum)).collect();
         require!(
             holders.len() >= quorum,
             "replica {replica} committed op {op}, which only voters {holders:?} have durably, of \
@@ -123,7 +157,10 @@ impl Durability {
         );
         // What a checkpoint releases is used again after this many ops: a quorum must have it.
         let reach = u64::from(self.config.checkpoint_interval + self.config.release_delay);
-        let ready = |voter: &usize| op < self.promise(*voter).checkpoint + reach;
+        let ready = |voter: &usize| {
+            let lost = self.replicas[*voter].lost.as_ref().map_or(0, |lost| lost.checkpoint);
+            op < self.promise(*voter).checkpoint.max(lost) + reach
+        };
         let count = (0..self.voters).filter(ready).count();
         require!(
             count >= quorum,

@@ -1,0 +1,138 @@
+//! `florin recover`: makes the data file of a replica anew that was lost.
+//!
+//! The file knows that it replaces another one. Started with it, the replica asks the others for
+//! what it forgot, and has no vote until it has all of it: see [`vsr::recover`](crate::vsr::recover).
+//! Not covered: finding out whether the old file is really lost, which only an operator can.
+
+use super::exit::{ExitClass, Failure};
+use super::format::create;
+use super::output::print;
+use crate::io::memory::HumanSize;
+use crate::protocol::REPLICAS_MAX;
+use crate::storage::Config;
+use crate::vsr::Genesis;
+use crate::vsr::recover::may_recover;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  florin recover --cluster=7 --replica=1 --replica-count=3 0_1.florin
+  florin start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 0_1.florin
+      the second of three replicas, whose file was lost; with the addresses that it had
+
+The other replicas must be there, all but as many as the cluster can do without. Once started, the
+replica asks them in which views they are, has them elect a primary in a later one, and fetches
+everything; until then it has no vote. A standby promises nothing: format it anew. An existing file
+is never overwritten; if it is only damaged, start it, since a replica repairs itself.
+
+Be sure that the old file is gone for good: started again, it would be another replica of the same
+index.";
+
+/// Options of `florin recover`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct RecoverArguments {
+    /// Id of the cluster, as it was formatted
+    #[arg(long, value_name = "ID")]
+    pub cluster: u128,
+    /// Index of the replica whose file was lost
+    #[arg(long, value_name = "I")]
+    pub replica: u8,
+    /// Replicas of the cluster, standbys not counted: 3 to 6
+    #[arg(long, value_name = "N")]
+    pub replica_count: u8,
+    /// The cluster was formatted with --development
+    #[arg(long)]
+    pub development: bool,
+    /// The data file to create
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+impl RecoverArguments {
+    /// # Errors
+    ///
+    /// If there is no such replica, or its cluster cannot give it back what it forgot.
+    fn check(&self) -> Result<(), Failure> {
+        let usage = |message: String| Err(Failure::new(ExitClass::Usage, message));
+        let (replica, count) = (self.replica, self.replica_count);
+        match count {
+            1 => {
+                return usage(
+                    "--replica-count=1: nobody else has what the lost file had; restore a backup"
+                        .to_owned(),
+                );
+            }
+            2 => {
+                return usage(
+                    "--replica-count=2: neither of two replicas can go on without what the other \
+                     one promised; restore backups of both, made while both were stopped"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if count > REPLICAS_MAX || !may_recover(count) {
+            return usage(format!(
+                "--replica-count={count}: a cluster that can recover has 3 to {REPLICAS_MAX} \
+                 replicas"
+            ));
+        }
+        if replica >= count {
+            return usage(format!(
+                "--replica={replica} is no index of {count} replicas: they count from zero. A \
+                 standby is formatted anew"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Makes the file and says what comes next.
+///
+/// # Errors
+///
+/// If the options contradict each other, the file exists or cannot be made.
+pub fn run(arguments: &RecoverArguments) -> Result<(), Failure> {
+    arguments.check()?;
+    let development = arguments.development;
+    let config = if development { Config::development() } else { Config::production() };
+    let (replica, replica_count) = (arguments.replica, arguments.replica_count);
+    let cluster = arguments.cluster;
+    let genesis = Genesis { cluster, replica, replica_count, config, is_recovering: true };
+    let size = create(&genesis, &arguments.path, development)?;
+    let path = arguments.path.display();
+    print(&format!(
+        "{path}: cluster {cluster}, replica {replica} of {replica_count}, {}, in place of a lost \
+         file. Start it: it has no vote until it has everything from the others",
+        HumanSize(size)
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: clusters that cannot give back what was forgotten are refused with a reason.
+    #[test]
+    fn refusals() {
+        let check = |replica, replica_count| {
+            let path = PathBuf::from("x");
+            let development = true;
+            RecoverArguments { cluster: 7, replica, replica_count, development, path }.check()
+        };
+        for (replica, count, reason) in [
+            (0, 1, "restore a backup"),
+            (1, 2, "neither of two"),
+            (0, 0, "3 to 6"),
+            (0, 7, "3 to 6"),
+            (3, 3, "count from zero"),
+        ] {
+            let failure = check(replica, count).unwrap_err();
+            assert_eq!(failure.class, ExitClass::Usage);
+            assert!(failure.message.contains(reason), "{failure}");
+        }
+        assert!((3..=6).all(|count| check(count - 1, count).is_ok()));
+    }
+}

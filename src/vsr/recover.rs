@@ -1,0 +1,196 @@
+//! `recover`: how a replica whose data file was lost comes back.
+//!
+//! Such a replica has forgotten what it promised: which ops it acknowledged, and for which views it
+//! reported its log. An op may be committed by its acknowledgement and one other. So it may not
+//! vote as if it had never had that op, and nobody may be elected by a report of it that is still
+//! on its way. It recovers in three steps, each durable in its superblock:
+//!
+//! 1. It asks the others for their views, until it has heard so many that every election it can
+//!    have taken part in had a voter among them. Votes go only so far beyond what a voter has
+//!    written down, so there is a view that it never was in: [`safe_view`].
+//! 2. It leaves for that view. The others follow, and elect a primary without a report from here.
+//!    Any log that a quorum without this replica chooses has everything that was ever committed,
+//!    since the quorum shares a replica with every other one that has not forgotten anything.
+//! 3. It follows that view, or a later one, like a standby: it acknowledges and reports nothing,
+//!    and fetches what it lacks. Once it has the whole log with which the view began here, and all
+//!    blocks of its checkpoint, it is a replica like any other: what it forgot it has again, and of
+//!    what came later it acknowledged nothing.
+//!
+//! Viewstamped Replication Revisited (section 4.3) recovers with a nonce alone, which is unsafe if
+//! reports of the forgetful replica are still on their way (Michael et al., "Recovering Shared
+//! Objects Without Stable Storage", 2017); hence the first step. Not covered: how ops and blocks
+//! are fetched, which is like for any other replica that is behind.
+
+use super::machine::StateMachine;
+use super::quorum::Quorums;
+use super::replica::{Replica, Status};
+use super::superblock::{ASKING_FOR_VIEWS, NOT_RECOVERING};
+use crate::protocol::REPLICAS_MAX;
+use crate::{mark, mutated};
+
+/// What a recovering replica has heard.
+#[derive(Debug, Default)]
+pub struct Recover {
+    /// Marks the questions of this start; zero if none are asked.
+    nonce: u64,
+    /// Of each replica, the view it was in when it was asked.
+    views: [Option<u32>; REPLICAS_MAX as usize],
+    /// The superblock is being told that the replica has recovered.
+    is_ending: bool,
+}
+
+impl Recover {
+    /// What pings are marked with; zero if nobody has to answer.
+    #[must_use]
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+}
+
+/// Whether a lost data file of such a cluster can be made anew. A single replica has nobody to ask,
+/// and of two neither can elect anybody without the other's report.
+#[must_use]
+pub fn may_recover(replica_count: u8) -> bool {
+    replica_count >= 3
+}
+
+/// A view of another primary that this replica never was in before it lost its file; `None` as long
+/// as too few views are known.
+///
+/// It entered a view because a quorum had voted for it, some of whom are known, unless so many are
+/// not that they could have been the whole quorum; or because a primary started again and left for
+/// the next one. A vote is at most as many views ahead of what the voter has written down as there
+/// are replicas.
+///
+/// # Panics
+///
+/// If the replica is none of the cluster.
+#[must_use]
+pub fn safe_view(replica: u8, replica_count: u8, views: &[Option<u32>]) -> Option<u32> {
+    assert!(replica < replica_count && may_recover(replica_count));
+    let others = views.iter().enumerate().filter(|(index, _)| *index != usize::from(replica));
+    let known = others.filter_map(|(_, view)| *view);
+    let unknown = usize::from(replica_count) - 1 - known.clone().count();
+    let quorum = usize::from(Quorums::new(replica_count).view_change);
+    if unknown + 1 >= quorum {
+        return None;
+    }
+    let newest = known.max()?;
+    let view = newest + u32::from(replica_count) + 2;
+    let leads = view % u32::from(replica_count) == u32::from(replica);
+    Some(view + u32::from(leads))
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Whether the data file was lost, and what it had promised may still matter: no vote counts.
+    ///
+    /// # Panics
+    ///
+    /// If the superblock was not read yet.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.superblock.durable().recovering != NOT_RECOVERING && !mutated!("vote_after_recover")
+    }
+
+    /// Whether this replica waits to hear in which views the others are.
+    pub(super) fn is_asking_for_views(&self) -> bool {
+        self.recover.nonce != 0
+    }
+
+    /// The log was opened: whether views must be asked for first.
+    pub(super) fn starts_asking(&mut self) -> bool {
+        let asks = self.superblock.durable().recovering == ASKING_FOR_VIEWS;
+        if !asks || !self.is_recovering() {
+            return false;
+        }
+        mark!("recover_asks");
+        // Another one after every restart, as time goes on.
+        self.recover.nonce = (self.timers.random() ^ self.now.monotonic_ns) | 1;
+        true
+    }
+
+    /// Takes the answer of another replica, which tells what its superblock says.
+    pub(super) fn learn_view(&mut self, replica: u8, view: u32, nonce: u64) {
+        let asked = self.is_asking_for_views() && nonce == self.recover.nonce;
+        if !asked || replica >= self.options.replica_count {
+            return;
+        }
+        assert!(self.status == Status::RecoveringHead && replica != self.options.replica);
+        self.recover.views[usize::from(replica)] = Some(view);
+        let (own, count) = (self.options.replica, self.options.replica_count);
+        let Some(view) = safe_view(own, count, &self.recover.views) else { return };
+        mark!("recover_leaves");
+        self.recover.nonce = 0;
+        // A checkpoint that was taken over meanwhile may be of a later one.
+        self.view = view.max(self.view);
+        self.begin_view_change();
+    }
+
+    /// Goes on with the last step; whether there was progress.
+    pub(super) fn pump_recover(&mut self) -> bool {
+        if self.recover.is_ending {
+            if !self.superblock.is_idle() {
+                return false;
+            }
+            assert!(self.superblock.durable().recovering == NOT_RECOVERING);
+            mark!("recover_completed");
+            self.recover.is_ending = false;
+            self.acknowledge_all();
+            return true;
+        }
+        if self.status != Status::Normal || !self.superblock.is_idle() || !self.is_recovering() {
+            return false;
+        }
+        if self.is_syncing() || !self.has_log_of_view() {
+            return false;
+        }
+        assert!(!self.is_primary_index(), "nobody reported for it");
+        assert!(self.superblock.durable().log_view == self.view);
+        self.recover.is_ending = true;
+        self.superblock.update(&mut self.outbox.storage, |superblock| {
+            superblock.recovering = NOT_RECOVERING;
+        });
+        true
+    }
+
+    /// Whether everything that the view began with here, and that no checkpoint here covers, is
+    /// proven and durable.
+    fn has_log_of_view(&self) -> bool {
+        let first = self.checkpoint_op() + 1;
+        self.chain.op_min() <= self.commit.op + 1
+            && (first..=self.view_op).all(|op| {
+                let header = self.journal.header(op);
+                header.is_some_and(|header| self.journal.has(op, header.frame.checksum))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: in clusters of each size, a view is safe only once enough others are heard, is beyond
+    /// every view that a heard one can have voted for, and has another primary.
+    #[test]
+    fn safe_views() {
+        for (count, needed) in [(3_u8, 2), (4, 2), (5, 3), (6, 3)] {
+            for replica in 0..count {
+                let mut views = [None; REPLICAS_MAX as usize];
+                let others = (0..count).filter(|other| *other != replica);
+                for (heard, other) in others.enumerate() {
+                    let found = safe_view(replica, count, &views);
+                    assert_eq!(found.is_some(), heard >= needed, "{count} {heard}");
+                    views[usize::from(other)] = Some(7 + u32::from(other));
+                }
+                let newest = views.iter().flatten().max().unwrap();
+                let view = safe_view(replica, count, &views).unwrap();
+                assert!(view > newest + u32::from(count) + 1);
+                assert!(view % u32::from(count) != u32::from(replica));
+                // What the lost file itself said is not asked.
+                views[usize::from(replica)] = Some(1_000);
+                assert_eq!(safe_view(replica, count, &views), Some(view));
+            }
+        }
+        assert!(!may_recover(1) && !may_recover(2) && may_recover(3));
+    }
+}

@@ -224,6 +224,18 @@ fn cluster_mistakes() {
         assert!(text(&result.stderr).contains(part), "{}", text(&result.stderr));
         assert!(!std::path::Path::new(&unmade).exists());
     }
+    let recover = ["recover", "--cluster=7", "--development"];
+    for (indexes, part) in [
+        (["--replica=0", "--replica-count=1"], "restore a backup"),
+        (["--replica=0", "--replica-count=2"], "neither of two"),
+    ] {
+        let result = output(&[&recover[..], &indexes, &[&unmade]].concat());
+        assert_eq!(result.status.code(), Some(2));
+        assert!(text(&result.stderr).contains(part), "{}", text(&result.stderr));
+        assert!(!std::path::Path::new(&unmade).exists());
+    }
+    let kept = output(&[&recover[..], &["--replica=1", "--replica-count=3", &path]].concat());
+    assert_eq!(kept.status.code(), Some(3), "what is there is not overwritten");
     let two = output(&[&form[..], &["--replica=0", "--replica-count=2", &unmade]].concat());
     assert!(two.status.success());
     assert!(text(&two.stderr).contains("survives no failure"));

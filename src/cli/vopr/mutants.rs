@@ -46,7 +46,7 @@ const TRIALS: [Trial; 14] = [
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },
     Trial { mutation: "trust_uncertain_head", seeds: 1500, arguments: DAMAGED_HEADS },
-    Trial { mutation: "vote_after_recover", seeds: 1500, arguments: LOST_FILES },
+    Trial { mutation: "vote_after_recover", seeds: 400, arguments: LOST_FILES },
 ];
 
 /// A command line of `florin vopr`.

@@ -1,8 +1,9 @@
 //! `florin recover`: makes the data file of a replica anew that was lost.
 //!
 //! The file knows that it replaces another one. Started with it, the replica asks the others for
-//! what it forgot, and has no vote until it has all of it: see [`vsr::recover`](crate::vsr::recover).
-//! Not covered: finding out whether the old file is really lost, which only an operator can.
+//! what it forgot, and has no vote until it has all of it: see
+//! [`vsr::recover`](crate::vsr::recover). Not covered: finding out whether the old file is really
+//! lost, which only an operator can.
 
 use super::exit::{ExitClass, Failure};
 use super::format::create;

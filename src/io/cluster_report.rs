@@ -1,8 +1,8 @@
 //! Tells the operator of a cluster who leads it, and when this replica cannot follow.
 //!
 //! A line when the view changes or has begun, and one when the replica begins and ends to fetch a
-//! checkpoint, or to recover a lost file; once a minute while it is too far behind for the others' logs. Nothing in a cluster
-//! of one. Not covered: metrics.
+//! checkpoint, or to recover a lost file; once a minute while it is too far behind for the others'
+//! logs. Nothing in a cluster of one. Not covered: metrics.
 
 use std::fmt;
 

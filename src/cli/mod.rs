@@ -3,12 +3,15 @@
 //! One file per subcommand. A command that fails returns a [`Failure`]: its message goes to
 //! standard error and its class is the exit code.
 
+pub mod balance;
 pub mod benchmark;
 pub mod cdc;
 pub mod dev;
 pub mod exit;
+pub mod export;
 pub mod format;
 pub mod inspect;
+pub mod manual;
 pub mod moment;
 pub mod output;
 pub mod patient;
@@ -62,12 +65,20 @@ pub enum Command {
     Start(start::StartArguments),
     /// Serve a small data file for development, at once
     Dev(dev::DevArguments),
+    /// Print what a shell needs to complete commands and options
+    Completions(manual::CompletionsArguments),
+    /// Print or write manual pages
+    Man(manual::ManArguments),
     /// Print the version
     Version(version::VersionArguments),
     /// Say something to a cluster, at the terminal or from a script
     Repl(repl::ReplArguments),
     /// Write what changes to standard output, as it happens
     Cdc(cdc::CdcArguments),
+    /// Write accounts, transfers or balances at a moment to a file
+    Export(export::ExportArguments),
+    /// Show the balances of an account at a moment
+    Balance(balance::BalanceArguments),
     /// Measure how fast a server or a cluster is
     Benchmark(benchmark::BenchmarkArguments),
     /// Look into a data file without changing it, and check it
@@ -88,6 +99,10 @@ pub fn run() -> ExitCode {
         Command::Version(arguments) => version::run(arguments),
         Command::Repl(arguments) => repl::run(arguments),
         Command::Cdc(arguments) => cdc::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Balance(arguments) => balance::run(arguments),
+        Command::Completions(arguments) => manual::run_completions(arguments),
+        Command::Man(arguments) => manual::run_man(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Vopr(arguments) => vopr::run(arguments),

@@ -44,6 +44,13 @@ pub enum ClientError {
     Unresolved,
     /// There is no request in flight to wait for.
     NothingToResume,
+    /// Too many calls wait to be executed, and this one is not.
+    Busy {
+        /// Calls that may wait.
+        limit: u32,
+    },
+    /// The client is gone: its thread ended.
+    Closed,
     /// The server broke the protocol; this client is of no further use.
     Server(ServerError),
     /// The operating system refused something that the client cannot do without.
@@ -122,6 +129,7 @@ impl ClientError {
             ClientError::Deadline { .. }
             | ClientError::Unresolved
             | ClientError::Server(_)
+            | ClientError::Closed
             | ClientError::System(_) => true,
             ClientError::Evicted(reason) => {
                 matches!(reason, EvictionReason::NoSession | EvictionReason::SessionTooLow)
@@ -129,6 +137,7 @@ impl ClientError {
             ClientError::Address(_)
             | ClientError::ClusterMismatch { .. }
             | ClientError::TooMuchData { .. }
+            | ClientError::Busy { .. }
             | ClientError::NothingToResume => false,
         }
     }
@@ -166,6 +175,10 @@ impl fmt::Display for ClientError {
             ClientError::Unresolved => {
                 formatter.write_str("the previous request has not been answered yet")
             }
+            ClientError::Busy { limit } => {
+                write!(formatter, "{limit} calls wait already: await some of them first")
+            }
+            ClientError::Closed => formatter.write_str("the client's thread has ended"),
             ClientError::NothingToResume => formatter.write_str("no request is in flight"),
             ClientError::Server(error) => write!(formatter, "the server sent {error}"),
             ClientError::System(kind) => write!(formatter, "the operating system refused: {kind}"),

@@ -77,9 +77,15 @@
 //! # }
 //! ```
 //!
-//! Not here: several batches in one request, and calls from several threads (make a client each).
+//! [`AsyncClient`] has the same calls as futures, for any executor.
+//!
+//! Not here: several batches in one request, and calls of the blocking client from several threads
+//! (make a client each).
 
 pub mod address;
+pub mod asynchronous;
+#[cfg(test)]
+mod asynchronous_tests;
 pub mod batch;
 mod connection;
 pub mod error;
@@ -94,6 +100,7 @@ mod tests;
 
 pub use address::{AddressError, ReplicaAddress, ToReplicas};
 pub use address::{parse_address, parse_addresses, resolve_addresses};
+pub use asynchronous::{AsyncClient, Call};
 pub use error::{ClientError, ServerError};
 pub use id::IdGenerator;
 pub use random::Random;

@@ -162,7 +162,7 @@ fn evictions() {
 
 /// What the scripted server does with a request that is not a register.
 #[derive(Clone, Copy)]
-enum Act {
+pub(super) enum Act {
     /// Answers with these results for one batch.
     Answer(&'static [u8]),
     /// Closes the connection.
@@ -173,13 +173,13 @@ enum Act {
     Ignore,
 }
 
-struct Server {
-    address: SocketAddr,
-    thread: JoinHandle<Vec<Vec<u8>>>,
+pub(super) struct Server {
+    pub address: SocketAddr,
+    pub thread: JoinHandle<Vec<Vec<u8>>>,
 }
 
 /// Serves one connection after the other until the script is over; returns all requests.
-fn serve(script: Vec<Act>) -> Server {
+pub(super) fn serve(script: Vec<Act>) -> Server {
     serve_in_view(0, script)
 }
 
@@ -281,7 +281,7 @@ fn eviction(header: &Header, reason: EvictionReason) -> Vec<u8> {
 }
 
 /// One result `created` with timestamp 5, and the trailer of one batch of one.
-const CREATED_ONE: [u8; 32] = [
+pub(super) const CREATED_ONE: [u8; 32] = [
     5, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, //
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 1, 0,
 ];
@@ -290,7 +290,7 @@ fn connect(address: SocketAddr) -> Client {
     Client::connect(7, &[address], &Options::default()).unwrap()
 }
 
-fn account() -> Account {
+pub(super) fn account() -> Account {
     Account { id: 1, ledger: 1, code: 1, ..Account::default() }
 }
 

@@ -1,0 +1,246 @@
+//! The rows of a data file's checkpoint, in the order of its logs.
+//!
+//! Reads through the code that a replica reads with, and verifies every block. What was done since
+//! the checkpoint is only in the write-ahead log, as requests that were not executed yet: it is not
+//! read, and [`newer_ops`] tells how much that is.
+
+use std::path::Path;
+
+use zerocopy::FromBytes;
+
+use crate::cli::exit::Failure;
+use crate::cli::inspect::file::{Checkpoint, Inspected};
+use crate::cli::inspect::wal::WalReader;
+use crate::protocol::types::{Account, Transfer};
+use crate::protocol::{AlignedMemory, to_size};
+use crate::storage::image::CheckpointImage;
+use crate::storage::reachable::{CheckpointWalk, Owner};
+use crate::storage::rows::{BalanceRow, STORED_FLAG_EXPIRY, is_expiry, is_orphan};
+use crate::storage::{BlockRef, Packing};
+
+/// Numbers of the logs.
+const TRANSFERS: usize = 0;
+const BALANCES: usize = 1;
+const ACCOUNTS: usize = 2;
+
+/// A data file with its checkpoint.
+#[derive(Debug)]
+pub struct DataFileSource {
+    inspected: Inspected,
+    /// None before the first.
+    checkpoint: Option<Checkpoint>,
+}
+
+/// What happened, as the logs have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// The transfer; of an expiry, the one that expired with the expiry's timestamp.
+    pub transfer: Transfer,
+    /// It is an expiry.
+    pub is_expiry: bool,
+    /// Both accounts right after it.
+    pub balances: BalanceRow,
+}
+
+impl DataFileSource {
+    /// Opens a data file for reading alone.
+    ///
+    /// # Errors
+    ///
+    /// If it is missing, in use, or damaged where it must be read first.
+    pub fn open(path: &Path) -> Result<DataFileSource, Failure> {
+        let inspected = Inspected::open(path)?;
+        let checkpoint = inspected.checkpoint()?;
+        Ok(DataFileSource { inspected, checkpoint })
+    }
+
+    /// The op of the checkpoint; zero before the first.
+    #[must_use]
+    pub fn checkpoint_op(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.root.op)
+    }
+
+    /// Ops in the write-ahead log that the checkpoint does not have.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot read the file.
+    pub fn newer_ops(&self) -> Result<u64, Failure> {
+        let checkpoint = self.inspected.superblock.checkpoint.op;
+        let mut reader = WalReader::new(&self.inspected)?;
+        let mut newest = checkpoint;
+        for slot in 0..reader.slots() {
+            if let Some(header) = reader.slot(slot)?.known() {
+                newest = newest.max(header.op);
+            }
+        }
+        Ok(newest - checkpoint)
+    }
+
+    /// Rows of events and of accounts in the checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint makes no sense.
+    pub fn row_counts(&self) -> Result<(u64, u64), Failure> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok((0, 0)) };
+        let image = self.inspected.image(checkpoint)?;
+        Ok((image.logs[TRANSFERS].rows, image.logs[ACCOUNTS].rows))
+    }
+
+    /// Visits all events, in the order in which they happened; burnt ids are none.
+    ///
+    /// # Errors
+    ///
+    /// If a block is damaged, or the visitor fails.
+    ///
+    /// # Panics
+    ///
+    /// Never: both logs have as many rows.
+    pub fn events(
+        &self,
+        visit: &mut dyn FnMut(&Event) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let image = self.inspected.image(checkpoint)?;
+        let mut transfers = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
+        let mut balances = LogRows::<136>::new(self, checkpoint, &image, BALANCES);
+        while let Some(row) = transfers.next()? {
+            let mut transfer = Transfer::read_from_bytes(row).expect("a row has the size");
+            let row = balances.next()?.expect("both logs have as many rows");
+            if is_orphan(&transfer) {
+                continue;
+            }
+            let is_expiry = is_expiry(&transfer);
+            transfer.flags &= !STORED_FLAG_EXPIRY;
+            let balances = BalanceRow::read_from_bytes(row).expect("a row has the size");
+            visit(&Event { transfer, is_expiry, balances })?;
+        }
+        Ok(())
+    }
+
+    /// Visits all transfers, in the order of their timestamps.
+    ///
+    /// # Errors
+    ///
+    /// If a block is damaged, or the visitor fails.
+    ///
+    /// # Panics
+    ///
+    /// Never: rows have their size.
+    pub fn transfers(
+        &self,
+        visit: &mut dyn FnMut(&Transfer) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let image = self.inspected.image(checkpoint)?;
+        let mut rows = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
+        while let Some(row) = rows.next()? {
+            let transfer = Transfer::read_from_bytes(row).expect("a row has the size");
+            if !is_orphan(&transfer) && !is_expiry(&transfer) {
+                visit(&transfer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits all accounts as they were created, in that order.
+    ///
+    /// # Errors
+    ///
+    /// If a block is damaged, or the visitor fails.
+    ///
+    /// # Panics
+    ///
+    /// Never: rows have their size.
+    pub fn accounts(
+        &self,
+        visit: &mut dyn FnMut(&Account) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let image = self.inspected.image(checkpoint)?;
+        let mut rows = LogRows::<128>::new(self, checkpoint, &image, ACCOUNTS);
+        while let Some(row) = rows.next()? {
+            visit(&Account::read_from_bytes(row).expect("a row has the size"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of one log, of `SIZE` bytes each, one after the other.
+struct LogRows<'a, const SIZE: usize> {
+    inspected: &'a Inspected,
+    image: &'a CheckpointImage<'a>,
+    log: usize,
+    packing: Packing,
+    walk: CheckpointWalk,
+    /// The block that names those of rows, and its bytes.
+    parent: Option<BlockRef>,
+    parent_memory: AlignedMemory,
+    /// The block of rows that is being read.
+    memory: AlignedMemory,
+    /// The next row of it, and how many it has.
+    next: u64,
+    count: u64,
+}
+
+impl<'a, const SIZE: usize> LogRows<'a, SIZE> {
+    fn new(
+        source: &'a DataFileSource,
+        checkpoint: &'a Checkpoint,
+        image: &'a CheckpointImage<'a>,
+        log: usize,
+    ) -> LogRows<'a, SIZE> {
+        let inspected = &source.inspected;
+        let config = inspected.config();
+        LogRows {
+            inspected,
+            image,
+            log,
+            packing: Packing::new(to_size(SIZE), config.block_size),
+            walk: CheckpointWalk::of_log(&checkpoint.root, config, log),
+            parent: None,
+            parent_memory: inspected.block_memory(),
+            memory: inspected.block_memory(),
+            next: 0,
+            count: 0,
+        }
+    }
+
+    /// The next row; none after the last.
+    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
+        if self.next == self.count && !self.next_block()? {
+            return Ok(None);
+        }
+        assert!(self.next < self.count, "no block of rows is empty");
+        let start = self.packing.offset_in_block(self.next);
+        self.next += 1;
+        Ok(Some(&self.memory[start..start + SIZE]))
+    }
+
+    /// Reads the next block of rows, if there is one.
+    fn next_block(&mut self) -> Result<bool, Failure> {
+        loop {
+            let inspected = self.inspected;
+            if let Some(parent) = self.walk.parent().filter(|it| self.parent != Some(it.block)) {
+                let damage = |problem| inspected.block_damage(parent.block.address, &problem);
+                inspected.read_reached(parent, &mut self.parent_memory).map_err(damage)?;
+                self.parent = Some(parent.block);
+            }
+            let parent = self.walk.parent().map(|_| &self.parent_memory[..]);
+            let address = self.parent.map_or(0, |block| block.address);
+            let next = self.walk.next(Some(self.image), parent);
+            let next = next.map_err(|error| inspected.block_damage(address, &error))?;
+            // Behind the log come blocks of others.
+            let Some(reached) = next.filter(|reached| reached.owner == Owner::Log(self.log)) else {
+                return Ok(false);
+            };
+            if reached.kind as usize == self.log + 1 {
+                let damage = |problem| inspected.block_damage(reached.block.address, &problem);
+                inspected.read_reached(&reached, &mut self.memory).map_err(damage)?;
+                (self.next, self.count) = (0, u64::from(reached.item_count));
+                return Ok(true);
+            }
+        }
+    }
+}

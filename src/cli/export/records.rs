@@ -1,0 +1,129 @@
+//! What is exported: records with the fields that become columns.
+
+use std::mem::offset_of;
+
+use static_assertions::const_assert_eq;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::protocol::types::{Account, account_flags};
+use crate::repl::schema::{ACCOUNT_FLAGS, Field, Kind, Record};
+
+/// The balances of an account at a moment: a row of 96 bytes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct BalanceAt {
+    /// The account.
+    pub account_id: u128,
+    /// Sum of pending debits.
+    pub debits_pending: u128,
+    /// Sum of posted debits.
+    pub debits_posted: u128,
+    /// Sum of pending credits.
+    pub credits_pending: u128,
+    /// Sum of posted credits.
+    pub credits_posted: u128,
+    /// When they became so: of the account's last event, or of its creation.
+    pub timestamp: u64,
+    /// The account's ledger.
+    pub ledger: u32,
+    /// The account's code.
+    pub code: u16,
+    /// The account's flags at that moment: `closed` comes and goes.
+    pub flags: u16,
+}
+
+const_assert_eq!(size_of::<BalanceAt>(), 96);
+
+impl BalanceAt {
+    /// Those of an account before its first event.
+    #[must_use]
+    pub fn of_new(account: &Account) -> BalanceAt {
+        BalanceAt {
+            account_id: account.id,
+            timestamp: account.timestamp,
+            ledger: account.ledger,
+            code: account.code,
+            flags: account.flags,
+            ..BalanceAt::default()
+        }
+    }
+}
+
+const fn field(name: &'static str, kind: Kind, offset: usize, size: usize) -> Field {
+    Field { name, kind, offset, size, about: "" }
+}
+
+/// Balances at a moment.
+pub static BALANCE_AT: Record = Record {
+    name: "balance",
+    plural: "balances",
+    size: size_of::<BalanceAt>(),
+    fields: &[
+        field("account_id", Kind::Number, offset_of!(BalanceAt, account_id), 16),
+        field("ledger", Kind::Number, offset_of!(BalanceAt, ledger), 4),
+        field("code", Kind::Number, offset_of!(BalanceAt, code), 2),
+        field("flags", Kind::Flags(ACCOUNT_FLAGS), offset_of!(BalanceAt, flags), 2),
+        field("debits_pending", Kind::Balance, offset_of!(BalanceAt, debits_pending), 16),
+        field("debits_posted", Kind::Balance, offset_of!(BalanceAt, debits_posted), 16),
+        field("credits_pending", Kind::Balance, offset_of!(BalanceAt, credits_pending), 16),
+        field("credits_posted", Kind::Balance, offset_of!(BalanceAt, credits_posted), 16),
+        field("timestamp", Kind::Timestamp, offset_of!(BalanceAt, timestamp), 8),
+    ],
+};
+
+/// Accounts without what changes: see [`unchanging`].
+pub static ACCOUNT_CREATED: Record = Record {
+    name: "account",
+    plural: "accounts",
+    size: size_of::<Account>(),
+    fields: &[
+        field("id", Kind::Number, offset_of!(Account, id), 16),
+        field("user_data_128", Kind::Number, offset_of!(Account, user_data_128), 16),
+        field("user_data_64", Kind::Number, offset_of!(Account, user_data_64), 8),
+        field("user_data_32", Kind::Number, offset_of!(Account, user_data_32), 4),
+        field("ledger", Kind::Number, offset_of!(Account, ledger), 4),
+        field("code", Kind::Number, offset_of!(Account, code), 2),
+        field("flags", Kind::Flags(ACCOUNT_FLAGS), offset_of!(Account, flags), 2),
+        field("timestamp", Kind::Timestamp, offset_of!(Account, timestamp), 8),
+    ],
+};
+
+/// An account without what changes: balances and `closed` are in its balances.
+#[must_use]
+pub fn unchanging(account: &Account) -> Account {
+    Account {
+        debits_pending: 0,
+        debits_posted: 0,
+        credits_pending: 0,
+        credits_posted: 0,
+        flags: account.flags & !account_flags::CLOSED,
+        ..*account
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a row shows the numbers of its structure, and what changes is taken out of accounts.
+    #[test]
+    fn fields_are_where_they_are() {
+        let account = Account {
+            id: 1,
+            debits_posted: 5,
+            ledger: 2,
+            code: 3,
+            flags: account_flags::CLOSED | account_flags::HISTORY,
+            timestamp: 4,
+            ..Account::default()
+        };
+        let row = BalanceAt { credits_posted: 9, ..BalanceAt::of_new(&account) };
+        let read = |name: &str| BALANCE_AT.field(name).unwrap().read(row.as_bytes());
+        let names = ["account_id", "ledger", "code", "timestamp", "credits_posted", "flags"];
+        assert_eq!(names.map(read), [1, 2, 3, 4, 9, 40]);
+        let created = unchanging(&account);
+        assert_eq!((created.debits_posted, created.flags), (0, account_flags::HISTORY));
+    }
+}

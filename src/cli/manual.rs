@@ -1,0 +1,124 @@
+//! `florin completions` and `florin man`: what shells and manuals know of the command line, from
+//! its own definitions.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::Arguments;
+use super::exit::{ExitClass, Failure};
+use super::output::{print, print_error};
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  florin completions bash > /usr/share/bash-completion/completions/florin
+  florin completions zsh > \"${fpath[1]}/_florin\"
+  florin completions fish > ~/.config/fish/completions/florin.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  florin man | man -l -
+      the page of `florin` itself
+  florin man /usr/local/share/man/man1
+      a page for each command: man florin-start";
+
+/// Options of `florin completions`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = COMPLETIONS_EXAMPLES)]
+pub struct CompletionsArguments {
+    /// For which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: Shell,
+}
+
+/// Options of `florin man`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = MAN_EXAMPLES)]
+pub struct ManArguments {
+    /// Where to write a page for each command, instead of printing that of `florin`
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
+/// Prints a script for a shell.
+///
+/// # Errors
+///
+/// Never.
+pub fn run_completions(arguments: &CompletionsArguments) -> Result<(), Failure> {
+    print(completions(arguments.shell).trim_end());
+    Ok(())
+}
+
+fn completions(shell: Shell) -> String {
+    let mut bytes = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "florin", &mut bytes);
+    String::from_utf8(bytes).expect("the definitions are text")
+}
+
+/// Prints a manual page, or writes all of them.
+///
+/// # Errors
+///
+/// If a page cannot be written.
+///
+/// # Panics
+///
+/// Never: memory can be written to.
+pub fn run_man(arguments: &ManArguments) -> Result<(), Failure> {
+    if let Some(folder) = &arguments.folder {
+        let count = write_pages(folder)?;
+        print_error(&format!("{count} pages written to {}", folder.display()));
+        return Ok(());
+    }
+    let mut page = Vec::new();
+    Man::new(Arguments::command()).render(&mut page).expect("memory can be written to");
+    let _ = std::io::stdout().lock().write_all(&page);
+    Ok(())
+}
+
+/// Pages of `florin` and all its commands; how many.
+fn write_pages(folder: &Path) -> Result<usize, Failure> {
+    let failed = |error: std::io::Error| {
+        let message = format!("{}: the pages cannot be written: {error}", folder.display());
+        Failure::new(ExitClass::Error, message)
+    };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    clap_mangen::generate_to(Arguments::command(), folder).map_err(failed)?;
+    let pages = std::fs::read_dir(folder).map_err(failed)?.filter_map(Result::ok);
+    let is_ours = |name: &str| name.starts_with("florin") && name.ends_with(".1");
+    Ok(pages.filter(|page| page.file_name().to_str().is_some_and(is_ours)).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: every shell gets a script that knows the commands and options.
+    #[test]
+    fn scripts() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
+            let script = completions(shell);
+            for word in ["florin", "benchmark", "addresses", "cache-accounts"] {
+                assert!(script.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+
+    /// Goal: there is a page for every command; a place that is none is named.
+    #[test]
+    fn pages() {
+        let folder = std::env::temp_dir().join(format!("florin-test-man-{}", std::process::id()));
+        let count = write_pages(&folder).unwrap();
+        let commands = Arguments::command().get_subcommands().count();
+        assert!(count > commands, "{count} pages, {commands} commands");
+        let page = std::fs::read_to_string(folder.join("florin-start.1")).unwrap();
+        assert!(page.contains(".TH") && page.contains("cache\\-accounts"), "{page}");
+        std::fs::remove_dir_all(&folder).unwrap();
+        let failure = write_pages(Path::new("/dev/null/man")).unwrap_err();
+        assert!(failure.message.starts_with("/dev/null/man: "), "{failure}");
+    }
+}

@@ -1,0 +1,289 @@
+//! `florin export` and `florin balance`, from a cluster and from a data file.
+
+use crate::server::{Following, Servers, text};
+use florin::client::{Client, Options};
+use florin::protocol::types::{AMOUNT_MAX, Account, Transfer, account_flags, transfer_flags};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use zerocopy::FromBytes;
+
+/// Balances and flags of an account as `lookup_accounts` had them.
+type Seen = (u128, u128, u128, u128, u16);
+
+fn seen(account: &Account) -> Seen {
+    (
+        account.debits_pending,
+        account.debits_posted,
+        account.credits_pending,
+        account.credits_posted,
+        account.flags,
+    )
+}
+
+/// The same of a line of JSON.
+fn shown(row: &Value) -> Seen {
+    let number = |name: &str| row[name].as_str().unwrap().parse::<u128>().unwrap();
+    let flags = row["flags"].as_array().unwrap();
+    let bit = |name: &Value| match name.as_str().unwrap() {
+        "history" => account_flags::HISTORY,
+        "closed" => account_flags::CLOSED,
+        other => panic!("{other}"),
+    };
+    (
+        number("debits_pending"),
+        number("debits_posted"),
+        number("credits_pending"),
+        number("credits_posted"),
+        flags.iter().map(bit).sum(),
+    )
+}
+
+/// What was seen at which moment.
+struct Story {
+    /// Moments with the four accounts as they were.
+    moments: Vec<(u64, BTreeMap<u128, Seen>)>,
+}
+
+impl Story {
+    /// Notes how the accounts are, and when.
+    fn note(&mut self, client: &mut Client) {
+        let ids = [1_u128, 2, 3, 4];
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let reply = client.call_reply(florin::protocol::Operation::LookupAccounts, &bytes).unwrap();
+        let timestamp = reply.facts.timestamp;
+        let accounts = reply.results().unwrap().chunks_exact(128).map(|bytes| {
+            let account = Account::read_from_bytes(bytes).unwrap();
+            (account.id, seen(&account))
+        });
+        self.moments.push((timestamp, accounts.collect()));
+    }
+}
+
+fn create(client: &mut Client, transfer: &Transfer) {
+    let results = client.create_transfers(&[*transfer]).unwrap();
+    assert_eq!(results[0].status, u32::MAX, "{transfer:?}");
+}
+
+/// Plain, posted in part, voided, expired, closing and reopened: noted after each step.
+fn tell(servers: &Servers) -> Story {
+    let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
+    let account = |id, flags| Account { id, ledger: 7, code: 1, flags, ..Account::default() };
+    client.create_accounts(&[account(1, account_flags::HISTORY), account(2, 0)]).unwrap();
+    let mut story = Story { moments: Vec::new() };
+    story.note(&mut client);
+    client.create_accounts(&[account(3, 0), account(4, 0)]).unwrap();
+    let transfer = |id, amount, flags| Transfer {
+        id,
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount,
+        ledger: 7,
+        code: 1,
+        flags,
+        ..Transfer::default()
+    };
+    let resolve = |id, pending_id, amount, flags| Transfer {
+        id,
+        pending_id,
+        amount,
+        flags,
+        ..Transfer::default()
+    };
+    let closing = transfer_flags::PENDING | transfer_flags::CLOSING_CREDIT;
+    for step in [
+        transfer(10, 100, 0),
+        transfer(11, 50, transfer_flags::PENDING),
+        resolve(12, 11, 30, transfer_flags::POST_PENDING_TRANSFER),
+        transfer(13, 7, transfer_flags::PENDING),
+        resolve(14, 13, 0, transfer_flags::VOID_PENDING_TRANSFER),
+        Transfer { credit_account_id: 3, ..transfer(15, 0, closing) },
+        resolve(16, 15, 0, transfer_flags::VOID_PENDING_TRANSFER),
+        Transfer { timeout: 1, ..transfer(17, 9, transfer_flags::PENDING) },
+        Transfer { credit_account_id: 3, timeout: 1, ..transfer(18, 4, closing) },
+    ] {
+        create(&mut client, &step);
+        story.note(&mut client);
+    }
+    // Until both have expired, as the cluster sees it.
+    while client.lookup_accounts(&[1]).unwrap()[0].debits_pending > 0 {
+        story.note(&mut client);
+    }
+    story.note(&mut client);
+    // The same is pending again as was before the expiry.
+    create(&mut client, &transfer(19, 9, transfer_flags::PENDING));
+    story.note(&mut client);
+    create(&mut client, &transfer(20, 1, 0));
+    create(&mut client, &resolve(21, 19, AMOUNT_MAX, transfer_flags::POST_PENDING_TRANSFER));
+    story.note(&mut client);
+    // Closed for good.
+    create(&mut client, &Transfer { credit_account_id: 4, ..transfer(22, 0, closing) });
+    story.note(&mut client);
+    story
+}
+
+/// The rows that an export writes, by account.
+fn balances(output: &str) -> BTreeMap<u128, Seen> {
+    let row = |line: &str| {
+        let row: Value = serde_json::from_str(line).unwrap();
+        (row["account_id"].as_str().unwrap().parse().unwrap(), shown(&row))
+    };
+    output.lines().map(row).collect()
+}
+
+/// Goal: at every moment that was noted, `export` and `balance` say what `lookup_accounts` said
+/// then: after plain, pending, posted, voided, expired and closing transfers; an account that did
+/// not exist then is not there.
+#[test]
+fn balances_at_every_moment() {
+    let servers = Servers::single("export-moments");
+    let story = tell(&servers);
+    assert!(story.moments.len() > 12);
+    let all = ["export", "--what=balances", "--format=jsonl"];
+    let count = story.moments.len();
+    for (index, (timestamp, accounts)) in story.moments.iter().enumerate() {
+        // Of the many moments before the expiry the last ones are enough.
+        if (10..count.saturating_sub(8)).contains(&index) {
+            continue;
+        }
+        let at = format!("--at={timestamp}");
+        let output = servers.stdout(&[all[0], all[1], all[2], &at]);
+        assert_eq!(&balances(&output), accounts, "{timestamp}");
+        for id in 1..=4_u128 {
+            let words = ["balance", &format!("--account={id}"), &at, "--format=json"];
+            let output = servers.output(&words);
+            if let Some(expected) = accounts.get(&id) {
+                let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+                assert_eq!(&shown(&row), expected, "account {id} at {timestamp}");
+            } else {
+                assert_eq!(output.status.code(), Some(1));
+                assert!(text(&output.stderr).contains("did not exist at"));
+            }
+        }
+    }
+    let now = balances(&servers.stdout(&all));
+    assert_eq!(now, story.moments.last().unwrap().1);
+    let output = servers.output(&["balance", "--account=77"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "florin: there is no account 77\n");
+}
+
+/// Goal: csv has a line of names and the numbers in full; a file appears with a count; a moment
+/// bounds transfers and accounts.
+#[test]
+fn formats() {
+    let servers = Servers::single("export-formats");
+    servers.say(
+        "create_accounts id=1 ledger=7 code=1 user_data_32=5, id=2 ledger=7 code=1 flags=history;",
+    );
+    let first = servers.say_at(
+        "create_transfers id=-5 debit_account_id=1 credit_account_id=2 amount=12 ledger=7 code=1 \
+         flags=pending;",
+    );
+    servers.say("create_transfers id=9 pending_id=-5 amount=-0 flags=post_pending_transfer;");
+    let output = servers.stdout(&["export", "--what=accounts"]);
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[0], "id,user_data_128,user_data_64,user_data_32,ledger,code,flags,timestamp");
+    assert!(lines[1].starts_with("1,0,0,5,7,1,,") && lines[2].starts_with("2,0,0,0,7,1,history,"));
+    assert_eq!(lines.len(), 3);
+    let output = servers.stdout(&["export", "--what=transfers", &format!("--at={first}")]);
+    let lines: Vec<&str> = output.lines().collect();
+    assert!(lines[0].starts_with("id,debit_account_id,credit_account_id,amount,pending_id,"));
+    let id = u128::MAX - 5;
+    assert!(lines[1].starts_with(&format!("{id},1,2,12,0,0,0,0,0,7,1,pending,{first}")));
+    assert_eq!(lines.len(), 2);
+
+    let path = servers.folder.join("transfers.parquet");
+    let to = format!("--output={}", path.display());
+    let output = servers.output(&["export", "--what=transfers", "--format=parquet", &to]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("2 transfers written to "));
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let parts = std::fs::read_dir(&servers.folder).unwrap().count();
+    assert_eq!(parts, 2, "the data file and the export, nothing else");
+}
+
+/// Goal: from a data file come the same rows as from its server, as of the checkpoint; what is
+/// newer is counted in a warning; the file is not changed.
+#[test]
+fn data_file() {
+    let mut servers = Servers::single("export-file");
+    tell(&servers);
+    let path = servers.path().display().to_string();
+    let busy = std::process::Command::new(crate::server::BINARY).args(["export", &path]).output();
+    assert_eq!(busy.unwrap().status.code(), Some(3), "the server has it");
+    // Enough ops for a checkpoint in development, and some more.
+    let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
+    for id in 1..=400_u128 {
+        let transfer = Transfer {
+            id: 1000 + id,
+            debit_account_id: 1,
+            credit_account_id: 2,
+            amount: id,
+            ledger: 7,
+            code: 1,
+            ..Transfer::default()
+        };
+        create(&mut client, &transfer);
+    }
+    drop(client);
+    let whats = ["accounts", "transfers", "balances"];
+    let local = |words: &[&str]| {
+        let output = std::process::Command::new(crate::server::BINARY)
+            .args(words)
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    servers.end(0, "-TERM");
+    let before = std::fs::read(servers.path()).unwrap();
+    let what = |what: &str| format!("--what={what}");
+    let offline: Vec<String> = whats.iter().map(|it| local(&["export", &what(it)]).0).collect();
+    let (transfers, warning) = local(&["export", "--what=transfers"]);
+    assert!(warning.contains("as of its checkpoint, op "), "{warning}");
+    assert!(warning.contains(" ops after it are not included"), "{warning}");
+    let newest = transfers.lines().last().unwrap().rsplit_once(',').unwrap().1.to_owned();
+    let at = format!("--at={newest}");
+    let balance = ["balance", "--account=1", "--format=json", &at];
+    let (row, _) = local(&balance);
+    assert_eq!(std::fs::read(servers.path()).unwrap(), before, "only read");
+    servers.restart();
+    for (it, offline) in whats.iter().zip(offline) {
+        let online = servers.stdout(&["export", &what(it), &at]);
+        assert_eq!(online, offline, "{it}");
+    }
+    assert_eq!(servers.stdout(&balance), row);
+}
+
+/// Goal: what cannot be exported is told apart by its exit code; who stops reading is no failure.
+#[test]
+fn failures() {
+    let servers = Servers::single("export-failures");
+    servers.say("create_accounts id=1 ledger=7 code=1;");
+    let nowhere = format!("--output={}/none/x.csv", servers.folder.display());
+    for (words, code, part) in [
+        (vec!["export", "x.florin"], 2, "cannot be used with"),
+        (vec!["export", "--at=tomorrow"], 2, "nanoseconds since 1970"),
+        (vec!["export", "--what=money"], 2, "balances"),
+        (vec!["export", "--cluster=9"], 7, "not of cluster 9"),
+        (vec!["export", &nowhere], 1, "cannot be written"),
+        (vec!["balance", "--account=0"], 2, "neither 0"),
+        (vec!["balance", "--account=1", "--at=5"], 1, "did not exist at"),
+    ] {
+        let output = servers.output(&words);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {errors}");
+        assert!(errors.contains(part), "{words:?}: {errors}");
+    }
+    for (words, code) in [(vec!["export", "/nowhere.florin"], 3), (vec!["export"], 2)] {
+        let output = std::process::Command::new(crate::server::BINARY).args(&words).output();
+        assert_eq!(output.unwrap().status.code(), Some(code), "{words:?}");
+    }
+    let mut command = servers.command(&["export", "--format=jsonl", "--what=accounts"]);
+    command.stdin(std::process::Stdio::null());
+    let mut export = Following::start(command);
+    export.close();
+    assert_eq!(export.wait(), Some(0));
+}

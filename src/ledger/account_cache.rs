@@ -52,6 +52,9 @@ pub(super) struct AccountCache {
     /// Counts operations; a slot with this pin stays.
     operation: u64,
     occupied: u32,
+    /// Accounts that transfers named, and those of them that had to be searched for elsewhere.
+    pub lookups: u64,
+    pub misses: u64,
 }
 
 impl AccountCache {
@@ -77,6 +80,8 @@ impl AccountCache {
             hand: 0,
             operation: 1,
             occupied: 0,
+            lookups: 0,
+            misses: 0,
         }
     }
 
@@ -94,6 +99,11 @@ impl AccountCache {
     /// Accounts that fit.
     pub fn capacity(&self) -> u32 {
         u32::try_from(self.entries.len()).expect("checked by the constructor")
+    }
+
+    /// Accounts in it.
+    pub fn occupied(&self) -> u32 {
+        self.occupied
     }
 
     /// Lets go of all pins.

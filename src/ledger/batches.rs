@@ -130,6 +130,11 @@ impl Batches {
         reply[offset..offset + size_of::<u32>()].copy_from_slice(&status.to_le_bytes());
     }
 
+    /// The results of all sub-batches so far.
+    pub fn answered<'a>(&self, reply: &'a [u8]) -> &'a [u8] {
+        &reply[..to_index(self.reply_size)]
+    }
+
     /// Finishes the current sub-batch.
     pub fn finish_batch(&mut self) {
         self.events_before += self.events();

@@ -13,6 +13,7 @@ use crate::storage::store::Store;
 use super::Ledger;
 use super::account_cache::{AccountCache, ROW_NONE, SLOT_NONE};
 use super::chain::{ChainEnd, Frame, FrameEvent, FrameFailure};
+use super::counters::count_results;
 use super::creates::{Creates, ITEM_KIND_SHIFT};
 use super::exists;
 use super::transfer_rules::has;
@@ -107,6 +108,7 @@ impl Ledger {
             assert!(!self.scope.is_open(), "chains end within their batch");
             self.batches.finish_batch();
         }
+        count_results(&mut self.counters.accounts, self.batches.answered(reply));
         self.batches.finish(reply)
     }
 

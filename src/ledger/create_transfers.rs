@@ -19,6 +19,7 @@ use super::Ledger;
 use super::account_cache::{AccountCache, SLOT_NONE};
 use super::apply::Books;
 use super::chain::{ChainEnd, Frame, FrameEvent, FrameFailure};
+use super::counters::count_results;
 use super::creates::{Creates, ITEM_KIND_SHIFT, PendingDetail};
 use super::transfer_rules::{self, ImportFacts, has};
 use super::work::{Task, load_pinned};
@@ -196,6 +197,7 @@ impl Ledger {
         let mut tags = [[0u32; 2]; GROUP];
         let mut guesses = [[SLOT_NONE; 2]; GROUP];
         let count = to_index(end - start);
+        self.cache.lookups += 2 * u64::from(end - start);
         for (place, index) in (start..end).enumerate() {
             let event = event_at(body, index);
             let ahead = index + GROUP_EVENTS;
@@ -288,6 +290,7 @@ impl Ledger {
             assert!(!self.scope.is_open(), "chains end within their batch");
             self.batches.finish_batch();
         }
+        count_results(&mut self.counters.transfers, self.batches.answered(reply));
         self.batches.finish(reply)
     }
 

@@ -15,6 +15,7 @@ mod apply;
 mod batches;
 mod chain;
 mod change_events;
+mod counters;
 mod create_accounts;
 mod create_transfers;
 mod creates;
@@ -51,6 +52,7 @@ use query::Query;
 use reads::{Reads, WINDOW_MAX};
 use state::State;
 
+pub use counters::{ACCOUNT_STATUSES, LedgerCounters, TRANSFER_STATUSES};
 pub use state::{STATE_SIZE, StateError, check_state};
 
 /// Bytes of a row of the transfers' and the accounts' logs.
@@ -141,6 +143,7 @@ pub struct Ledger {
     reads: Reads,
     change_events: ChangeEvents,
     pulse: Pulse,
+    counters: LedgerCounters,
 }
 
 impl Ledger {
@@ -173,6 +176,7 @@ impl Ledger {
             reads: Reads::new(),
             change_events: ChangeEvents::new(),
             pulse: Pulse::new(expiries_max),
+            counters: LedgerCounters::default(),
         }
     }
 

@@ -223,6 +223,9 @@ pub(super) fn load_pinned(
     if slot != SLOT_NONE {
         return Fetch::Ready(slot);
     }
+    if load.is_none() {
+        cache.misses += 1;
+    }
     let load = load.get_or_insert_with(|| AccountLoad::new(id, Extent::Current));
     match ready!(load.step(store)) {
         None => Fetch::Ready(SLOT_NONE),

@@ -16,6 +16,8 @@ const EVENT_SIZE: u32 = 128;
 const MESSAGE_OVERHEAD: u32 = 256 + 128;
 /// Bits of the hash that a merge of `fan_in` runs resolves.
 const FAN_IN: u32 = 8;
+/// Levels of runs at most.
+pub const RUN_LEVELS_MAX: usize = 4;
 
 /// Geometry of a data file; 128 bytes, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -205,7 +207,8 @@ impl Config {
         }
         require(self.fan_in == FAN_IN, "fan_in", self.fan_in.into(), "8")?;
         let levels = self.run_levels_max;
-        require((1..=4).contains(&levels), "run_levels_max", levels.into(), "from 1 to 4")
+        let max = u32::try_from(RUN_LEVELS_MAX).expect("a few");
+        require((1..=max).contains(&levels), "run_levels_max", levels.into(), "from 1 to 4")
     }
 }
 

@@ -119,6 +119,8 @@ pub struct GridCounters {
     pub bytes_read: u64,
     /// Bytes written.
     pub bytes_written: u64,
+    /// Blocks had from peers.
+    pub blocks_repaired: u64,
 }
 
 /// A whole-block read that was started.
@@ -217,7 +219,7 @@ pub struct Grid {
     writes_first: u64,
     sync: SyncState,
     fault: Option<GridFault>,
-    counters: GridCounters,
+    pub(super) counters: GridCounters,
     /// Whether peers have copies of all blocks.
     pub(super) has_peers: bool,
     /// Reads that wait for a copy from a peer.

@@ -197,6 +197,7 @@ impl Grid {
             return false;
         }
         crate::mark!("block_repaired");
+        self.counters.blocks_repaired += 1;
         for index in 0..self.page_reads.len() {
             let Some(read) = self.page_reads[index].filter(|read| read.missing) else { continue };
             if read.block == *block {

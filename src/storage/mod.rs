@@ -30,6 +30,7 @@ pub mod persistence;
 pub mod prefetch;
 pub mod queue;
 pub mod reachable;
+pub mod report;
 pub mod ring;
 pub mod room;
 pub mod rows;
@@ -55,6 +56,7 @@ pub use job::Job;
 pub use log::{Log, LogOptions};
 pub use packing::{Location, Packing};
 pub use queue::Queue;
+pub use report::{StoreReport, TableReport};
 pub use room::{Room, StorageUse};
 pub use zones::{Zone, Zones};
 

@@ -216,6 +216,8 @@ pub struct Table {
     pub(super) filters: Vec<Option<Filter>>,
     /// Bars ended so far.
     pub(super) bars: u64,
+    /// Merges made visible since the start.
+    pub(super) merged: u64,
     pub(super) tasks: Tasks,
     release: ReleaseCursor,
     /// Rows are being indexed again after a restart.
@@ -253,6 +255,7 @@ impl Table {
             runs: options.tags.iter().map(|_| Vec::with_capacity(runs_max)).collect(),
             filters: Vec::with_capacity(runs_max),
             bars: 0,
+            merged: 0,
             tasks: Tasks::new(&TasksSize::of(&options, filters, levels)),
             release: ReleaseCursor::default(),
             reindexing: false,
@@ -468,6 +471,7 @@ impl Table {
     }
 
     fn install_merge(&mut self, level: usize) {
+        self.merged += 1;
         let group = &mut self.tasks.merges[level];
         group.live = false;
         let first_row = group.first_row;

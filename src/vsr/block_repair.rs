@@ -50,6 +50,12 @@ impl BlockRepair {
             progress_ns: 0,
         }
     }
+
+    /// Blocks that were asked for and have not come.
+    #[must_use]
+    pub fn requested(&self) -> usize {
+        self.requests.iter().flatten().count()
+    }
 }
 
 impl Default for BlockRepair {

@@ -91,6 +91,7 @@ impl<M: StateMachine> Replica<M> {
         assert!(checkpoint.is_idle(), "commits wait for the checkpoint before");
         checkpoint.header = *header;
         checkpoint.stage = Stage::Blocks;
+        self.laps.checkpoint_ns = self.now.monotonic_ns;
         let mut state = [0; to_index(ENCODED_SIZE_MAX)];
         let state_size = self.machine.encode(&mut state);
         let extra = self.machine.checkpoint_begin(header.op);
@@ -132,6 +133,7 @@ impl<M: StateMachine> Replica<M> {
                 }
                 assert!(durable.as_bytes() == self.checkpoint.header.as_bytes());
                 self.checkpoint.stage = Stage::Idle;
+                self.lap(super::laps::Stage::Checkpoint, self.laps.checkpoint_ns);
                 crate::mark!("checkpoint_durable");
                 // Ops that waited for it may be acknowledged now.
                 self.acknowledge_all();

@@ -192,7 +192,7 @@ impl<M: StateMachine> Replica<M> {
                 if let Some(session) = self.sessions.find_mut(client) {
                     session.connection = connection.or(session.connection);
                 }
-                self.pipeline.accept(connection, message);
+                self.pipeline.accept(connection, message, self.now.monotonic_ns);
             }
         }
     }

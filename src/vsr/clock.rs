@@ -58,6 +58,15 @@ impl PrimaryClock {
     }
 }
 
+/// Our own clock against what a majority agrees on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockReading {
+    /// Nanoseconds by which ours is ahead of the middle of the agreement.
+    pub offset_ns: i64,
+    /// Nanoseconds by which that middle may be wrong, to either side.
+    pub error_ns: u64,
+}
+
 /// What was learned of one replica's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sample {
@@ -158,6 +167,30 @@ impl ClusterClock {
         let bounded = own.clamp(monotonic + offset.low, monotonic + offset.high);
         // A cluster that agrees on a time before the epoch has none.
         u64::try_from(bounded).ok()
+    }
+
+    /// How our own clock stands against the middle of what a majority agrees on; `None` alone, and
+    /// while none does.
+    ///
+    /// # Panics
+    ///
+    /// Never: wider agreements say nothing.
+    #[must_use]
+    pub fn reading(&self, now: Now) -> Option<ClockReading> {
+        let agreed = self.agreed.filter(|agreed| !agreed.is_expired(now))?;
+        let age_ns = now.monotonic_ns.saturating_sub(agreed.agreed_ns);
+        let interval = agreed.offset.widened(drift(age_ns));
+        if self.replica_count == 1 || interval.width() > WIDTH_MAX_NS {
+            return None;
+        }
+        let own = i128::from(now.realtime_ns) - i128::from(now.monotonic_ns);
+        let middle = i128::midpoint(interval.low, interval.high);
+        let bound = i128::from(i64::MAX);
+        let offset_ns = (own - middle).clamp(-bound, bound);
+        Some(ClockReading {
+            offset_ns: i64::try_from(offset_ns).expect("clamped"),
+            error_ns: u64::try_from(interval.width() / 2).expect("at most ten seconds"),
+        })
     }
 
     /// Agrees anew when the window is over, or nothing is agreed on.

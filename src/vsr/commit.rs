@@ -162,6 +162,7 @@ impl<M: StateMachine> Replica<M> {
             self.machine.release_staged();
         }
         self.commit.stage = Stage::Execute { place: 0, begun: false };
+        self.laps.execute_ns = self.now.monotonic_ns;
         true
     }
 
@@ -248,6 +249,10 @@ impl<M: StateMachine> Replica<M> {
     fn answer(&mut self, reply: Message, view: u32, place: u32, request: &RequestView<'_>) {
         let client = request.client;
         let accepted = self.pipeline.finish(client, request.request_checksum);
+        if let Some(accepted) = accepted {
+            self.lap(super::laps::Stage::Request, accepted.accepted_ns);
+        }
+        let accepted = accepted.map(|accepted| accepted.connection);
         let held = self.held.finish(client, request.request_checksum);
         let orphan = view < self.view;
         let handed = held.filter(|held| held.forwarded || orphan).and_then(|held| held.connection);
@@ -282,6 +287,7 @@ impl<M: StateMachine> Replica<M> {
         let message = self.commit.message.take().expect("an op is being executed");
         assert!(message.prepare().op == op);
         self.commit.op = op;
+        self.lap(super::laps::Stage::Execute, self.laps.execute_ns);
         self.commit.checksum = message.header().frame.checksum;
         self.commit.stage = Stage::Idle;
         self.pipeline.executed(op);

@@ -129,6 +129,12 @@ impl HeldRequests {
         self.held.iter_mut().filter(waits)
     }
 
+    /// Requests that are kept, or remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {

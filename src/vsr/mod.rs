@@ -18,6 +18,7 @@ pub mod journal;
 pub mod journal_decision;
 pub mod journal_geometry;
 pub mod journal_recovery;
+pub mod laps;
 pub mod ledger_machine;
 pub mod log_chain;
 pub mod machine;
@@ -31,6 +32,7 @@ pub mod recover;
 pub mod repair;
 pub mod replica;
 pub mod replication;
+pub mod report;
 pub mod requests;
 pub mod sessions;
 pub mod superblock;
@@ -64,11 +66,13 @@ mod test_world;
 pub use clock::Now;
 pub use fatal::Fatal;
 pub use format::{FormatStep, format};
+pub use laps::{Lap, Stage};
 pub use machine::{CheckpointRoot, StateMachine};
 pub use opening::Opening;
 pub use replica::{
     ClusterState, Replica, ReplicaOptions, Role, Status, journal_memory_bytes, messages_needed,
 };
+pub use report::{PeerReport, Report, Standing};
 pub use superblock::{Genesis, Superblock, SuperblockError};
 
 use crate::protocol::Message;

@@ -1,6 +1,7 @@
 //! What a replica knows of the others: when they were heard, and where.
 
 use super::ConnectionId;
+use super::report::PeerReport;
 use crate::protocol::NODES_MAX;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,6 +14,8 @@ struct Peer {
     lost: bool,
     /// Op of its durable checkpoint, as far as known.
     checkpoint_op: u64,
+    /// Newest op that it told of last.
+    op: u64,
 }
 
 /// The other replicas and standbys, by index.
@@ -38,6 +41,23 @@ impl Peers {
     /// Notes the durable checkpoint of a replica.
     pub fn checkpoint(&mut self, replica: u8, op: u64) {
         self.peers[usize::from(replica)].checkpoint_op = op;
+    }
+
+    /// Notes the newest op of a replica's log; zero says nothing.
+    pub fn has_op(&mut self, replica: u8, op: u64) {
+        if op > 0 {
+            self.peers[usize::from(replica)].op = op;
+        }
+    }
+
+    /// What is known of each.
+    #[must_use]
+    pub fn report(&self, now_ns: u64) -> [PeerReport; NODES_MAX as usize] {
+        self.peers.map(|peer| PeerReport {
+            silence_ns: peer.heard_ns.map(|heard_ns| now_ns.saturating_sub(heard_ns)),
+            op: peer.op,
+            checkpoint_op: peer.checkpoint_op,
+        })
     }
 
     /// Op of a replica's durable checkpoint, as far as known.

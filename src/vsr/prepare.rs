@@ -9,6 +9,7 @@
 //! acceptable.
 
 use super::ConnectionId;
+use super::laps::Stage;
 use super::machine::StateMachine;
 use super::replica::Replica;
 use super::requests::InFlightFacts;
@@ -31,6 +32,16 @@ pub struct InFlight {
     registers: bool,
     request_checksum: u128,
     connection: Option<ConnectionId>,
+    accepted_ns: u64,
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Where its client is, if that is known.
+    pub connection: Option<ConnectionId>,
+    /// When it was accepted, by the monotonic clock.
+    pub accepted_ns: u64,
 }
 
 impl InFlight {
@@ -50,6 +61,8 @@ pub struct Prepared {
     pub checksum: u128,
     /// Replicas on which it is durable, a bit each.
     acks: u8,
+    /// When it was made, by the monotonic clock.
+    pub made_ns: u64,
     /// When it was last sent, by the monotonic clock.
     pub sent_ns: u64,
     small: bool,
@@ -92,6 +105,23 @@ impl Pipeline {
             prepared: Queue::new(to_index(config.pipeline_max)),
             small_size_max: config.message_size_max / 4,
         }
+    }
+
+    /// Requests between acceptance and reply.
+    #[must_use]
+    pub fn requests_in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Requests that are in no prepare yet.
+    #[must_use]
+    pub fn requests_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When a request was accepted, by the monotonic clock.
+    fn accepted_ns(&self, request: &Message) -> Option<u64> {
+        self.find(request.request().client).map(|in_flight| in_flight.accepted_ns)
     }
 
     /// Whether no prepare is on its way.
@@ -138,7 +168,12 @@ impl Pipeline {
     /// # Panics
     ///
     /// If there is no room, or the client has a request.
-    pub fn accept(&mut self, connection: Option<ConnectionId>, request: Message) {
+    pub fn accept(
+        &mut self,
+        connection: Option<ConnectionId>,
+        request: Message,
+        now_ns: u64,
+    ) {
         assert!(!self.is_full());
         let header = request.request();
         assert!(self.find(header.client).is_none());
@@ -147,16 +182,18 @@ impl Pipeline {
             registers: header.operation == u8::from(Operation::Register),
             request_checksum: header.frame.checksum,
             connection,
+            accepted_ns: now_ns,
         });
         self.waiting.push(request);
     }
 
-    /// Ends a client's request if it was accepted here; says where the client is, if that is known.
-    pub fn finish(&mut self, client: u128, request_checksum: u128) -> Option<Option<ConnectionId>> {
+    /// Ends a client's request if it was accepted here.
+    pub fn finish(&mut self, client: u128, request_checksum: u128) -> Option<Finished> {
         let index = self.in_flight.iter().position(|in_flight| {
             in_flight.client == client && in_flight.request_checksum == request_checksum
         })?;
-        Some(self.in_flight.swap_remove(index).connection)
+        let InFlight { connection, accepted_ns, .. } = self.in_flight.swap_remove(index);
+        Some(Finished { connection, accepted_ns })
     }
 
     /// Prepares on their way, oldest first.
@@ -189,6 +226,7 @@ impl Pipeline {
             op: header.op,
             checksum: header.frame.checksum,
             acks: 0,
+            made_ns: 0,
             sent_ns: 0,
             small: false,
             pulse: header.operation == u8::from(Operation::Pulse),
@@ -216,8 +254,8 @@ impl Pipeline {
         let request = self.waiting.pop()?;
         let header = request.request();
         let connection = self.finish(header.client, header.frame.checksum);
-        let connection = connection.expect("a request that waits is in flight");
-        Some((request, connection))
+        let finished = connection.expect("a request that waits is in flight");
+        Some((request, finished.connection))
     }
 
     /// Takes out a request that was prepared: its client, its checksum and where the client is.
@@ -295,6 +333,7 @@ impl<M: StateMachine> Replica<M> {
         let config = self.options.config;
         let now = self.cluster_now().expect("who may prepare knows the time");
         let first = self.pipeline.waiting.pop().expect("a request waits");
+        self.lap_queue(&first);
         let small = self.pipeline.is_small(&first);
         let mut events = self.span(&first);
         let mut bodies_size = round_up(first.header().body_size(), BODY_ALIGNMENT);
@@ -314,6 +353,7 @@ impl<M: StateMachine> Replica<M> {
                     && events + span <= u64::from(config.batch_max)
                     && self.pipeline.is_small(&request);
                 if fits && writer.fits(request.header().body_size()) {
+                    self.lap_queue(&request);
                     let timestamp = self.clock.advance(now, span);
                     writer.append(request.request(), request.body(), timestamp);
                     bodies_size += body_size;
@@ -325,6 +365,13 @@ impl<M: StateMachine> Replica<M> {
         }
         let message = writer.finish(&self.facts());
         self.append(message, small);
+    }
+
+    /// Notes that a request becomes part of a prepare.
+    fn lap_queue(&mut self, request: &Message) {
+        if let Some(accepted_ns) = self.pipeline.accepted_ns(request) {
+            self.lap(Stage::Queue, accepted_ns);
+        }
     }
 
     /// Prepares a pulse if one is due and none is on its way.
@@ -388,6 +435,7 @@ impl<M: StateMachine> Replica<M> {
         // The slot's old contents are needed until a durable checkpoint covers them. Commits wait
         // for checkpoints early enough that this never has to wait.
         assert!(header.op <= self.op_max(), "the log has room for what may be prepared");
+        self.laps.write_began(header.op, self.now.monotonic_ns);
         self.journal.write(&mut message, &mut self.outbox.storage);
         self.chain.append(&header);
         self.recent.put(&message);
@@ -395,6 +443,7 @@ impl<M: StateMachine> Replica<M> {
             op: header.op,
             checksum: header.frame.checksum,
             acks: 0,
+            made_ns: self.now.monotonic_ns,
             sent_ns: self.now.monotonic_ns,
             small,
             pulse: header.operation == u8::from(Operation::Pulse),

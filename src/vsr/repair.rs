@@ -88,6 +88,12 @@ impl Repair {
         nonce != 0 && nonce == self.nonce
     }
 
+    /// Prepares that were asked for and have not come.
+    #[must_use]
+    pub fn requested(&self) -> usize {
+        self.requests.iter().flatten().count()
+    }
+
     fn is_requested(&self, op: u64) -> bool {
         self.requests.iter().flatten().any(|request| request.op == op)
     }

@@ -22,6 +22,7 @@ use super::held::HeldRequests;
 use super::journal::{Journal, JournalGeometry, ReadDone, ReadFault, ReadPurpose};
 use super::journal_recovery::JournalRecovery;
 use super::log_chain::LogChain;
+use super::laps::{Lap, Laps, Stage};
 use super::machine::StateMachine;
 use super::opening::Opening;
 use super::peers::Peers;
@@ -212,6 +213,7 @@ pub struct Replica<M> {
     pub(super) timers: Timers,
     pub(super) now: Now,
     pub(super) pulse_looked_ns: u64,
+    pub(super) laps: Laps,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -265,6 +267,7 @@ impl<M: StateMachine> Replica<M> {
             timers: Timers::new(options.seed),
             now: Now::default(),
             pulse_looked_ns: 0,
+            laps: Laps::new(),
             pool,
         }
     }
@@ -393,6 +396,18 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn repairs(&self) -> u32 {
         self.superblock.repaired() + self.recovery.repairs()
+    }
+
+    /// The next stage of the work that has ended, to be measured.
+    pub fn next_lap(&mut self) -> Option<Lap> {
+        self.laps.take()
+    }
+
+    /// Notes that a stage has ended which began then; not what is done again after a restart.
+    pub(super) fn lap(&mut self, stage: Stage, since_ns: u64) {
+        if self.status == Status::Normal {
+            self.laps.end(stage, since_ns);
+        }
     }
 
     /// Takes a message whose frame is whole and of our cluster. The buffer has no other reference.
@@ -566,6 +581,7 @@ impl<M: StateMachine> Replica<M> {
     fn pump_journal(&mut self) -> bool {
         let mut progress = false;
         while let Some(header) = self.journal.take_written() {
+            self.laps.write_ended(header.op);
             self.acknowledge(header.op, header.frame.checksum);
             progress = true;
         }

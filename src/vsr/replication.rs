@@ -9,6 +9,7 @@
 use super::Destination;
 use super::clock::Now;
 use super::fatal::Fatal;
+use super::laps::Stage;
 use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
 use crate::protocol::{Command, Message, NODES_MAX, PrepareHeader, Requests};
@@ -148,6 +149,7 @@ impl<M: StateMachine> Replica<M> {
         }
         // Not before: what cannot be written yet would be asked for again at once, and again.
         self.repair.arrived(header.op);
+        self.laps.write_began(header.op, self.now.monotonic_ns);
         self.journal.write(&mut message, &mut self.outbox.storage);
         self.recent.put(&message);
         if mutated!("ack_before_durable") {
@@ -243,6 +245,7 @@ impl<M: StateMachine> Replica<M> {
         if !ours || replica >= self.options.replica_count {
             return;
         }
+        self.peers.has_op(replica, peer.op);
         self.pipeline.acknowledge(peer.op, peer.context, replica);
         self.advance_commit();
     }
@@ -272,6 +275,9 @@ impl<M: StateMachine> Replica<M> {
                 break;
             }
             self.commit_max = prepared.op;
+            if prepared.made_ns > 0 {
+                self.laps.end(Stage::Commit, prepared.made_ns);
+            }
         }
     }
 
@@ -314,6 +320,7 @@ impl<M: StateMachine> Replica<M> {
         }
         self.hear_primary();
         self.learn_commit(peer.commit);
+        self.peers.has_op(primary, peer.op);
         let head = self.chain.head().op;
         if peer.op > head {
             self.request_newer_headers(primary, peer.op);
@@ -330,6 +337,7 @@ impl<M: StateMachine> Replica<M> {
         let peer = *message.peer();
         let replica = peer.frame.replica;
         self.compare_checkpoints(replica, peer.checkpoint_op, peer.checkpoint_id);
+        self.peers.has_op(replica, peer.op);
         if let Some(mut answer) = self.control(Command::Pong) {
             let header = answer.peer_mut();
             header.frame.view = self.superblock.durable().view;

@@ -77,6 +77,12 @@ impl SuperblockZone {
         self.stage == Stage::Idle
     }
 
+    /// Whether the copies have been read.
+    #[must_use]
+    pub fn was_read(&self) -> bool {
+        self.durable.sequence > 0
+    }
+
     /// The newest superblock that is durable.
     ///
     /// # Panics

@@ -177,6 +177,7 @@ impl<M: StateMachine> Replica<M> {
         self.change.reports.fill(None);
         self.release_pipeline();
         self.timers.change_began(self.now.monotonic_ns);
+        self.laps.change_ns.get_or_insert(self.now.monotonic_ns);
         self.repeat_vote();
     }
 
@@ -397,6 +398,9 @@ impl<M: StateMachine> Replica<M> {
         self.view_op = head.op;
         self.repair.restart();
         self.timers.view_began(self.now.monotonic_ns);
+        if let Some(since_ns) = self.laps.change_ns.take() {
+            self.lap(super::laps::Stage::ViewChange, since_ns);
+        }
         if self.is_primary_index() && !self.options.is_standby() {
             mark!("view_began_as_primary");
             self.clock.newest = self.clock.newest.max(head.timestamp);
@@ -479,6 +483,7 @@ impl<M: StateMachine> Replica<M> {
         self.change.stage = Stage::Start;
         self.change.vote = None;
         self.timers.change_began(self.now.monotonic_ns);
+        self.laps.change_ns.get_or_insert(self.now.monotonic_ns);
     }
 
     /// The suffix that the superblock holds, if there is one.

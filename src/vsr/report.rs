@@ -1,0 +1,199 @@
+//! How a replica is, as plain numbers: for metrics, for `florin status`, for people.
+//!
+//! Made on demand from what the components know. Decides nothing. Not covered: the state machine,
+//! which tells of itself.
+
+use super::clock::ClockReading;
+use super::machine::StateMachine;
+use super::opening::Opening;
+use super::replica::{Replica, Status};
+use crate::protocol::NODES_MAX;
+
+/// How a replica is, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// Reading its file.
+    Opening = 0,
+    /// Executing its log.
+    Replaying = 1,
+    /// It orders.
+    Primary = 2,
+    /// It follows the primary.
+    Backup = 3,
+    /// It follows without a vote.
+    Standby = 4,
+    /// Between two views.
+    ViewChange = 5,
+    /// It does not know the end of its log.
+    RecoveringHead = 6,
+    /// It cannot go on.
+    Stopped = 7,
+}
+
+impl Standing {
+    /// All of them, in order of their numbers.
+    pub const ALL: [Standing; 8] = [
+        Standing::Opening,
+        Standing::Replaying,
+        Standing::Primary,
+        Standing::Backup,
+        Standing::Standby,
+        Standing::ViewChange,
+        Standing::RecoveringHead,
+        Standing::Stopped,
+    ];
+
+    /// The word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Standing::Opening => "opening",
+            Standing::Replaying => "replaying",
+            Standing::Primary => "primary",
+            Standing::Backup => "backup",
+            Standing::Standby => "standby",
+            Standing::ViewChange => "view_change",
+            Standing::RecoveringHead => "recovering_head",
+            Standing::Stopped => "stopped",
+        }
+    }
+
+    /// Whether it takes part in a view.
+    #[must_use]
+    pub const fn takes_part(self) -> bool {
+        matches!(self, Standing::Primary | Standing::Backup | Standing::Standby)
+    }
+}
+
+/// What is known of another replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerReport {
+    /// How long ago it was heard, in nanoseconds; `None` if never.
+    pub silence_ns: Option<u64>,
+    /// The newest op that it was known to have in its log.
+    pub op: u64,
+    /// Op of its durable checkpoint.
+    pub checkpoint_op: u64,
+}
+
+/// How a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// In one word.
+    pub standing: Standing,
+    /// Its index.
+    pub replica: u8,
+    /// Replicas that vote.
+    pub replica_count: u8,
+    /// Standbys.
+    pub standby_count: u8,
+    /// The primary of its view.
+    pub primary: u8,
+    /// Its view.
+    pub view: u32,
+    /// The newest view in which it took part.
+    pub log_view: u32,
+    /// Newest op of its log.
+    pub op: u64,
+    /// Newest op executed.
+    pub commit: u64,
+    /// Newest op known to be committed.
+    pub commit_max: u64,
+    /// Op of the durable checkpoint.
+    pub checkpoint_op: u64,
+    /// Blocks of the checkpoint may be missing.
+    pub syncing: bool,
+    /// The others' logs do not reach back to what must be executed next.
+    pub too_far_behind: bool,
+    /// Sessions of clients.
+    pub sessions: u64,
+    /// Requests that were accepted and are not answered.
+    pub requests_in_flight: u64,
+    /// Those of them that are in no prepare.
+    pub requests_waiting: u64,
+    /// Requests kept for the primary.
+    pub requests_held: u64,
+    /// Prepares that are not executed, on the primary.
+    pub prepares_in_flight: u64,
+    /// Prepares asked for from others.
+    pub prepares_requested: u64,
+    /// Blocks asked for from others.
+    pub blocks_requested: u64,
+    /// Times that the scrub has read everything.
+    pub scrubs: u64,
+    /// Copies of the superblock, slots and sectors of the log repaired on opening.
+    pub repairs: u64,
+    /// Our clock against the cluster's; `None` alone, and while no majority agrees.
+    pub clock: Option<ClockReading>,
+    /// Other replicas and standbys, by index; our own place says nothing.
+    pub peers: [PeerReport; NODES_MAX as usize],
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// How it is in one word.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        match self.status {
+            Status::Opening(Opening::Replay) => Standing::Replaying,
+            Status::Opening(_) => Standing::Opening,
+            Status::Normal if self.options.is_standby() => Standing::Standby,
+            Status::Normal if self.is_primary_index() => Standing::Primary,
+            Status::Normal => Standing::Backup,
+            Status::ViewChange => Standing::ViewChange,
+            Status::RecoveringHead => Standing::RecoveringHead,
+            Status::Fatal => Standing::Stopped,
+        }
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let read = self.superblock.was_read();
+        Report {
+            standing: self.standing(),
+            replica: self.options.replica,
+            replica_count: self.options.replica_count,
+            standby_count: self.options.standby_count,
+            primary: self.options.primary_of(self.view),
+            view: self.view,
+            log_view: self.log_view,
+            op: self.chain.head().op,
+            commit: self.commit.op,
+            commit_max: self.commit_max,
+            checkpoint_op: if read { self.checkpoint_op() } else { 0 },
+            syncing: self.is_syncing(),
+            too_far_behind: self.waits_for_sync(),
+            sessions: count(self.sessions.len()),
+            requests_in_flight: count(self.pipeline.requests_in_flight()),
+            requests_waiting: count(self.pipeline.requests_waiting()),
+            requests_held: count(self.held.len()),
+            prepares_in_flight: count(self.pipeline.prepared().count()),
+            prepares_requested: count(self.repair.requested()),
+            blocks_requested: count(self.blocks.requested()),
+            scrubs: self.scrubs(),
+            repairs: u64::from(if read { self.repairs() } else { 0 }),
+            clock: self.cluster_clock.reading(self.now),
+            peers: self.peers.report(self.now.monotonic_ns),
+        }
+    }
+}
+
+fn count(items: usize) -> u64 {
+    u64::try_from(items).expect("64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: numbers and names of standings are as listed.
+    #[test]
+    fn standings() {
+        for (index, standing) in Standing::ALL.iter().enumerate() {
+            assert_eq!(usize::from(*standing as u8), index);
+            assert!(!standing.name().contains(' '));
+        }
+        assert_eq!(Standing::ALL.iter().filter(|standing| standing.takes_part()).count(), 3);
+    }
+}

@@ -53,6 +53,8 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         sizes: Sizes::DEVELOPMENT,
         scrub_rate: SCRUB_RATE,
         clock_offset: 0,
+        metrics: None,
+        statsd: None,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,
         is_development: true,

@@ -8,11 +8,14 @@ use super::format::superblock_class;
 use super::output::print_error;
 use super::size::ByteSize;
 use crate::client::Random;
-use crate::io::address::resolve_list;
+use crate::io::address::{resolve, resolve_list};
 use crate::io::bus::{Bus, BusOptions};
 use crate::io::clock::Clock;
 use crate::io::file::DataFile;
 use crate::io::memory::{HumanSize, MemoryTable};
+use crate::io::metrics::catalogue::Metric;
+use crate::io::metrics::endpoint::{Endpoint, EndpointError, EndpointOptions};
+use crate::io::metrics::{Identity, Metrics};
 use crate::io::peers::Peers;
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
 use crate::io::{allocator, memory};
@@ -28,11 +31,13 @@ use crate::vsr::sync::{SCRUB_RATE, scrub_ns};
 use crate::vsr::{
     Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
 };
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 /// Disk requests in flight at a time.
 const DISK_REQUESTS_MAX: u32 = 128;
@@ -57,6 +62,8 @@ Examples:
   florin start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 0_1.florin
       one of three replicas; all are started with the same list
   florin start --addresses=3000 --cache-grid=4GiB --cache-accounts=1GiB 0_0.florin
+  florin start --addresses=3000 --metrics=9100 0_0.florin
+      with metrics at http://127.0.0.1:9100/metrics, and /healthz and /readyz
   florin start --addresses=0 --development test.florin
       for a program that starts its own server: prints the port and ends with its input
 
@@ -103,6 +110,12 @@ pub struct StartArguments {
         allow_negative_numbers = true
     )]
     pub clock_offset: i64,
+    /// Address to serve metrics on, for Prometheus: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
+    /// Address to send metrics to, for StatsD with tags: a datagram or some every 10 seconds
+    #[arg(long, value_name = "ADDRESS")]
+    pub statsd: Option<String>,
     /// Oldest client release that is admitted
     #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MIN,
         value_parser = parse_release)]
@@ -198,6 +211,19 @@ impl StartArguments {
         Ok(addresses)
     }
 
+    /// An address of another option than `--addresses`.
+    fn address(&self, option: &str, text: Option<&str>) -> Result<Option<SocketAddr>, Failure> {
+        let Some(text) = text else { return Ok(None) };
+        let usage =
+            |message: String| Failure::new(ExitClass::Usage, format!("--{option}: {message}"));
+        let address = resolve(text).map_err(|error| usage(error.to_string()))?;
+        let own = resolve_list(&self.addresses).unwrap_or_default();
+        if option == "metrics" && own.contains(&address) && address.port() != 0 {
+            return Err(usage(format!("{address} is in --addresses too: choose another port")));
+        }
+        Ok(Some(address))
+    }
+
     fn sizes(&self) -> Sizes {
         let default = if self.development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION };
         let or = |size: Option<ByteSize>, default| size.map_or(default, |size| size.0);
@@ -224,6 +250,10 @@ pub struct Service {
     pub scrub_rate: u64,
     /// Seconds that the clock is ahead of the system's.
     pub clock_offset: i64,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Where metrics are sent.
+    pub statsd: Option<SocketAddr>,
     /// Oldest client release admitted.
     pub release_min: Release,
     /// Newest client release admitted.
@@ -248,6 +278,8 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         sizes: arguments.sizes(),
         scrub_rate: arguments.scrub_rate.0,
         clock_offset: arguments.clock_offset,
+        metrics: arguments.address("metrics", arguments.metrics.as_deref())?,
+        statsd: arguments.address("statsd", arguments.statsd.as_deref())?,
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
@@ -289,8 +321,12 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     let mut report = std::io::stderr();
     let server = Server::new(options, replica, file, pool, &table, &mut report);
     let mut server = server.map_err(|error| explain_address(service, &superblock, error))?;
+    let endpoint = endpoint_start(service, &server)?;
     check_reserved(&table);
     announce(server.address());
+    if let Some(address) = endpoint.as_ref().and_then(Endpoint::address) {
+        print_error(&format!("metrics at http://{address}/metrics"));
+    }
     allocator::freeze();
     match server.run()? {
         ExitReason::Signal(_) | ExitReason::InputEnd => Ok(()),
@@ -305,6 +341,26 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
             Err(Failure::new(fatal_class(&fatal), format!("{path}: {fatal}")))
         }
     }
+}
+
+/// Starts to tell metrics, if that is wanted.
+fn endpoint_start(
+    service: &Service,
+    server: &Server<Replica<Ledger>>,
+) -> Result<Option<Endpoint>, Failure> {
+    if service.metrics.is_none() && service.statsd.is_none() {
+        return Ok(None);
+    }
+    let (metrics, clock) = server.metrics();
+    let options = EndpointOptions {
+        listen: service.metrics,
+        statsd: service.statsd,
+        file: File::open(&service.path).ok(),
+    };
+    let reserved = Arc::clone(&metrics);
+    let endpoint = Endpoint::start(options, metrics, clock)?;
+    reserved.set(Metric::MemoryReserved, reserved_bytes());
+    Ok(Some(endpoint))
 }
 
 /// Replaces this process by the same program with the same arguments, which opens the data file
@@ -417,17 +473,24 @@ fn memory_table(service: &Service, superblock: &Superblock) -> MemoryTable {
     for (name, bytes) in Ledger::memory_bytes(&ledger_options(service, config)) {
         table.add(name, bytes);
     }
+    if service.metrics.is_some() || service.statsd.is_some() {
+        table.add("metrics", Metrics::memory_bytes() + Endpoint::memory_bytes());
+    }
     table.add("everything else", OTHER_BYTES);
     table
 }
 
 /// The table says what is: neither less, so that the check means something, nor much more.
 fn check_reserved(table: &MemoryTable) {
-    let heap = u64::try_from(allocator::bytes_now()).expect("64 bits");
-    let reserved = heap + mapped_bytes();
+    let reserved = reserved_bytes();
     let total = table.total();
     assert!(reserved <= total, "{reserved} bytes are reserved, {total} were announced");
     assert!(total - reserved <= 2 * OTHER_BYTES, "{total} were announced, {reserved} are reserved");
+}
+
+/// All memory that is reserved now.
+fn reserved_bytes() -> u64 {
+    u64::try_from(allocator::bytes_now()).expect("64 bits") + mapped_bytes()
 }
 
 /// Messages that the bus leaves alone: a reply for each session, the pipeline, and small answers.
@@ -443,6 +506,11 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
         None
     };
     Ok(ServerOptions {
+        identity: Identity {
+            cluster: superblock.cluster,
+            replica: superblock.replica,
+            replica_count: superblock.replica_count,
+        },
         bus: BusOptions {
             addresses: service.addresses.clone(),
             replica: superblock.replica,
@@ -525,6 +593,16 @@ fn fatal_class(fatal: &Fatal) -> ExitClass {
                 ExitClass::Machine
             }
         },
+    }
+}
+
+impl From<EndpointError> for Failure {
+    fn from(error: EndpointError) -> Failure {
+        let class = match &error {
+            EndpointError::Listen(_) => ExitClass::Network,
+            EndpointError::System(_) => ExitClass::Error,
+        };
+        Failure::new(class, error.to_string())
     }
 }
 
@@ -618,6 +696,8 @@ mod tests {
                 sizes: arguments.sizes(),
                 scrub_rate: SCRUB_RATE,
                 clock_offset: 0,
+                metrics: None,
+                statsd: None,
                 release_min: Release::CLIENT_MIN,
                 release_max: Release::CLIENT_MAX,
                 is_development: false,

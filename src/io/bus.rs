@@ -145,6 +145,8 @@ struct Connection {
     sent: u32,
     /// Tick of the last bytes taken by the peer.
     sent_tick: u64,
+    /// When the message in flight was handed over, by the monotonic clock in nanoseconds.
+    sent_since_ns: u64,
 }
 
 impl Connection {
@@ -179,6 +181,7 @@ pub struct BusCounters {
 pub struct Bus {
     listener: TcpListener,
     address: SocketAddr,
+    replica: u8,
     rules: Rules,
     pool_reserve: u32,
     pool_reserve_replica: u32,
@@ -203,6 +206,8 @@ pub struct Bus {
     accept_in_flight: bool,
     stopping: bool,
     tick: u64,
+    /// The time by the monotonic clock, as far as it was told.
+    now_ns: u64,
     complaint_cluster: Complaint,
     complaint_other: Complaint,
     counters: BusCounters,
@@ -231,6 +236,7 @@ fn connections_make(places: u32, receive_size: u32) -> Box<[Connection]> {
         sending: false,
         sent: 0,
         sent_tick: 0,
+        sent_since_ns: 0,
     };
     (0..places).map(connection).collect()
 }
@@ -259,6 +265,7 @@ impl Bus {
         Ok(Bus {
             listener,
             address,
+            replica: options.replica,
             connections: connections_make(places, RECEIVE_SIZE.min(pool.size())),
             rules: Rules { cluster: options.cluster, pool },
             pool_reserve: options.pool_reserve,
@@ -277,6 +284,7 @@ impl Bus {
             accept_in_flight: false,
             stopping: false,
             tick: 0,
+            now_ns: 0,
             complaint_cluster: Complaint::default(),
             complaint_other: Complaint::default(),
             counters: BusCounters::default(),
@@ -311,6 +319,24 @@ impl Bus {
     #[must_use]
     pub fn counters(&self) -> BusCounters {
         self.counters
+    }
+
+    /// Where messages are received into.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.rules.pool
+    }
+
+    /// Which replica we are.
+    #[must_use]
+    pub fn replica(&self) -> u8 {
+        self.replica
+    }
+
+    /// Places for connections.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections.len()
     }
 
     /// Connections open now.
@@ -656,6 +682,7 @@ impl Bus {
         let Some(message) = connection.sends.pop() else { return };
         connection.sending = true;
         connection.sent = 0;
+        connection.sent_since_ns = self.now_ns;
         self.send_portion(ring, index, message);
     }
 
@@ -669,7 +696,13 @@ impl Bus {
         ring.send(stream.as_fd(), index, message, part);
     }
 
-    /// A peer has taken bytes, or an error.
+    /// Tells the time, by the monotonic clock in nanoseconds.
+    pub fn set_now(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
+
+    /// A peer has taken bytes, or an error. If it has taken a whole message, since when that was
+    /// being sent, by the time that was told.
     ///
     /// # Panics
     ///
@@ -680,7 +713,7 @@ impl Bus {
         index: u32,
         message: Message,
         result: Result<u32, i32>,
-    ) {
+    ) -> Option<u64> {
         let tick = self.tick;
         let connection = &mut self.connections[to_index(index)];
         assert!(connection.sending);
@@ -688,22 +721,23 @@ impl Bus {
             connection.sending = false;
             self.note_sends_gone(1);
             self.close_finish(index);
-            return;
+            return None;
         }
         let Ok(count) = result else {
             connection.sending = false;
             self.note_sends_gone(1);
             self.close_index(index);
-            return;
+            return None;
         };
         connection.sent_tick = tick;
         connection.sent += count;
         if connection.sent < message.size() {
             self.send_portion(ring, index, message);
-            return;
+            return None;
         }
         drop(message);
         connection.sending = false;
+        let since_ns = connection.sent_since_ns;
         if connection.place == Place::WaitsForSends && connection.sends_count() < SENDS_PAUSE {
             connection.place = Place::Ready;
             connection.received_tick = tick;
@@ -712,6 +746,7 @@ impl Bus {
         self.counters.sent += 1;
         self.note_sends_gone(1);
         self.send_next(ring, index);
+        Some(since_ns)
     }
 
     fn note_sends_gone(&mut self, count: usize) {

@@ -14,6 +14,8 @@ use super::file::tests::TemporaryPath;
 use super::file::{DataFile, format_data_file};
 use super::memory::MemoryTable;
 use super::server::{CONNECTIONS_MAX, ExitReason, Server, ServerOptions};
+use crate::io::metrics::Metrics;
+use crate::io::metrics::publish::Publish;
 use crate::protocol::{Message, Operation, Pool, Release, RequestHeader, to_index};
 use crate::storage::grid::GridFault;
 use crate::storage::{Config, DiskDone, Fetch, Job, Room, StorageOutbox, StorageUse};
@@ -28,6 +30,10 @@ const LARGE_FRAMES_MAX: u32 = 4;
 /// Answers every operation with nothing and has nothing to keep: for fewer ops than a checkpoint.
 struct Silent {
     extra: Vec<u8>,
+}
+
+impl Publish for Silent {
+    fn publish(&self, _metrics: &Metrics) {}
 }
 
 impl StateMachine for Silent {
@@ -109,6 +115,7 @@ fn serve(path: &Path) -> ExitReason {
     let superblock = file.superblock().unwrap();
     let config = superblock.config;
     let options = ServerOptions {
+        identity: crate::io::metrics::Identity::default(),
         bus: BusOptions {
             addresses: vec![resolve("127.0.0.1:0").unwrap()],
             replica: 0,

@@ -15,11 +15,13 @@ pub mod file;
 pub mod framing;
 mod growth;
 pub mod memory;
+pub mod metrics;
 pub mod peers;
 pub mod ring;
 pub mod server;
 pub mod socket;
 pub mod storage_warning;
+pub mod system;
 pub mod worker;
 
 #[cfg(test)]

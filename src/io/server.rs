@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::allocator;
 use super::bus::{Bus, BusError, BusOptions};
@@ -19,18 +21,25 @@ use super::clock::Clock;
 use super::cluster_report::ClusterReport;
 use super::file::DataFile;
 use super::memory::MemoryTable;
+use super::metrics::catalogue::Metric;
+use super::metrics::publish::{Publish, publish_bus, publish_replica, publish_storage};
+use super::metrics::{Identity, Metrics};
 use super::ring::{Completion, Ring, RingError, Watch};
 use super::socket::EndSignals;
 use super::storage_warning::StorageWarning;
 use super::worker::Worker;
 use crate::protocol::{Message, Pool};
 use crate::storage::{DiskDone, Job, StorageOutbox, StorageUse};
-use crate::vsr::{ClusterState, ConnectionId, Destination, Now, Replica, StateMachine, Status};
+use crate::vsr::{
+    ClusterState, ConnectionId, Destination, Lap, Now, Replica, Stage, StateMachine, Status,
+};
 
 /// Client connections at a time: a session for each and some to spare.
 pub const CONNECTIONS_MAX: u32 = 80;
 /// Time between ticks.
 const TICK_NS: u64 = 10_000_000;
+/// Ticks between two publications of how everything is: a tenth of a second.
+const PUBLISH_TICKS: u64 = 10;
 /// When asked to end, so many ticks are waited for what is in flight.
 const STOP_TICKS_MAX: u32 = 200;
 /// Watched descriptors: worker, signals, input.
@@ -66,9 +75,13 @@ pub trait Core {
     fn cluster_state(&self) -> Option<ClusterState>;
     /// How much of the storage limit is used; asked while it is ready.
     fn storage_use(&self) -> StorageUse;
+    /// The next stage of the work that has ended.
+    fn next_lap(&mut self) -> Option<Lap>;
+    /// Publishes how it is.
+    fn publish(&self, metrics: &Metrics);
 }
 
-impl<M: StateMachine> Core for Replica<M> {
+impl<M: StateMachine + Publish> Core for Replica<M> {
     fn open(&mut self, now: Now) {
         Replica::open(self, now);
     }
@@ -125,6 +138,15 @@ impl<M: StateMachine> Core for Replica<M> {
     fn storage_use(&self) -> StorageUse {
         Replica::storage_use(self)
     }
+
+    fn next_lap(&mut self) -> Option<Lap> {
+        Replica::next_lap(self)
+    }
+
+    fn publish(&self, metrics: &Metrics) {
+        publish_replica(&self.report(), metrics);
+        self.machine.publish(metrics);
+    }
 }
 
 /// What the server needs to know.
@@ -132,6 +154,8 @@ impl<M: StateMachine> Core for Replica<M> {
 pub struct ServerOptions {
     /// See there.
     pub bus: BusOptions,
+    /// Who publishes the metrics.
+    pub identity: Identity,
     /// Disk requests in flight at a time.
     pub disk_requests_max: u32,
     /// Jobs in flight at a time.
@@ -218,6 +242,8 @@ pub struct Server<C: Core> {
     stop_ticks: u32,
     storage_warning: StorageWarning,
     cluster_report: ClusterReport,
+    metrics: Arc<Metrics>,
+    publish_ticks: u64,
 }
 
 impl<C: Core> Server<C> {
@@ -272,6 +298,8 @@ impl<C: Core> Server<C> {
             stop_ticks: 0,
             storage_warning: StorageWarning::default(),
             cluster_report: ClusterReport::default(),
+            metrics: Arc::new(Metrics::new(options.identity)),
+            publish_ticks: 0,
         };
         if options.freeze {
             allocator::freeze();
@@ -283,6 +311,12 @@ impl<C: Core> Server<C> {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.bus.address()
+    }
+
+    /// What it publishes about itself, and the clock whose times are in there.
+    #[must_use]
+    pub fn metrics(&self) -> (Arc<Metrics>, Clock) {
+        (Arc::clone(&self.metrics), self.clock)
     }
 
     /// The core, to ask why it did not go on.
@@ -310,21 +344,24 @@ impl<C: Core> Server<C> {
         if let Some(input) = &self.input {
             self.ring.watch(input.as_fd(), Watch::Input);
         }
-        self.core.open(self.clock.now());
+        let mut now = self.clock.now();
+        self.core.open(now);
         self.drain();
         self.connect();
         loop {
             let elapsed_ns = self.clock.monotonic_ns();
+            self.note_turn(now.monotonic_ns, elapsed_ns);
             self.ring.wait(self.next_tick_ns.saturating_sub(elapsed_ns))?;
-            if let Some(reason) = self.turn() {
+            now = self.clock.now();
+            if let Some(reason) = self.turn(now) {
                 return Ok(reason);
             }
         }
     }
 
     /// Everything that is to be done now; the reason if that was the last time.
-    fn turn(&mut self) -> Option<ExitReason> {
-        let now = self.clock.now();
+    fn turn(&mut self, now: Now) -> Option<ExitReason> {
+        self.bus.set_now(now.monotonic_ns);
         while let Some(completion) = self.ring.next_completion() {
             self.on_completion(completion, now);
             self.drain();
@@ -342,6 +379,40 @@ impl<C: Core> Server<C> {
         }
         let reason = self.stop?;
         (self.is_idle() || self.stop_ticks > STOP_TICKS_MAX).then_some(reason)
+    }
+
+    /// Notes that a turn has lasted from then until now.
+    fn note_turn(&self, from_ns: u64, to_ns: u64) {
+        self.metrics.add(Metric::LoopTurns, 1);
+        self.metrics.add(Metric::LoopBusy, to_ns.saturating_sub(from_ns));
+        self.metrics.turned_ns.store(to_ns, Ordering::Relaxed);
+    }
+
+    /// Publishes how everything is, now and then.
+    fn publish(&mut self) {
+        self.publish_ticks += 1;
+        if !self.publish_ticks.is_multiple_of(PUBLISH_TICKS) {
+            return;
+        }
+        self.core.publish(&self.metrics);
+        if self.core.is_ready() {
+            publish_storage(&self.core.storage_use(), &self.metrics);
+        }
+        publish_bus(&self.bus, &self.metrics);
+        let jobs = u64::try_from(self.worker.jobs_in_flight()).expect("64 bits");
+        self.metrics.set(Metric::JobsInFlight, jobs);
+        self.metrics.set(Metric::DiskInFlight, self.disk_in_flight.into());
+    }
+
+    /// Measures the stages of the work that have ended.
+    fn measure_laps(&mut self) {
+        let Some(mut lap) = self.core.next_lap() else { return };
+        let now_ns = self.clock.monotonic_ns();
+        loop {
+            self.metrics.record(lap.stage, now_ns.saturating_sub(lap.since_ns));
+            let Some(next) = self.core.next_lap() else { return };
+            lap = next;
+        }
     }
 
     /// Accepts connections and makes them, from the moment when the core wants them.
@@ -371,6 +442,7 @@ impl<C: Core> Server<C> {
         self.core.tick(now);
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
+        self.publish();
         if self.cluster_report.tick()
             && let Some(state) = self.core.cluster_state()
             && let Some(message) = self.cluster_report.look(state)
@@ -399,7 +471,11 @@ impl<C: Core> Server<C> {
                 self.bus.on_received(connection, buffer, result);
             }
             Completion::Sent { connection, message, result } => {
-                self.bus.on_sent(&mut self.ring, connection, message, result);
+                let since_ns = self.bus.on_sent(&mut self.ring, connection, message, result);
+                if let Some(since_ns) = since_ns {
+                    let taken_ns = now.monotonic_ns.saturating_sub(since_ns);
+                    self.metrics.record(Stage::Reply, taken_ns);
+                }
             }
             Completion::Connected { replica, result } => {
                 self.bus.peers.on_connected(&mut self.ring, replica, result);
@@ -464,6 +540,7 @@ impl<C: Core> Server<C> {
 
     /// Starts what the core wants.
     fn drain(&mut self) {
+        self.measure_laps();
         while let Some((destination, message)) = self.core.next_send() {
             match destination {
                 Destination::Connection(id) => self.bus.send(&mut self.ring, id, message),
@@ -635,6 +712,14 @@ mod tests {
             let room = Room::Everything;
             StorageUse { limit_bytes: 1 << 20, used_bytes: 0, usable_bytes: 1 << 20, room }
         }
+
+        fn next_lap(&mut self) -> Option<Lap> {
+            None
+        }
+
+        fn publish(&self, metrics: &Metrics) {
+            metrics.set(Metric::View, 1);
+        }
     }
 
     fn server(
@@ -654,6 +739,7 @@ mod tests {
                 large_frames_max: 2,
                 sends_total_max: 8,
             },
+            identity: Identity::default(),
             disk_requests_max: 2,
             jobs_max: 1,
             clock: Clock::new(),

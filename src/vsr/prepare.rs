@@ -168,12 +168,7 @@ impl Pipeline {
     /// # Panics
     ///
     /// If there is no room, or the client has a request.
-    pub fn accept(
-        &mut self,
-        connection: Option<ConnectionId>,
-        request: Message,
-        now_ns: u64,
-    ) {
+    pub fn accept(&mut self, connection: Option<ConnectionId>, request: Message, now_ns: u64) {
         assert!(!self.is_full());
         let header = request.request();
         assert!(self.find(header.client).is_none());

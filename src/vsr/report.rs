@@ -108,6 +108,8 @@ pub struct Report {
     pub too_far_behind: bool,
     /// Sessions of clients.
     pub sessions: u64,
+    /// Sessions at most.
+    pub sessions_max: u64,
     /// Requests that were accepted and are not answered.
     pub requests_in_flight: u64,
     /// Those of them that are in no prepare.
@@ -165,6 +167,7 @@ impl<M: StateMachine> Replica<M> {
             syncing: self.is_syncing(),
             too_far_behind: self.waits_for_sync(),
             sessions: count(self.sessions.len()),
+            sessions_max: self.options.config.clients_max.into(),
             requests_in_flight: count(self.pipeline.requests_in_flight()),
             requests_waiting: count(self.pipeline.requests_waiting()),
             requests_held: count(self.held.len()),

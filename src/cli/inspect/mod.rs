@@ -11,6 +11,7 @@ pub mod integrity;
 mod integrity_index;
 pub mod log;
 pub mod manifest;
+pub mod metrics;
 pub mod op;
 pub mod records;
 pub mod replies;
@@ -103,6 +104,8 @@ pub enum Subject {
         #[arg(value_name = "PATH")]
         path: PathBuf,
     },
+    /// Every metric that a server tells: type, unit and meaning
+    Metrics,
     /// The logs of events and accounts as of the checkpoint
     Log {
         /// One row, of the events unless --accounts is given
@@ -139,7 +142,11 @@ pub enum Subject {
 /// If the file cannot be read, or what was asked for is damaged or not there.
 pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
     let (document, failure) = inspect(&arguments.subject)?;
-    print(&if arguments.json { document.json() } else { document.human() });
+    print(&match &arguments.subject {
+        _ if arguments.json => document.json(),
+        Subject::Metrics => metrics::human(),
+        _ => document.human(),
+    });
     failure.map_or(Ok(()), Err)
 }
 
@@ -153,6 +160,7 @@ fn inspect(subject: &Subject) -> Result<(Document, Option<Failure>), Failure> {
         Subject::Replies { slot, path } => replies::inspect(path, *slot),
         Subject::Grid { block, list, path } => grid::inspect(path, *block, *list),
         Subject::Manifest { path } => manifest::inspect(path),
+        Subject::Metrics => Ok(metrics::inspect()),
         Subject::Log { row, accounts, path } => {
             let row = row
                 .map(|row| if *accounts { log::Row::Account(row) } else { log::Row::Event(row) });

@@ -1,0 +1,185 @@
+//! Small questions to the kernel that std has no call for. None of them allocates.
+//!
+//! Covered: waiting for several descriptors, free space, processor time, limits, the state of the
+//! clock's synchronisation. Not covered: sockets ([`socket`](super::socket)), files
+//! ([`file`](super::file)), memory limits ([`memory`](super::memory)).
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// A descriptor that is waited for, and what for.
+pub type Waited = libc::pollfd;
+
+/// Waits for a descriptor to be readable, or writable, besides being broken.
+#[must_use]
+pub fn waited(descriptor: BorrowedFd<'_>, write: bool) -> Waited {
+    let events = if write { libc::POLLOUT } else { libc::POLLIN };
+    Waited { fd: descriptor.as_raw_fd(), events, revents: 0 }
+}
+
+/// A place that waits for nothing.
+pub const WAITED_NONE: Waited = Waited { fd: -1, events: 0, revents: 0 };
+
+/// Waits until something has happened at one of the descriptors, for so long at most. Then those
+/// at which something has happened have `revents`.
+///
+/// # Errors
+///
+/// If the system refuses; an interruption is none.
+///
+/// # Panics
+///
+/// Never: descriptors are few.
+pub fn wait(descriptors: &mut [Waited], timeout_ms: i32) -> io::Result<()> {
+    let count = libc::nfds_t::try_from(descriptors.len()).expect("a few descriptors");
+    // SAFETY: the pointer and count are those of a live slice.
+    let result = unsafe { libc::poll(descriptors.as_mut_ptr(), count, timeout_ms) };
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    for descriptor in descriptors {
+        descriptor.revents = 0;
+    }
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// Bytes that a file system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystemSpace {
+    /// Free for processes like this one.
+    pub free_bytes: u64,
+    /// In all.
+    pub total_bytes: u64,
+}
+
+/// The space on the file system of an open file or directory.
+///
+/// # Errors
+///
+/// If the system does not tell.
+pub fn file_system_space(file: BorrowedFd<'_>) -> io::Result<FileSystemSpace> {
+    let mut answer = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the pointer is that of a live structure of the right type, zero being valid for it.
+    let answer = unsafe {
+        if libc::fstatvfs(file.as_raw_fd(), answer.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        answer.assume_init()
+    };
+    Ok(FileSystemSpace {
+        free_bytes: answer.f_bavail.saturating_mul(answer.f_frsize),
+        total_bytes: answer.f_blocks.saturating_mul(answer.f_frsize),
+    })
+}
+
+/// Processor time that this process has used, in nanoseconds; zero if the system does not tell.
+#[must_use]
+pub fn cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is that of a live structure.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    if result != 0 {
+        return 0;
+    }
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec))
+}
+
+/// A limit of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Bytes that may be locked in memory.
+    LockedMemory,
+    /// Open files.
+    OpenFiles,
+    /// Length of a file in bytes.
+    FileSize,
+    /// Bytes of address space.
+    AddressSpace,
+}
+
+/// The value of a limit that holds now; `None` for no limit.
+///
+/// # Errors
+///
+/// If the system does not tell.
+pub fn limit(which: Limit) -> io::Result<Option<u64>> {
+    let resource = match which {
+        Limit::LockedMemory => libc::RLIMIT_MEMLOCK,
+        Limit::OpenFiles => libc::RLIMIT_NOFILE,
+        Limit::FileSize => libc::RLIMIT_FSIZE,
+        Limit::AddressSpace => libc::RLIMIT_AS,
+    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is that of a live structure.
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+}
+
+/// How well the system's clock is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockState {
+    /// Whether a time service says that it is.
+    pub synchronised: bool,
+    /// What it believes the error to be at most, in microseconds.
+    pub error_us: i64,
+}
+
+/// Asks the kernel how well its clock is kept.
+///
+/// # Errors
+///
+/// If the system does not tell.
+pub fn clock_state() -> io::Result<ClockState> {
+    // SAFETY: zero is valid for this structure of integers, and asks for nothing to be changed.
+    let mut answer: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is that of a live structure.
+    let state = unsafe { libc::adjtimex(&raw mut answer) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let synchronised = state != libc::TIME_ERROR && answer.status & libc::STA_UNSYNC == 0;
+    Ok(ClockState { synchronised, error_us: answer.maxerror })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    /// Goal: waiting ends when there is something to read, and tells where.
+    #[test]
+    fn waits() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut both = [WAITED_NONE, waited(reader.as_fd(), false)];
+        wait(&mut both, 0).unwrap();
+        assert_eq!((both[0].revents, both[1].revents), (0, 0));
+        writer.write_all(&[1]).unwrap();
+        wait(&mut both, 10_000).unwrap();
+        assert_eq!((both[0].revents, both[1].revents), (0, libc::POLLIN));
+        let mut one = [waited(writer.as_fd(), true)];
+        wait(&mut one, 10_000).unwrap();
+        assert_eq!(one[0].revents, libc::POLLOUT);
+    }
+
+    /// Goal: the answers are plausible.
+    #[test]
+    fn answers() {
+        let directory = std::fs::File::open(std::env::temp_dir()).unwrap();
+        let space = file_system_space(directory.as_fd()).unwrap();
+        assert!(space.free_bytes <= space.total_bytes && space.total_bytes > 0);
+        let before = cpu_ns();
+        assert!(before > 0 && cpu_ns() >= before);
+        assert!(limit(Limit::OpenFiles).unwrap().is_none_or(|files| files > 3));
+        for which in [Limit::LockedMemory, Limit::FileSize, Limit::AddressSpace] {
+            assert!(limit(which).is_ok(), "{which:?}");
+        }
+        assert!(clock_state().is_ok_and(|state| state.error_us >= 0));
+    }
+}

@@ -1,0 +1,6 @@
+//! What a running server tells about itself, and what a wrong set-up is told: with real processes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+mod metrics;
+mod servers;

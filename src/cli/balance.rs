@@ -30,7 +30,7 @@ Examples:
   florin balance --account=1 --at=2026-11-01T00:00:00Z --addresses=3000 --format=json
       at the end of October
   florin balance --account=0xC0FFEE --at=1795661629539959331 0_0.florin
-      from a data file whose server is stopped, as of its last checkpoint
+      from a data file whose server is stopped
 
 Any account, whether it has `history` or not. Balances are those right after the account's last \
 event at or before --at: a transfer, or a pending transfer that expired. TIME is in nanoseconds \
@@ -82,7 +82,7 @@ fn parse_id(text: &str) -> Result<u128, String> {
 pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
     let found = match arguments.source.open(&stop)? {
-        Source::DataFile(source) => offline(&source, arguments.account, arguments.at)?,
+        Source::DataFile(mut source) => offline(&mut source, arguments.account, arguments.at)?,
         Source::Cluster(mut source) => {
             let found = online(&mut source, arguments.account, arguments.at)?;
             found.ok_or_else(|| Failure::new(ExitClass::Error, "interrupted"))?
@@ -126,7 +126,7 @@ impl Found {
 }
 
 /// From the rows of a data file.
-fn offline(source: &DataFileSource, id: u128, at: Moment) -> Result<Found, Failure> {
+fn offline(source: &mut DataFileSource, id: u128, at: Moment) -> Result<Found, Failure> {
     let last = at.timestamp(u64::MAX);
     let mut account = None;
     source.accounts(&mut |row| {

@@ -576,7 +576,8 @@ fn replica_make(
     Ok(Replica::new(&options, pool, ledger))
 }
 
-fn fatal_class(fatal: &Fatal) -> ExitClass {
+/// The class of a failure that ended a replica.
+pub(super) fn fatal_class(fatal: &Fatal) -> ExitClass {
     match fatal {
         Fatal::Superblock(error) => superblock_class(error),
         Fatal::SuperblockWrite { .. } | Fatal::JournalDisk { .. } => ExitClass::Machine,

@@ -1,10 +1,11 @@
 //! `florin export` and `florin balance`, from a cluster and from a data file.
 
-use crate::server::{Following, Servers, text};
+use crate::server::{BINARY, Following, Servers, text};
 use florin::client::{Client, Options};
 use florin::protocol::types::{AMOUNT_MAX, Account, Transfer, account_flags, transfer_flags};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::process::Command;
 use zerocopy::FromBytes;
 
 /// Balances and flags of an account as `lookup_accounts` had them.
@@ -203,58 +204,71 @@ fn formats() {
     assert_eq!(parts, 2, "the data file and the export, nothing else");
 }
 
-/// Goal: from a data file come the same rows as from its server, as of the checkpoint; what is
-/// newer is counted in a warning; the file is not changed.
+/// What a command says of a data file: output and errors.
+fn local(words: &[&str], path: &str) -> (String, String) {
+    let output = Command::new(BINARY).args(words).arg(path).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// Goal: from the data file of a cluster of one come the same rows as from its server, those of the
+/// checkpoint and those that are only in the log, and the file is not changed; while the server has
+/// it, it is not read.
 #[test]
 fn data_file() {
     let mut servers = Servers::single("export-file");
-    tell(&servers);
     let path = servers.path().display().to_string();
-    let busy = std::process::Command::new(crate::server::BINARY).args(["export", &path]).output();
-    assert_eq!(busy.unwrap().status.code(), Some(3), "the server has it");
-    // Enough ops for a checkpoint in development, and some more.
+    tell(&servers);
+    let busy = Command::new(BINARY).args(["export", &path]).output().unwrap();
+    assert_eq!(busy.status.code(), Some(3), "the server has it");
     let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
-    for id in 1..=400_u128 {
-        let transfer = Transfer {
-            id: 1000 + id,
-            debit_account_id: 1,
-            credit_account_id: 2,
-            amount: id,
-            ledger: 7,
-            code: 1,
-            ..Transfer::default()
-        };
-        create(&mut client, &transfer);
+    // None, some and many ops after a checkpoint: it is due every 160 ops.
+    for transfers in [0, 1, 90, 200] {
+        for id in 0..transfers {
+            let transfer = Transfer {
+                id: florin::id(),
+                debit_account_id: 1 + id % 2,
+                credit_account_id: 2 - id % 2,
+                amount: id,
+                ledger: 7,
+                code: 1,
+                ..Transfer::default()
+            };
+            create(&mut client, &transfer);
+        }
+        drop(client);
+        servers.end(0, "-KILL");
+        let before = std::fs::read(servers.path()).unwrap();
+        let whats = ["--what=accounts", "--what=transfers", "--what=balances"];
+        let offline = whats.map(|what| local(&["export", what], &path));
+        let balance = ["balance", "--account=1", "--format=json"];
+        let (row, errors) = local(&balance, &path);
+        assert_eq!(errors, "");
+        assert_eq!(std::fs::read(servers.path()).unwrap(), before, "only read");
+        servers.restart();
+        for (what, (rows, errors)) in whats.iter().zip(offline) {
+            assert_eq!(errors, "");
+            assert_eq!(servers.stdout(&["export", what]), rows, "{what}");
+        }
+        assert_eq!(servers.stdout(&balance), row);
+        client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
     }
-    drop(client);
-    let whats = ["accounts", "transfers", "balances"];
-    let local = |words: &[&str]| {
-        let output = std::process::Command::new(crate::server::BINARY)
-            .args(words)
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        (text(&output.stdout), text(&output.stderr))
-    };
-    servers.end(0, "-TERM");
-    let before = std::fs::read(servers.path()).unwrap();
-    let what = |what: &str| format!("--what={what}");
-    let offline: Vec<String> = whats.iter().map(|it| local(&["export", &what(it)]).0).collect();
-    let (transfers, warning) = local(&["export", "--what=transfers"]);
-    assert!(warning.contains("as of its checkpoint, op "), "{warning}");
-    assert!(warning.contains(" ops after it are not included"), "{warning}");
-    let newest = transfers.lines().last().unwrap().rsplit_once(',').unwrap().1.to_owned();
-    let at = format!("--at={newest}");
-    let balance = ["balance", "--account=1", "--format=json", &at];
-    let (row, _) = local(&balance);
-    assert_eq!(std::fs::read(servers.path()).unwrap(), before, "only read");
-    servers.restart();
-    for (it, offline) in whats.iter().zip(offline) {
-        let online = servers.stdout(&["export", &what(it), &at]);
-        assert_eq!(online, offline, "{it}");
+}
+
+/// Goal: of one replica of several nobody is told more than its checkpoint has, and a warning counts
+/// what that leaves out.
+#[test]
+fn data_file_of_a_replica() {
+    let mut servers = Servers::cluster("export-replica");
+    servers.say("create_accounts id=1 ledger=7 code=1;");
+    for index in 0..3 {
+        servers.end(index, "-TERM");
     }
-    assert_eq!(servers.stdout(&balance), row);
+    let path = servers.folder.join("0.florin").display().to_string();
+    let (rows, warning) = local(&["export", "--what=accounts"], &path);
+    assert_eq!(rows.lines().count(), 1, "the line of names");
+    assert!(warning.contains("as of its checkpoint, op 0"), "{warning}");
+    assert!(warning.contains("the other replicas decide"), "{warning}");
 }
 
 /// Goal: what cannot be exported is told apart by its exit code; who stops reading is no failure.
@@ -278,7 +292,7 @@ fn failures() {
         assert!(errors.contains(part), "{words:?}: {errors}");
     }
     for (words, code) in [(vec!["export", "/nowhere.florin"], 3), (vec!["export"], 2)] {
-        let output = std::process::Command::new(crate::server::BINARY).args(&words).output();
+        let output = Command::new(BINARY).args(&words).output();
         assert_eq!(output.unwrap().status.code(), Some(code), "{words:?}");
     }
     let mut command = servers.command(&["export", "--format=jsonl", "--what=accounts"]);

@@ -1,14 +1,15 @@
 //! `florin export`: accounts, transfers or balances at a moment, as a file for other programs.
 //!
-//! From a data file that is not in use, as of its checkpoint, or from a live cluster as of now.
-//! `records.rs` what the rows are, `offline.rs` and `online.rs` where they come from, `balances.rs`
-//! how balances follow from events, `sink.rs` and `columns.rs` where rows go.
+//! From a data file that is not in use, or from a live cluster. `records.rs` what the rows are,
+//! `offline.rs` (with `replay.rs`) and `online.rs` where they come from, `balances.rs` how balances
+//! follow from events, `sink.rs` and `columns.rs` where rows go.
 
 pub mod balances;
 pub mod columns;
 pub mod offline;
 pub mod online;
 pub mod records;
+pub mod replay;
 pub mod sink;
 
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ Examples:
       --what=transfers --at=2026-11-01T00:00:00Z --format=parquet --output=october.parquet
       all transfers until then, for an SQL engine
   florin export 0_0.florin --what=accounts --format=jsonl --output=accounts.jsonl
-      from a data file whose server is stopped: what its last checkpoint has
+      from a data file whose server is stopped, without changing it
 
 Rows are in the order of their timestamps. `accounts` is what never changes of them: flags without \
 `closed`, no balances. `balances` is one row for each account, with its flags, and the time of its \
@@ -131,7 +132,7 @@ fn warn_of_newer(path: &Path, source: &DataFileSource) -> Result<(), Failure> {
         let path = path.display();
         print_error(&format!(
             "warning: {path}: as of its checkpoint, op {op}. The {newer} ops after it are not \
-             included: to have them, start a server on the file and use --addresses"
+             included, since the other replicas decide about them: to have them, use --addresses"
         ));
     }
     Ok(())

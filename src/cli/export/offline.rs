@@ -1,13 +1,16 @@
-//! The rows of a data file's checkpoint, in the order of its logs.
+//! The rows of a data file, in the order of its logs.
 //!
-//! Reads through the code that a replica reads with, and verifies every block. What was done since
-//! the checkpoint is only in the write-ahead log, as requests that were not executed yet: it is not
-//! read, and [`newer_ops`] tells how much that is.
+//! Those of the checkpoint are read block by block, through the code that a replica reads with, and
+//! every block is verified. What was done since is only in the write-ahead log, as requests. That
+//! of a cluster of one is executed (`replay.rs`), and gives the other rows. What of the log
+//! of a larger cluster's replica is committed, only the others know: it is not read, and
+//! [`DataFileSource::newer_ops`] tells how much that is.
 
 use std::path::Path;
 
 use zerocopy::FromBytes;
 
+use super::replay::Replayed;
 use crate::cli::exit::Failure;
 use crate::cli::inspect::file::{Checkpoint, Inspected};
 use crate::cli::inspect::wal::WalReader;
@@ -29,6 +32,8 @@ pub struct DataFileSource {
     inspected: Inspected,
     /// None before the first.
     checkpoint: Option<Checkpoint>,
+    /// With what was done since, of a cluster of one.
+    replayed: Option<Replayed>,
 }
 
 /// What happened, as the logs have it.
@@ -51,7 +56,9 @@ impl DataFileSource {
     pub fn open(path: &Path) -> Result<DataFileSource, Failure> {
         let inspected = Inspected::open(path)?;
         let checkpoint = inspected.checkpoint()?;
-        Ok(DataFileSource { inspected, checkpoint })
+        let is_alone = inspected.superblock.replica_count == 1 && inspected.superblock.replica == 0;
+        let replayed = if is_alone { Some(Replayed::new(&inspected)?) } else { None };
+        Ok(DataFileSource { inspected, checkpoint, replayed })
     }
 
     /// The op of the checkpoint; zero before the first.
@@ -60,12 +67,15 @@ impl DataFileSource {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.root.op)
     }
 
-    /// Ops in the write-ahead log that the checkpoint does not have.
+    /// Ops in the write-ahead log that are in none of the rows.
     ///
     /// # Errors
     ///
     /// If the system cannot read the file.
     pub fn newer_ops(&self) -> Result<u64, Failure> {
+        if self.replayed.is_some() {
+            return Ok(0);
+        }
         let checkpoint = self.inspected.superblock.checkpoint.op;
         let mut reader = WalReader::new(&self.inspected)?;
         let mut newest = checkpoint;
@@ -77,12 +87,19 @@ impl DataFileSource {
         Ok(newest - checkpoint)
     }
 
-    /// Rows of events and of accounts in the checkpoint.
+    /// Rows of events and of accounts.
     ///
     /// # Errors
     ///
     /// If the checkpoint makes no sense.
     pub fn row_counts(&self) -> Result<(u64, u64), Failure> {
+        match &self.replayed {
+            Some(replayed) => Ok(replayed.row_counts()),
+            None => self.checkpoint_rows(),
+        }
+    }
+
+    fn checkpoint_rows(&self) -> Result<(u64, u64), Failure> {
         let Some(checkpoint) = &self.checkpoint else { return Ok((0, 0)) };
         let image = self.inspected.image(checkpoint)?;
         Ok((image.logs[TRANSFERS].rows, image.logs[ACCOUNTS].rows))
@@ -98,23 +115,25 @@ impl DataFileSource {
     ///
     /// Never: both logs have as many rows.
     pub fn events(
-        &self,
+        &mut self,
         visit: &mut dyn FnMut(&Event) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let image = self.inspected.image(checkpoint)?;
-        let mut transfers = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
-        let mut balances = LogRows::<136>::new(self, checkpoint, &image, BALANCES);
-        while let Some(row) = transfers.next()? {
-            let mut transfer = Transfer::read_from_bytes(row).expect("a row has the size");
-            let row = balances.next()?.expect("both logs have as many rows");
-            if is_orphan(&transfer) {
-                continue;
+        if let Some(checkpoint) = &self.checkpoint {
+            let image = self.inspected.image(checkpoint)?;
+            let mut transfers = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
+            let mut balances = LogRows::<136>::new(self, checkpoint, &image, BALANCES);
+            while let Some(row) = transfers.next()? {
+                let transfer = Transfer::read_from_bytes(row).expect("a row has the size");
+                let row = balances.next()?.expect("both logs have as many rows");
+                let balances = BalanceRow::read_from_bytes(row).expect("a row has the size");
+                event_of(transfer, balances).map_or(Ok(()), |event| visit(&event))?;
             }
-            let is_expiry = is_expiry(&transfer);
-            transfer.flags &= !STORED_FLAG_EXPIRY;
-            let balances = BalanceRow::read_from_bytes(row).expect("a row has the size");
-            visit(&Event { transfer, is_expiry, balances })?;
+        }
+        let (first, _) = self.checkpoint_rows()?;
+        let Some(replayed) = &mut self.replayed else { return Ok(()) };
+        for row in first..replayed.row_counts().0 {
+            let (transfer, balances) = replayed.event(&self.inspected, row)?;
+            event_of(transfer, balances).map_or(Ok(()), |event| visit(&event))?;
         }
         Ok(())
     }
@@ -129,15 +148,25 @@ impl DataFileSource {
     ///
     /// Never: rows have their size.
     pub fn transfers(
-        &self,
+        &mut self,
         visit: &mut dyn FnMut(&Transfer) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let image = self.inspected.image(checkpoint)?;
-        let mut rows = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
-        while let Some(row) = rows.next()? {
-            let transfer = Transfer::read_from_bytes(row).expect("a row has the size");
-            if !is_orphan(&transfer) && !is_expiry(&transfer) {
+        let is_one = |transfer: &Transfer| !is_orphan(transfer) && !is_expiry(transfer);
+        if let Some(checkpoint) = &self.checkpoint {
+            let image = self.inspected.image(checkpoint)?;
+            let mut rows = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
+            while let Some(row) = rows.next()? {
+                let transfer = Transfer::read_from_bytes(row).expect("a row has the size");
+                if is_one(&transfer) {
+                    visit(&transfer)?;
+                }
+            }
+        }
+        let (first, _) = self.checkpoint_rows()?;
+        let Some(replayed) = &mut self.replayed else { return Ok(()) };
+        for row in first..replayed.row_counts().0 {
+            let (transfer, _) = replayed.event(&self.inspected, row)?;
+            if is_one(&transfer) {
                 visit(&transfer)?;
             }
         }
@@ -154,17 +183,33 @@ impl DataFileSource {
     ///
     /// Never: rows have their size.
     pub fn accounts(
-        &self,
+        &mut self,
         visit: &mut dyn FnMut(&Account) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let image = self.inspected.image(checkpoint)?;
-        let mut rows = LogRows::<128>::new(self, checkpoint, &image, ACCOUNTS);
-        while let Some(row) = rows.next()? {
-            visit(&Account::read_from_bytes(row).expect("a row has the size"))?;
+        if let Some(checkpoint) = &self.checkpoint {
+            let image = self.inspected.image(checkpoint)?;
+            let mut rows = LogRows::<128>::new(self, checkpoint, &image, ACCOUNTS);
+            while let Some(row) = rows.next()? {
+                visit(&Account::read_from_bytes(row).expect("a row has the size"))?;
+            }
+        }
+        let (_, first) = self.checkpoint_rows()?;
+        let Some(replayed) = &mut self.replayed else { return Ok(()) };
+        for row in first..replayed.row_counts().1 {
+            visit(&replayed.account(&self.inspected, row)?)?;
         }
         Ok(())
     }
+}
+
+/// The event that two rows are; none if they are a burnt id.
+fn event_of(mut transfer: Transfer, balances: BalanceRow) -> Option<Event> {
+    if is_orphan(&transfer) {
+        return None;
+    }
+    let is_expiry = is_expiry(&transfer);
+    transfer.flags &= !STORED_FLAG_EXPIRY;
+    Some(Event { transfer, is_expiry, balances })
 }
 
 /// The rows of one log, of `SIZE` bytes each, one after the other.

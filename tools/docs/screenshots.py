@@ -88,7 +88,7 @@ def benchmark(terminal):
 
 def inspect(terminal):
     terminal.type("florin benchmark --transfer-count=300000 --development --file=x.florin > /dev/null; clear", "$", 300)
-    terminal.type("florin inspect superblock x.florin", "Copies", 300)
+    terminal.type("florin inspect log --row=1000 x.florin", "Balances after", 300)
     terminal.picture("inspect", "florin inspect")
 
 
@@ -104,7 +104,7 @@ def data(terminal):
     terminal.picture("data", "getting data out")
 
 
-SHOTS = {"repl": (repl, 38), "benchmark": (benchmark, 40), "inspect": (inspect, 40), "data": (data, 22)}
+SHOTS = {"repl": (repl, 38), "benchmark": (benchmark, 40), "inspect": (inspect, 36), "data": (data, 22)}
 
 
 def main():

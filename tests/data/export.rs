@@ -255,8 +255,8 @@ fn data_file() {
     }
 }
 
-/// Goal: of one replica of several nobody is told more than its checkpoint has, and a warning counts
-/// what that leaves out.
+/// Goal: of one replica of several nobody is told more than its checkpoint has, and a warning
+/// counts what that leaves out.
 #[test]
 fn data_file_of_a_replica() {
     let mut servers = Servers::cluster("export-replica");

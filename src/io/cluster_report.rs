@@ -2,7 +2,8 @@
 //!
 //! A line when the view changes or has begun, and one when the replica begins and ends to fetch a
 //! checkpoint, or to recover a lost file; once a minute while it is too far behind for the others'
-//! logs. Nothing in a cluster of one. Not covered: metrics.
+//! logs, or while no majority of the clocks agrees. Nothing in a cluster of one. Not covered:
+//! metrics.
 
 use std::fmt;
 
@@ -12,6 +13,8 @@ use crate::vsr::{ClusterState, Role};
 const LOOK_TICKS: u64 = 10;
 /// Looks between two warnings of a replica that cannot catch up: a minute.
 const REPEAT_LOOKS: u64 = 600;
+/// Looks without a time before that is told: five seconds. After a start it takes some.
+const TIMELESS_LOOKS: u64 = 50;
 
 /// When to tell.
 #[derive(Debug, Default)]
@@ -25,6 +28,10 @@ pub struct ClusterReport {
     recovering: bool,
     /// The look at which it may be said again that the replica is too far behind.
     behind_next: u64,
+    /// Looks since a majority of the clocks agreed last.
+    timeless: u64,
+    /// The look at which it may be said again that they do not, if it was said.
+    timeless_next: Option<u64>,
 }
 
 impl ClusterReport {
@@ -37,6 +44,7 @@ impl ClusterReport {
     /// Looks; what to print, if anything.
     pub fn look(&mut self, state: ClusterState) -> Option<ClusterMessage> {
         self.looks += 1;
+        self.timeless = if state.clocks_agree { 0 } else { self.timeless + 1 };
         if self.told != Some((state.view, state.role)) {
             self.told = Some((state.view, state.role));
             return Some(ClusterMessage::View(state));
@@ -48,6 +56,13 @@ impl ClusterReport {
         if state.recovering != self.recovering {
             self.recovering = state.recovering;
             return Some(ClusterMessage::Recover(state));
+        }
+        if state.clocks_agree && self.timeless_next.take().is_some() {
+            return Some(ClusterMessage::Timed);
+        }
+        if self.timeless >= TIMELESS_LOOKS && self.timeless_next.unwrap_or(0) <= self.looks {
+            self.timeless_next = Some(self.looks + REPEAT_LOOKS);
+            return Some(ClusterMessage::Timeless);
         }
         if !state.too_far_behind || self.looks < self.behind_next {
             return None;
@@ -68,6 +83,10 @@ pub enum ClusterMessage {
     Recover(ClusterState),
     /// The replica needs what the others' logs no longer have.
     Behind(ClusterState),
+    /// No majority of the clocks agrees on a time.
+    Timeless,
+    /// It does again.
+    Timed,
 }
 
 impl fmt::Display for ClusterMessage {
@@ -117,6 +136,15 @@ impl fmt::Display for ClusterMessage {
                  cluster op {}",
                 state.executed, state.committed
             ),
+            ClusterMessage::Timeless => write!(
+                formatter,
+                "warning: there is no time that a majority of the replicas' clocks agrees on, as \
+                 seen from here: without it a primary serves nobody; set the clocks right (NTP), \
+                 and start replicas that are away"
+            ),
+            ClusterMessage::Timed => {
+                write!(formatter, "a majority of the replicas' clocks agrees on the time again")
+            }
             ClusterMessage::Behind(state) => write!(
                 formatter,
                 "warning: this replica has executed op {} and the cluster op {}: the others' logs \
@@ -143,7 +171,25 @@ mod tests {
             too_far_behind,
             syncing,
             recovering,
+            clocks_agree: true,
         }
+    }
+
+    /// Goal: clocks that do not agree are told of when that lasts, then once a minute, and when
+    /// they agree again; a short time without says nothing.
+    #[test]
+    fn clocks() {
+        let mut report = ClusterReport::default();
+        let agreed = state(1, Role::Primary, false);
+        let timeless = ClusterState { clocks_agree: false, ..agreed };
+        assert!(report.look(agreed).is_some());
+        assert!((1..TIMELESS_LOOKS).all(|_| report.look(timeless).is_none()));
+        assert_eq!(report.look(agreed), None);
+        let told = (0..REPEAT_LOOKS + TIMELESS_LOOKS).filter_map(|_| report.look(timeless)).count();
+        assert_eq!(told, 2);
+        assert!(ClusterMessage::Timeless.to_string().contains("set the clocks right"));
+        assert_eq!(report.look(agreed), Some(ClusterMessage::Timed));
+        assert_eq!(report.look(agreed), None);
     }
 
     /// Goal: each change is told once, being too far behind once a minute, and nothing else.

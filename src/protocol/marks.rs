@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 39] = [
+pub const MARKS: [&str; 40] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
+    "block_refused",
     "block_repaired",
     "block_served",
     "chain_restarted",

@@ -4,7 +4,8 @@
 //! which the rules here check. Five commands have a body: [`Command::Headers`] and
 //! [`Command::DoViewChange`] bring headers of prepares, [`Command::StartView`] brings a
 //! [`CheckpointState`] and then headers, [`Command::Checkpoint`] the former alone,
-//! [`Command::Block`] brings a block of the grid as it lies. Not covered: what replicas do with any
+//! [`Command::Block`] brings a block of the grid as it lies, or nothing if it is not intact there.
+//! Not covered: what replicas do with any
 //! of it.
 
 use static_assertions::const_assert_eq;
@@ -198,7 +199,7 @@ impl PeerHeader {
                 return first_broken(&[(whole, HeaderError::SizeOfCommand(frame.size))]);
             }
             Command::Block => {
-                let whole = body_size > 0 && body_size.is_multiple_of(SECTOR_SIZE);
+                let whole = body_size.is_multiple_of(SECTOR_SIZE);
                 return first_broken(&[(whole, HeaderError::SizeOfCommand(frame.size))]);
             }
             _ => return bodiless_invalid(frame),
@@ -443,7 +444,7 @@ mod tests {
             (Command::StartView, [256 + 512, 256 + 768, 256 + 768 + 16]),
             (Command::Ping, [256 + 16, 512, 1024]),
             (Command::Checkpoint, [256, 256 + 512, 256 + 768 + 256]),
-            (Command::Block, [256, 256 + 4095, 256 + 4096 + 256]),
+            (Command::Block, [256 + 1, 256 + 4095, 256 + 4096 + 256]),
         ] {
             for size in sizes {
                 let mut message = message(command);

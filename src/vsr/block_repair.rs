@@ -2,9 +2,10 @@
 //!
 //! Grids are the same everywhere, so a block is named by its reference and anybody's copy will do.
 //! A few requests are on their way at a time, each to another replica in turn, so that repair never
-//! starves the normal path. Whoever is asked reads and verifies the block then, and is silent if
-//! it is not intact there. This goes on while a replica opens its checkpoint. Not covered: which
-//! blocks are missing, and what is done with a copy: see
+//! starves the normal path. Whoever is asked reads and verifies the block then, and says so if it
+//! is not intact there, so that the next one is asked at once; when all have said so, after a
+//! while. This goes on while a replica opens its checkpoint. Not covered: which blocks are
+//! missing, and what is done with a copy: see
 //! [`grid_repair`](crate::storage::grid_repair).
 
 use super::Destination;
@@ -26,6 +27,8 @@ const REQUEST_NS: u64 = 100_000_000;
 struct Request {
     block: BlockRef,
     since_ns: u64,
+    /// Others who have said that they do not have it, since it was asked for first.
+    refusals: u8,
 }
 
 /// What is asked for and served.
@@ -92,12 +95,35 @@ impl<M: StateMachine> Replica<M> {
                 continue;
             }
             let Some(place) = requests.iter().position(Option::is_none) else { return };
-            let Some(mut message) = self.control(Command::RequestBlock) else { return };
-            name_block(&mut message, block);
             let since_ns = self.now.monotonic_ns;
-            self.blocks.requests[place] = Some(Request { block: *block, since_ns });
-            let replica = self.next_peer();
-            self.send_control(replica, message);
+            let request = Request { block: *block, since_ns, refusals: 0 };
+            if !self.request_block(block) {
+                return;
+            }
+            self.blocks.requests[place] = Some(request);
+        }
+    }
+
+    /// Asks the next replica for a block; whether there was a message for it.
+    fn request_block(&mut self, block: &BlockRef) -> bool {
+        let Some(mut message) = self.control(Command::RequestBlock) else { return false };
+        name_block(&mut message, block);
+        let replica = self.next_peer();
+        self.send_control(replica, message);
+        true
+    }
+
+    /// Somebody does not have a block: asks the next one, unless all were asked.
+    fn on_block_refused(&mut self, block: &BlockRef) {
+        let requests = &mut self.blocks.requests;
+        let found = requests.iter_mut().flatten().find(|request| request.block == *block);
+        let Some(request) = found else { return };
+        request.refusals = request.refusals.saturating_add(1);
+        mark!("block_refused");
+        if request.refusals + 1 < self.options.replica_count {
+            request.since_ns = self.now.monotonic_ns;
+            // Without a message it is asked for again later.
+            let _ = self.request_block(block);
         }
     }
 
@@ -128,6 +154,10 @@ impl<M: StateMachine> Replica<M> {
     pub(super) fn on_block(&mut self, message: &Message) {
         let peer = message.peer();
         let block = BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
+        if message.body().is_empty() {
+            self.on_block_refused(&block);
+            return;
+        }
         for request in &mut self.blocks.requests {
             if request.is_some_and(|request| request.block == block) {
                 *request = None;
@@ -147,9 +177,8 @@ impl<M: StateMachine> Replica<M> {
                 let Some(buffer) = blocks.serve_take(place) else { continue };
                 self.blocks.serving[place] = None;
                 progress = true;
-                if let Some(buffer) = buffer {
-                    self.send_block(replica, &block, buffer.bytes());
-                }
+                let bytes = buffer.as_ref().map_or(&[][..], |buffer| buffer.bytes());
+                self.send_block(replica, &block, bytes);
             }
             let Some(asked) = self.blocks.asked.pop() else { continue };
             let Some(blocks) = self.machine.blocks() else { return false };
@@ -163,7 +192,9 @@ impl<M: StateMachine> Replica<M> {
 
     fn send_block(&mut self, replica: u8, block: &BlockRef, bytes: &[u8]) {
         let Some(mut message) = self.control(Command::Block) else { return };
-        mark!("block_served");
+        if !bytes.is_empty() {
+            mark!("block_served");
+        }
         name_block(&mut message, block);
         message.body_area_mut()[..bytes.len()].copy_from_slice(bytes);
         message.set_body_size(to_size(bytes.len()));

@@ -149,6 +149,8 @@ pub struct ClusterState {
     pub syncing: bool,
     /// Its data file was lost, and it has no vote yet.
     pub recovering: bool,
+    /// There is a time that a majority of the clocks agrees on.
+    pub clocks_agree: bool,
 }
 
 /// Buffers of `reply_size_max` bytes that a replica needs in the pool it shares with the bus: the
@@ -377,6 +379,7 @@ impl<M: StateMachine> Replica<M> {
             too_far_behind: self.waits_for_sync(),
             syncing: self.is_syncing(),
             recovering: self.is_recovering(),
+            clocks_agree: self.cluster_now().is_some(),
         })
     }
 

@@ -84,6 +84,7 @@ def helix(world):
     world.cluster.kill()
     used = [set(world.used(replica)) for replica in world.replicas]
     shared = sorted(set.intersection(*used))
+    require(shared, "there are blocks that all use")
     spoiled = {replica.index: [] for replica in world.replicas}
     for address in shared:
         spared = world.chance.randrange(len(world.replicas))

@@ -131,6 +131,7 @@ pub enum Role {
 }
 
 /// How a replica stands in its cluster, for people.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, each told by itself")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterState {
     /// Its view.

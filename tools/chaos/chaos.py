@@ -15,6 +15,7 @@ unit, old and new transfers by id, account, age and user data. Meanwhile, in rou
     rollback    stretches of one file go back to what they were some checkpoints ago
     absent      a replica is dead until the others have made several checkpoints beyond their logs
     frozen      the same, but stopped and continued
+    lost        a data file is gone, and made anew by `florin recover`
     full        all disks are full, then there is room again
     clocks      one clock is hours wrong, then two
     six         helix in a cluster of six
@@ -40,7 +41,7 @@ from chaos.world import World  # noqa: E402
 # Rounds of one cluster of three that goes on, and rounds with a cluster of their own.
 COMMON = {"stopped": rounds.stopped, "running": rounds.running, "helix": rounds.helix,
           "zones": rounds.zones, "rollback": rounds.rollback, "absent": rounds.absent,
-          "frozen": rounds.frozen}
+          "frozen": rounds.frozen, "lost": rounds.lost}
 OWN = {"full": own.full, "clocks": own.clocks, "six": own.six}
 
 

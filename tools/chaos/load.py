@@ -301,9 +301,9 @@ class Load:
                  for asked, answered in reversed(client.answers) if answered >= since]
         return max(waits, default=0.0)
 
-    def silence(self):
-        """For how long nobody was answered, in seconds."""
-        return time.monotonic() - max(client.answers[-1][1] for client in self.clients)
+    def newest_asked(self):
+        """When the newest question that was answered was asked."""
+        return max(client.answers[-1][0] for client in self.clients)
 
     def created(self):
         """Transfers that were acknowledged."""

@@ -232,3 +232,19 @@ def frozen(world):
     world.wait_ops(missed_ops(world), other)
     replica.resume()
     caught_up(world, replica, since)
+
+
+def lost(world):
+    """A data file is gone, and made anew by `florin recover`; on the way its process is killed."""
+    since = time.monotonic()
+    replica = world.any_replica()
+    replica.kill()
+    replica.path.unlink()
+    replica.recover(len(world.replicas))
+    replica.spawn()
+    world.load.run_for(world.chance.random())
+    replica.kill()
+    replica.spawn()
+    caught_up(world, replica, since)
+    text = replica.log_path.read_text(errors="replace")
+    require("this replica votes again" in text, f"replica {replica.index} votes again: {text[-500:]}")

@@ -34,6 +34,16 @@ class Replica(Server):
         if done.returncode != 0:
             raise ServerFailed(f"format ended with {done.returncode}: {done.stderr.strip()}")
 
+    def recover(self, replica_count, cluster=0):
+        """Makes the data file anew that was lost."""
+        mode = ["--development"] if self.development else []
+        command = [str(BINARY), "recover", f"--cluster={cluster}", f"--replica={self.index}",
+                   f"--replica-count={replica_count}", *mode, str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
+                              check=False)
+        if done.returncode != 0:
+            raise ServerFailed(f"recover ended with {done.returncode}: {done.stderr.strip()}")
+
     def command(self):
         """The command line that serves the data file."""
         mode = ["--development"] if self.development else []

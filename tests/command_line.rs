@@ -156,6 +156,54 @@ fn benchmark_of_itself() {
     assert_eq!(again.status.code(), Some(3), "the file was kept and is not overwritten");
 }
 
+/// A data file as `tools/golden/make.py` has kept it.
+fn golden_file(sectors: &[u8], path: &str) {
+    let (sectors, size) = sectors.split_at(sectors.len() - 8);
+    let size = u64::from_le_bytes(size.try_into().unwrap());
+    let mut contents = vec![0; usize::try_from(size).unwrap()];
+    for sector in sectors.chunks_exact(8 + 4096) {
+        let (offset, bytes) = sector.split_at(8);
+        let offset = usize::try_from(u64::from_le_bytes(offset.try_into().unwrap())).unwrap();
+        contents[offset..offset + 4096].copy_from_slice(bytes);
+    }
+    std::fs::write(path, contents).unwrap();
+}
+
+/// Goal: data files of all releases are intact for this one, and answer what they did then.
+#[test]
+fn files_of_all_releases() {
+    let directory = Directory::new("golden");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data_files");
+    let mut opened = 0;
+    for entry in std::fs::read_dir(fixtures).unwrap() {
+        let source = entry.unwrap().path();
+        if source.extension().is_none_or(|extension| extension != "sectors") {
+            continue;
+        }
+        let path = directory.file("golden.florin");
+        golden_file(&std::fs::read(&source).unwrap(), &path);
+        let checked = output(&["inspect", "integrity", &path]);
+        assert!(checked.status.success(), "{}", text(&checked.stdout));
+        let mut child = florin(&["dev", "--address=0", &path])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        let questions = std::fs::read_to_string(source.with_extension("questions")).unwrap();
+        let addresses = format!("--addresses={}", address.trim());
+        let command = format!("--command={questions}");
+        let asked = output(&["repl", &addresses, "--format=json", &command]);
+        let answers = std::fs::read_to_string(source.with_extension("answers")).unwrap();
+        assert_eq!(text(&asked.stdout), answers, "{}", text(&asked.stderr));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        opened += 1;
+    }
+    assert!(opened > 0, "there is a file of each release");
+}
+
 /// Goal: failures are told apart by their exit code and explain themselves on standard error.
 #[test]
 fn exit_codes() {

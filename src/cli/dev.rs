@@ -55,6 +55,7 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         clock_offset: 0,
         metrics: None,
         statsd: None,
+        program: Release::PROGRAM,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,
         is_development: true,

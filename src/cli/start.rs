@@ -116,6 +116,10 @@ pub struct StartArguments {
     /// Address to send metrics to, for StatsD with tags: a datagram or some every 10 seconds
     #[arg(long, value_name = "ADDRESS")]
     pub statsd: Option<String>,
+    /// Release that this program takes itself for, to test upgrades
+    #[arg(long, hide = true, value_name = "RELEASE", default_value_t = Release::PROGRAM,
+        requires = "development", value_parser = parse_release)]
+    pub program_release: Release,
     /// Oldest client release that is admitted
     #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MIN,
         value_parser = parse_release)]
@@ -254,6 +258,8 @@ pub struct Service {
     pub metrics: Option<SocketAddr>,
     /// Where metrics are sent.
     pub statsd: Option<SocketAddr>,
+    /// Release of the program.
+    pub program: Release,
     /// Oldest client release admitted.
     pub release_min: Release,
     /// Newest client release admitted.
@@ -280,6 +286,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         clock_offset: arguments.clock_offset,
         metrics: arguments.address("metrics", arguments.metrics.as_deref())?,
         statsd: arguments.address("statsd", arguments.statsd.as_deref())?,
+        program: arguments.program_release,
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
@@ -570,6 +577,7 @@ fn replica_make(
         seed,
         scrub_ns: scrub_ns(config.block_size, service.scrub_rate),
         config: *config,
+        program: service.program,
         release_client_min: service.release_min,
         release_client_max: service.release_max,
     };
@@ -581,7 +589,7 @@ pub(super) fn fatal_class(fatal: &Fatal) -> ExitClass {
     match fatal {
         Fatal::Superblock(error) => superblock_class(error),
         Fatal::SuperblockWrite { .. } | Fatal::JournalDisk { .. } => ExitClass::Machine,
-        Fatal::Prepare { .. } => ExitClass::DataFile,
+        Fatal::Prepare { .. } | Fatal::Program { .. } => ExitClass::DataFile,
         // It starts again instead.
         Fatal::Synced { .. } => ExitClass::Error,
         Fatal::Journal(_)
@@ -699,6 +707,7 @@ mod tests {
                 clock_offset: 0,
                 metrics: None,
                 statsd: None,
+                program: Release::PROGRAM,
                 release_min: Release::CLIENT_MIN,
                 release_max: Release::CLIENT_MAX,
                 is_development: false,

@@ -144,6 +144,7 @@ fn serve(path: &Path) -> ExitReason {
         seed: 0,
         scrub_ns: 100_000_000,
         config,
+        program: Release::PROGRAM,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,
     };

@@ -428,6 +428,7 @@ fn through_a_prepare() {
         view: 1,
         replica: 0,
         release: Release::SERVER,
+        program: Release::PROGRAM,
         parent: 1,
         checkpoint_id: 0,
         op: 2,

@@ -80,6 +80,7 @@ fn facts() -> PrepareFacts {
         view: 1,
         replica: 5,
         release: Release::SERVER,
+        program: Release::PROGRAM,
         parent: 2,
         checkpoint_id: 3,
         op: 10,

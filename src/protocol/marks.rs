@@ -42,6 +42,7 @@ pub const MARKS: [&str; 40] = [
     "session_evicted",
     "sync_completed",
     "sync_started",
+    "upgraded",
     "view_began_as_primary",
     "view_change_forfeits",
     "view_change_joined",

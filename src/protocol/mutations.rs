@@ -5,7 +5,7 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 14] = [
+pub const MUTATIONS: [&str; 15] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
     "commit_without_quorum",
@@ -19,6 +19,7 @@ pub const MUTATIONS: [&str; 14] = [
     "skip_sync",
     "trust_one_clock",
     "trust_uncertain_head",
+    "upgrade_hastily",
     "vote_after_recover",
 ];
 

@@ -430,6 +430,7 @@ mod tests {
             view: 3,
             replica: 2,
             release: Release::SERVER,
+            program: Release::PROGRAM,
             parent: 0x1234,
             checkpoint_id: 0x5678,
             op: 10,

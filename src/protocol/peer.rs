@@ -66,8 +66,10 @@ pub struct PeerHeader {
     /// Address of the block (`RequestBlock`, `Block`), whose checksum is `context` and whose
     /// sequence is `op`.
     pub address: u64,
+    /// Release of the sender's program (Ping).
+    pub program: Release,
     /// Zero.
-    pub reserved: [u8; 16],
+    pub reserved: [u8; 12],
 }
 
 const_assert_eq!(size_of::<PeerHeader>(), 256);
@@ -77,6 +79,7 @@ const_assert_eq!(offset_of!(PeerHeader, log_view), 208);
 const_assert_eq!(offset_of!(PeerHeader, entered), 220);
 const_assert_eq!(offset_of!(PeerHeader, nonce), 224);
 const_assert_eq!(offset_of!(PeerHeader, address), 232);
+const_assert_eq!(offset_of!(PeerHeader, program), 240);
 
 /// A checkpoint as a `StartView` announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -248,6 +251,7 @@ impl PeerHeader {
                 HeaderError::Padding,
             ),
             (unused(&blocks, self.address == 0), HeaderError::Padding),
+            (unused(&[Ping], self.program == Release::ZERO), HeaderError::Release(self.program)),
         ])
     }
 }
@@ -405,9 +409,10 @@ mod tests {
             RequestBlock,
             Block,
         ];
-        let cases: [(Set, &[Command]); 12] = [
+        let cases: [(Set, &[Command]); 13] = [
             (|peer| peer.op = 1, op),
             (|peer| peer.address = 1, &[RequestBlock, Block]),
+            (|peer| peer.program = Release::PROGRAM, &[Ping]),
             (|peer| peer.commit = 1, about),
             (|peer| peer.checkpoint_id = 1, &[Ping, PrepareOk]),
             (|peer| peer.checkpoint_op = 1, &[Ping, PrepareOk, DoViewChange, StartView]),
@@ -430,7 +435,7 @@ mod tests {
             message.header_mut().peer_mut().frame.replica = NODES_MAX;
             assert!(message.header().invalid().is_some());
             message.header_mut().peer_mut().frame.replica = NODES_MAX - 1;
-            message.header_mut().peer_mut().reserved[15] = 1;
+            message.header_mut().peer_mut().reserved[11] = 1;
             assert!(message.header().invalid().is_some());
         }
     }

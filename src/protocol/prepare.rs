@@ -49,7 +49,11 @@ pub struct PrepareHeader {
     /// An [`Operation`], or [`OPERATION_PACKED`] for several requests.
     pub operation: u8,
     /// Zero.
-    pub reserved: [u8; 23],
+    pub padding: [u8; 3],
+    /// Release of the program by whose rules it is executed; zero for the root only.
+    pub program: Release,
+    /// Zero.
+    pub reserved: [u8; 16],
 }
 
 const_assert_eq!(size_of::<PrepareHeader>(), 256);
@@ -64,7 +68,8 @@ const_assert_eq!(offset_of!(PrepareHeader, session), 216);
 const_assert_eq!(offset_of!(PrepareHeader, request), 224);
 const_assert_eq!(offset_of!(PrepareHeader, request_count), 228);
 const_assert_eq!(offset_of!(PrepareHeader, operation), 232);
-const_assert_eq!(offset_of!(PrepareHeader, reserved), 233);
+const_assert_eq!(offset_of!(PrepareHeader, program), 236);
+const_assert_eq!(offset_of!(PrepareHeader, reserved), 240);
 
 /// What the primary decides for a prepare, whatever it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +80,10 @@ pub struct PrepareFacts {
     pub view: u32,
     /// The primary's index.
     pub replica: u8,
-    /// The primary's release, for prepares other than a lone request.
+    /// The primary's protocol release, for prepares other than a lone request.
     pub release: Release,
+    /// Release of the program by whose rules it is executed.
+    pub program: Release,
     /// Checksum of the header of the prepare before this.
     pub parent: u128,
     /// The checkpoint on which the primary stands.
@@ -122,6 +129,7 @@ impl PrepareHeader {
         header.frame.view = facts.view;
         header.frame.replica = facts.replica;
         header.frame.release = facts.release;
+        header.program = facts.program;
         header.parent = facts.parent;
         header.checkpoint_id = facts.checkpoint_id;
         header.op = facts.op;
@@ -172,7 +180,7 @@ impl PrepareHeader {
 
     /// The rules of this command: see [`Header::invalid`](super::Header::invalid).
     pub(super) fn part_invalid(&self) -> Option<HeaderError> {
-        if !is_zero(&self.reserved) {
+        if !is_zero(&self.reserved) || !is_zero(&self.padding) {
             return Some(HeaderError::Reserved);
         }
         match (self.operation, Operation::try_from(self.operation)) {
@@ -191,6 +199,7 @@ impl PrepareHeader {
             (frame.checksum_body == CHECKSUM_EMPTY, HeaderError::ChecksumBody),
             (frame.view == 0, HeaderError::View(frame.view)),
             (frame.release == Release::ZERO, HeaderError::Release(frame.release)),
+            (self.program == Release::ZERO, HeaderError::Release(self.program)),
             (frame.replica == 0, HeaderError::Replica(frame.replica)),
             (self.parent == 0, HeaderError::Parent),
             (self.checkpoint_id == 0, HeaderError::CheckpointId),
@@ -208,6 +217,7 @@ impl PrepareHeader {
         let timestamp_holds = (1..=TIMESTAMP_MAX).contains(&self.timestamp);
         first_broken(&[
             (frame.release != Release::ZERO, HeaderError::Release(frame.release)),
+            (self.program != Release::ZERO, HeaderError::Release(self.program)),
             (frame.replica < REPLICAS_MAX, HeaderError::Replica(frame.replica)),
             (self.op > 0, HeaderError::Op(self.op)),
             (self.commit < self.op, HeaderError::Commit(self.commit)),

@@ -1,4 +1,4 @@
-//! Releases: which version of the software wrote a frame.
+//! Releases: which version of the software wrote a frame, or executes an op.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,6 +37,15 @@ impl Release {
     /// The server's own, in pongs and evictions: the protocol it speaks, not its package version.
     pub const SERVER: Release = Release::new(0, 17, 9);
 
+    /// This program's own: its package version.
+    pub const PROGRAM: Release = Release::new(
+        number(env!("CARGO_PKG_VERSION_MAJOR")),
+        small_number(env!("CARGO_PKG_VERSION_MINOR")),
+        small_number(env!("CARGO_PKG_VERSION_PATCH")),
+    );
+    /// The oldest program by whose rules this one can execute ops.
+    pub const PROGRAM_MIN: Release = Release::new(0, 1, 0);
+
     /// The release of three numbers.
     #[must_use]
     pub const fn new(major: u16, minor: u8, patch: u8) -> Release {
@@ -62,6 +71,25 @@ impl Release {
     pub const fn patch(self) -> u8 {
         self.0.to_le_bytes()[0]
     }
+}
+
+/// The number that a decimal text is.
+const fn number(text: &str) -> u16 {
+    let digits = text.as_bytes();
+    let mut value = 0_u16;
+    let mut at = 0;
+    while at < digits.len() {
+        assert!(digits[at].is_ascii_digit());
+        value = value * 10 + (digits[at] - b'0') as u16;
+        at += 1;
+    }
+    value
+}
+
+const fn small_number(text: &str) -> u8 {
+    let [low, high] = number(text).to_le_bytes();
+    assert!(high == 0, "the second and third number of a release have 8 bits");
+    low
 }
 
 impl fmt::Display for Release {
@@ -113,6 +141,8 @@ mod tests {
         assert!(Release::new(0, 16, 255) < Release::CLIENT_MIN);
         assert!(Release::new(0, 18, 0) > Release::CLIENT_MAX);
         assert!(Release::new(1, 0, 0) > Release::new(0, 255, 255));
+        assert!(Release::PROGRAM_MIN <= Release::PROGRAM);
+        assert_eq!(Release::PROGRAM.to_string(), env!("CARGO_PKG_VERSION"));
     }
 
     /// Goal: anything that is not three numbers in range is refused.

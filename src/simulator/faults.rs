@@ -69,10 +69,12 @@ pub enum Fault {
     Absence,
     /// A data file is lost, and made anew by `recover`.
     FileLoss,
+    /// A process is replaced by one of the next release.
+    Upgrade,
 }
 
 /// Kinds of faults.
-pub const FAULTS: usize = 29;
+pub const FAULTS: usize = 30;
 /// Those whose draws follow on each other; each other one has a draw of its own.
 const FAULTS_OF_ONE_DRAW: usize = 25;
 
@@ -108,6 +110,7 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::GridUnreadable, "grid-unreadable", 1_000, 50_000),
     (Fault::Absence, "absence", 500, 5_000),
     (Fault::FileLoss, "file-loss", 200, 5_000),
+    (Fault::Upgrade, "upgrade", 200, 5_000),
 ];
 
 impl Fault {
@@ -246,7 +249,7 @@ mod tests {
             assert!(0 < *least && least < most && u64::from(*most) <= MILLION);
         }
         assert_eq!(Fault::from_name("hail"), None);
-        assert_eq!(Fault::FileLoss as usize, FAULTS - 1);
+        assert_eq!(Fault::Upgrade as usize, FAULTS - 1);
     }
 
     /// Goal: a draw switches about half of the kinds on; nothing strikes while all are inactive.

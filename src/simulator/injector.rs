@@ -38,6 +38,7 @@ impl Cluster {
         self.inject_processes();
         self.inject_absence();
         self.inject_file_loss();
+        self.inject_upgrade();
         self.inject_network();
         self.inject_disks();
         self.inject_clocks();
@@ -123,6 +124,24 @@ impl Cluster {
             self.kill(replica, powered, span);
             self.lose_file(replica);
         }
+    }
+
+    /// Stops a process and starts the next release in its place, which its replicas may be ahead of
+    /// others by.
+    fn inject_upgrade(&mut self) {
+        if !self.strikes(Fault::Upgrade) {
+            return;
+        }
+        let replica = self.node(Fault::Upgrade);
+        if self.processes[replica].replica.is_none() {
+            return;
+        }
+        self.faults.count(Fault::Upgrade);
+        self.kill(replica, true, MILLISECOND_NS);
+        let process = &mut self.processes[replica];
+        process.program.0 += 1;
+        let program = process.program;
+        self.tell(replica, &format!("is release {program} from now on"));
     }
 
     fn inject_network(&mut self) {

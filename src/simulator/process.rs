@@ -76,6 +76,8 @@ pub struct Process {
     pub incarnation: u32,
     /// Whether others can tell that the process is gone.
     pub is_powered: bool,
+    /// Release of its program.
+    pub program: Release,
     pool: Pool,
     jobs: Vec<(u64, Job)>,
     jobs_taken: u64,
@@ -99,6 +101,7 @@ impl Process {
             replica: None,
             incarnation: 0,
             is_powered: true,
+            program: Release::PROGRAM,
             pool: Pool::new("messages", count, config().reply_size_max),
             jobs: Vec::new(),
             jobs_taken: 0,
@@ -159,6 +162,7 @@ impl Process {
             seed: random.number(),
             scrub_ns: SCRUB_NS,
             config: config(),
+            program: self.program,
             release_client_min: Release::CLIENT_MIN,
             release_client_max: Release::CLIENT_MAX,
         };

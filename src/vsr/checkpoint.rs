@@ -10,7 +10,7 @@ use super::fatal::Fatal;
 use super::machine::{CheckpointFault, StateMachine};
 use super::replica::Replica;
 use super::sessions::Sessions;
-use crate::protocol::{PrepareHeader, Release, to_index, to_size};
+use crate::protocol::{PrepareHeader, to_index, to_size};
 use crate::storage::{Config, Fetch, Zones};
 
 /// Bytes in front of the state machine's part: its size, and zeros.
@@ -118,7 +118,7 @@ impl<M: StateMachine> Replica<M> {
                 let storage_size = zones.file_size(root.address_max);
                 self.superblock.update(&mut self.outbox.storage, |superblock| {
                     superblock.checkpoint = header;
-                    superblock.checkpoint_release = Release::SERVER;
+                    superblock.checkpoint_release = header.program;
                     superblock.root = root.bytes;
                     superblock.storage_size = storage_size;
                 });

@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::machine::CheckpointFault;
 use super::superblock::SuperblockError;
+use crate::protocol::Release;
 use crate::storage::grid::{GridFault, GridFaultKind};
 use crate::storage::{DiskError, Zone};
 
@@ -69,6 +70,16 @@ pub enum Fatal {
         /// Its op.
         op: u64,
     },
+    /// An op or checkpoint has to be executed by the rules of a release that this program does not
+    /// know.
+    Program {
+        /// The op.
+        op: u64,
+        /// The release.
+        needed: Release,
+        /// That of this program.
+        own: Release,
+    },
     /// The prepares since the checkpoint were made by a program this one does not know.
     Prepare {
         /// Its op.
@@ -130,6 +141,19 @@ impl fmt::Display for Fatal {
                 formatter,
                 "checkpoint of op {op} is {own:#034x} here and {other:#034x} on replica {replica}; \
                  keep both files and report it"
+            ),
+            Fatal::Program { op, needed, own } if needed > own => write!(
+                formatter,
+                "op {op} is of release {needed}, and this program is release {own}, which does not \
+                 know its rules: install release {needed} or a later one and start again; nothing \
+                 is lost"
+            ),
+            Fatal::Program { op, needed, own } => write!(
+                formatter,
+                "op {op} is of release {needed}, and this program, release {own}, knows the rules \
+                 of {} and later: install a release in between, let all replicas run it until \
+                 their checkpoints are of it, and then this one",
+                Release::PROGRAM_MIN
             ),
             Fatal::Prepare { op, what } => {
                 write!(formatter, "zone WAL prepares: op {op}: {what}; use a matching program")

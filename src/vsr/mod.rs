@@ -39,6 +39,7 @@ pub mod superblock;
 pub mod superblock_zone;
 pub mod sync;
 pub mod timers;
+pub mod upgrade;
 pub mod view_change;
 pub mod votes;
 

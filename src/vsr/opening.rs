@@ -15,6 +15,7 @@ use super::machine::StateMachine;
 use super::recover::may_recover;
 use super::replica::{Replica, Status};
 use super::superblock::SuperblockError;
+use super::upgrade::check_program;
 use crate::mark;
 use crate::protocol::PrepareHeader;
 
@@ -101,6 +102,7 @@ impl<M: StateMachine> Replica<M> {
         // A replica whose file was lost takes part in no view before it has all of one.
         self.log_view = if self.is_recovering() { 0 } else { durable.log_view };
         let op = durable.checkpoint.op;
+        check_program(op, durable.checkpoint_release, self.options.program)?;
         let opened = self.machine.open(op, &durable.checkpoint_root());
         opened.map_err(|fault| Fatal::Checkpoint { op, fault })?;
         Ok(Some(Status::Opening(Opening::Checkpoint)))

@@ -2,7 +2,7 @@
 
 use super::ConnectionId;
 use super::report::PeerReport;
-use crate::protocol::NODES_MAX;
+use crate::protocol::{NODES_MAX, Release};
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
@@ -16,6 +16,8 @@ struct Peer {
     checkpoint_op: u64,
     /// Newest op that it told of last.
     op: u64,
+    /// Release of its program, once it has said so.
+    program: Option<Release>,
 }
 
 /// The other replicas and standbys, by index.
@@ -64,6 +66,17 @@ impl Peers {
     #[must_use]
     pub fn checkpoint_op(&self, replica: u8) -> u64 {
         self.peers[usize::from(replica)].checkpoint_op
+    }
+
+    /// Notes the release of a replica's program.
+    pub fn runs(&mut self, replica: u8, program: Release) {
+        self.peers[usize::from(replica)].program = Some(program);
+    }
+
+    /// Release of a replica's program, if it has said so.
+    #[must_use]
+    pub fn program(&self, replica: u8) -> Option<Release> {
+        self.peers[usize::from(replica)].program
     }
 
     /// Whether a replica's connection broke or was refused since it was heard.

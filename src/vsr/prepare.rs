@@ -408,6 +408,7 @@ impl<M: StateMachine> Replica<M> {
             view: self.view,
             replica: self.options.replica,
             release: Release::SERVER,
+            program: self.program_of_next(),
             parent: head.frame.checksum,
             checkpoint_id: self.superblock.durable().checkpoint_id(),
             op: head.op + 1,

@@ -11,6 +11,7 @@
 //! [`repair`](super::repair) fetches what is missing in the log,
 //! [`block_repair`](super::block_repair) in the grid, [`sync`](super::sync) brings back who was
 //! away for too long, [`recover`](super::recover) who lost its data file,
+//! [`upgrade`](super::upgrade) says by which rules an op is executed,
 //! [`timers`](super::timers) says when.
 
 use super::block_repair::BlockRepair;
@@ -66,6 +67,8 @@ pub struct ReplicaOptions {
     pub scrub_ns: u64,
     /// Geometry of the file.
     pub config: Config,
+    /// Release of the program.
+    pub program: Release,
     /// Oldest client release admitted.
     pub release_client_min: Release,
     /// Newest client release admitted.
@@ -558,6 +561,7 @@ impl<M: StateMachine> Replica<M> {
     pub(super) fn pump(&mut self) {
         // Each round ends with nothing left to do or with progress, which is finite: inputs are.
         while self.status != Status::Fatal {
+            self.check_log_program();
             let mut progress = self.pump_sync();
             progress |= self.pump_opening();
             progress |= self.pump_journal();

@@ -338,6 +338,7 @@ impl<M: StateMachine> Replica<M> {
         let replica = peer.frame.replica;
         self.compare_checkpoints(replica, peer.checkpoint_op, peer.checkpoint_id);
         self.peers.has_op(replica, peer.op);
+        self.peers.runs(replica, peer.program);
         if let Some(mut answer) = self.control(Command::Pong) {
             let header = answer.peer_mut();
             header.frame.view = self.superblock.durable().view;

@@ -21,7 +21,7 @@ use crate::storage::{Config, ConfigError, Zones};
 /// First bytes of a copy after its checksum: this is a data file of ours.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"florin\0\0");
 /// Version of the data file's format that this code reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Headers of a view's log suffix that a superblock has room for.
 pub const VIEW_HEADERS_MAX: u32 = 16;
 /// A replica that remembers all that it ever promised.
@@ -53,7 +53,8 @@ pub struct Superblock {
     pub magic: u64,
     /// [`VERSION`].
     pub version: u32,
-    /// Release under which the checkpoint was made.
+    /// Release of the program by whose rules the checkpoint's last op was executed; before the first
+    /// checkpoint, of the program that made the file.
     pub checkpoint_release: Release,
     /// The cluster.
     pub cluster: u128,
@@ -148,7 +149,7 @@ impl Superblock {
         let mut superblock = Superblock::blank();
         superblock.magic = MAGIC;
         superblock.version = VERSION;
-        superblock.checkpoint_release = Release::SERVER;
+        superblock.checkpoint_release = Release::PROGRAM;
         superblock.cluster = genesis.cluster;
         superblock.sequence = 1;
         superblock.replica = genesis.replica;

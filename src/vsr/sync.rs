@@ -20,9 +20,10 @@ use super::fatal::Fatal;
 use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
+use super::upgrade::check_program;
 use crate::mark;
 use crate::protocol::peer::{CheckpointState, checkpoint_state, prepare_header, write_headers};
-use crate::protocol::{Command, Message, PrepareHeader, Release};
+use crate::protocol::{Command, Message, PrepareHeader};
 use crate::storage::grid_repair::WALKING;
 use crate::storage::walk::WalkPart;
 
@@ -151,9 +152,12 @@ impl<M: StateMachine> Replica<M> {
         let interval = u64::from(self.options.config.checkpoint_interval);
         let possible = newer && header.op.is_multiple_of(interval);
         let wanted = possible && (opening || behind || self.lacks_blocks());
-        // Nobody executes ops of a release that it does not know.
-        if !wanted || state.release != Release::SERVER || self.machine.blocks().is_none() {
+        if !wanted || self.machine.blocks().is_none() {
             return;
+        }
+        // Nobody executes ops of a release that it does not know.
+        if let Err(fatal) = check_program(header.op, header.program, self.options.program) {
+            return self.stop(fatal);
         }
         if self.superblock.is_idle() && !matches!(self.sync.stage, Stage::Installing { .. }) {
             self.install(&header, &state);

@@ -141,6 +141,7 @@ fn replica(node: u8, voters: u8, standbys: u8, starts: u64) -> Replica<TestMachi
         seed: u64::from(node) + 100 * starts,
         scrub_ns: 100_000_000,
         config,
+        program: Release::PROGRAM,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,
     };

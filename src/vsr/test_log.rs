@@ -38,6 +38,7 @@ pub fn with_parent(op: u64, view: u32, parent: u128, size: u32, pool: &Pool) -> 
         view,
         replica: 0,
         release: Release::SERVER,
+        program: Release::PROGRAM,
         parent,
         checkpoint_id: 0,
         op,

@@ -23,6 +23,7 @@ pub fn options(config: &Config) -> ReplicaOptions {
         seed: 0,
         scrub_ns: 100_000_000,
         config: *config,
+        program: Release::PROGRAM,
         release_client_min: Release::CLIENT_MIN,
         release_client_max: Release::CLIENT_MAX,
     }

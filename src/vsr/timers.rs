@@ -191,6 +191,7 @@ impl<M: StateMachine> Replica<M> {
         }
         peer.monotonic_ns = monotonic_ns;
         peer.nonce = self.recover.nonce();
+        peer.program = self.options.program;
         self.broadcast(message, Audience::All);
     }
 

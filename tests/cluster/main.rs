@@ -60,6 +60,33 @@ fn six_replicas() {
     survive("six", 6, 2);
 }
 
+/// Goal: programs are replaced by those of the next release one after another under load; the new
+/// rules come into force when all know them, and from then on the old program refuses to start.
+#[test]
+fn upgrade() {
+    let _turn = turn();
+    let mut cluster = Cluster::start("upgrade", 3);
+    let load = Load::start(CLUSTER, cluster.client_addresses(), CLIENTS, seed());
+    let (old, new) = (env!("CARGO_PKG_VERSION"), "99.0.0");
+    for index in 0..3 {
+        // Until all are of the new release the old one may come back.
+        cluster.replace(index, new);
+        if index == 1 {
+            cluster.wait_for_release(old);
+            cluster.replace(index, old);
+            cluster.replace(index, new);
+        }
+        let answers = load.answers();
+        cluster.wait_until("the cluster goes on", || load.answers() > answers + 20);
+    }
+    cluster.wait_for_release(new);
+    let message = cluster.refused(2, old);
+    assert!(message.contains("install release 99.0.0 or a later one"), "{message}");
+    cluster.spawn_as(2, new);
+    println!("upgrade: {} answers are those of the model", load.finish());
+    cluster.agree_and_stop();
+}
+
 /// Goal: official clients carry on through the same, and find what they were acknowledged, once.
 /// Needs `FLORIN_PYTHON`, a Python that has the official client: `tools/test` provides one.
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,7 @@ pub const CLUSTER: u128 = 7;
 const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 /// A superblock, and where in it are its sequence, and checkpoint and root.
 const COPY_SIZE: usize = 16 * 1024;
+const RELEASE: std::ops::Range<usize> = 44..48;
 const SEQUENCE: std::ops::Range<usize> = 80..88;
 const CHECKPOINT: std::ops::Range<usize> = 272..784;
 
@@ -25,6 +26,8 @@ struct Replica {
     path: PathBuf,
     /// Its own address, and links to the others.
     addresses: String,
+    /// The release that its program takes itself for, if another than it is.
+    release: Option<&'static str>,
     process: Option<Child>,
 }
 
@@ -37,6 +40,23 @@ pub struct Cluster {
     client_links: Vec<Arc<Link>>,
     client_addresses: Vec<SocketAddr>,
     directory: PathBuf,
+}
+
+/// The newest copy of a data file's superblock; the file may be in use.
+fn newest_copy(path: &Path) -> Vec<u8> {
+    let mut copies = vec![0; 4 * COPY_SIZE];
+    let mut file = File::open(path).expect("the data file");
+    file.read_exact(&mut copies).expect("it has superblocks");
+    let newest = copies
+        .chunks(COPY_SIZE)
+        .max_by_key(|copy| u64::from_le_bytes(copy[SEQUENCE].try_into().expect("eight bytes")));
+    newest.expect("four copies").to_vec()
+}
+
+/// The release of a data file's checkpoint.
+fn checkpoint_release(path: &Path) -> String {
+    let release = newest_copy(path)[RELEASE].try_into().expect("four bytes");
+    florin::protocol::Release(u32::from_le_bytes(release)).to_string()
 }
 
 /// A free port that the system does not give to outgoing connections: nobody may take it while
@@ -85,7 +105,8 @@ impl Cluster {
             cluster.client_addresses.push(entry);
             let path = cluster.directory.join(format!("{own}.florin"));
             format(&path, own, count);
-            cluster.replicas.push(Replica { path, addresses: listed.join(","), process: None });
+            let addresses = listed.join(",");
+            cluster.replicas.push(Replica { path, addresses, release: None, process: None });
         }
         (0..count).for_each(|index| cluster.spawn(index));
         cluster
@@ -109,12 +130,55 @@ impl Cluster {
             File::options().append(true).create(true).open(replica.path.with_extension("log"));
         let child = Command::new(BINARY)
             .args(["start", "--development", &format!("--addresses={}", replica.addresses)])
+            .args(replica.release.map(|release| format!("--program-release={release}")))
             .arg(&replica.path)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("a log"))
             .spawn();
         replica.process = Some(child.expect("the server starts"));
+    }
+
+    /// Ends a replica as an operator does, and starts a program of another release in its place.
+    pub fn replace(&mut self, index: usize, release: &'static str) {
+        let mut process = self.replicas[index].process.take().expect("it runs");
+        self.check_alive(&mut process, index);
+        signal(&process, "-TERM");
+        assert!(process.wait().expect("it was told to end").success());
+        self.replicas[index].release = Some(release);
+        self.spawn(index);
+    }
+
+    /// Waits until something holds, for a minute at most.
+    pub fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < deadline, "in vain: {what}\n{}", self.logs());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the checkpoints of all data files are of this release.
+    pub fn wait_for_release(&self, release: &str) {
+        let known = |replica: &Replica| checkpoint_release(&replica.path) == release;
+        self.wait_until(release, || self.replicas.iter().all(known));
+    }
+
+    /// Ends a replica and starts it as another release, which must refuse; its message.
+    pub fn refused(&mut self, index: usize, release: &'static str) -> String {
+        let log = self.replicas[index].path.with_extension("log");
+        let before = fs::read_to_string(&log).unwrap_or_default().len();
+        self.replace(index, release);
+        let mut process = self.replicas[index].process.take().expect("it was started");
+        let status = process.wait().expect("it is a child");
+        assert_eq!(status.code(), Some(3), "{}", self.logs());
+        fs::read_to_string(&log).expect("a log")[before..].to_owned()
+    }
+
+    /// Starts a replica that has ended, as this release.
+    pub fn spawn_as(&mut self, index: usize, release: &'static str) {
+        self.replicas[index].release = Some(release);
+        self.spawn(index);
     }
 
     /// Kills a replica at once, as a power cut would.
@@ -194,15 +258,7 @@ impl Cluster {
 
     /// Header and root of each data file's checkpoint.
     fn checkpoints(&self) -> Vec<Vec<u8>> {
-        let read = |replica: &Replica| {
-            let mut copies = vec![0; 4 * COPY_SIZE];
-            let mut file = File::open(&replica.path).expect("the data file");
-            file.read_exact(&mut copies).expect("it has superblocks");
-            let newest = copies.chunks(COPY_SIZE).max_by_key(|copy| {
-                u64::from_le_bytes(copy[SEQUENCE].try_into().expect("eight bytes"))
-            });
-            newest.expect("four copies")[CHECKPOINT].to_vec()
-        };
+        let read = |replica: &Replica| newest_copy(&replica.path)[CHECKPOINT].to_vec();
         self.replicas.iter().map(read).collect()
     }
 }

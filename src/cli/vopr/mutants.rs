@@ -28,7 +28,7 @@ const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=par
                           --fault=packet-loss=100000 --fault=grid-rot=0 \
                           --fault=grid-unreadable=0 --fault=absence=0";
 
-const TRIALS: [Trial; 14] = [
+const TRIALS: [Trial; 15] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
     Trial { mutation: "ack_beyond_checkpoint", seeds: 40, arguments: "" },
     Trial { mutation: "commit_without_quorum", seeds: 20, arguments: "" },
@@ -46,6 +46,7 @@ const TRIALS: [Trial; 14] = [
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },
     Trial { mutation: "trust_uncertain_head", seeds: 1500, arguments: DAMAGED_HEADS },
+    Trial { mutation: "upgrade_hastily", seeds: 40, arguments: "--fault=upgrade=2000" },
     Trial { mutation: "vote_after_recover", seeds: 400, arguments: LOST_FILES },
 ];
 

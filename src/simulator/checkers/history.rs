@@ -138,6 +138,12 @@ impl History {
         );
         let parent = self.headers[index_of(op - 1)].frame.checksum;
         require!(header.parent == parent, "replica {replica}: op {op} does not follow the log");
+        let program = self.headers[index_of(op - 1)].program;
+        require!(
+            header.program >= program,
+            "replica {replica}: op {op} is of release {}, the one before of {program}",
+            header.program
+        );
         let Some(bytes) = self.prepares.remove(&(op, header.frame.checksum)) else {
             let message = format!("replica {replica} committed op {op}, which nobody wrote");
             return Err(Failure::correctness(message));

@@ -320,6 +320,7 @@ fn prepare_rules() {
             valid,
             |header| header.frame.release = Release::ZERO => HeaderError::Release(Release::ZERO),
             |header| header.frame.replica = 6 => HeaderError::Replica(6),
+            |header| header.program = Release::ZERO => HeaderError::Release(Release::ZERO),
             |header| header.op = 0 => HeaderError::Op(0),
             |header| header.commit = 10 => HeaderError::Commit(10),
             |header| header.timestamp = 0 => HeaderError::Timestamp(0),
@@ -329,7 +330,8 @@ fn prepare_rules() {
             |header| header.operation = 129 => HeaderError::Operation(129),
             |header| header.operation = 254 => HeaderError::Operation(254),
         );
-        assert_zeros(valid.header(), 233..256, HeaderError::Reserved);
+        assert_zeros(valid.header(), 233..236, HeaderError::Reserved);
+        assert_zeros(valid.header(), 240..256, HeaderError::Reserved);
     }
 }
 
@@ -398,6 +400,7 @@ fn root_rules() {
         |header| header.frame.checksum_body = 1 => HeaderError::ChecksumBody,
         |header| header.frame.view = 1 => HeaderError::View(1),
         |header| header.frame.release = Release(1) => HeaderError::Release(Release(1)),
+        |header| header.program = Release(1) => HeaderError::Release(Release(1)),
         |header| header.frame.replica = 1 => HeaderError::Replica(1),
         |header| header.parent = 1 => HeaderError::Parent,
         |header| header.checkpoint_id = 1 => HeaderError::CheckpointId,
@@ -410,7 +413,8 @@ fn root_rules() {
         |header| header.session = 1 => HeaderError::Session(1),
         |header| header.request = 1 => HeaderError::Request(1),
     );
-    assert_zeros(PrepareHeader::root(7).header(), 233..256, HeaderError::Reserved);
+    assert_zeros(PrepareHeader::root(7).header(), 233..236, HeaderError::Reserved);
+    assert_zeros(PrepareHeader::root(7).header(), 240..256, HeaderError::Reserved);
 }
 
 /// Goal: the checksum of a header covers each of its other bytes.

@@ -181,6 +181,7 @@ fn log_with_release(word: &str) -> Vec<PrepareHeader> {
     let mut headers = log(word);
     for index in 1..headers.len() {
         headers[index].frame.release = crate::protocol::Release::SERVER;
+        headers[index].program = crate::protocol::Release::PROGRAM;
         headers[index].frame.checksum_body = crate::protocol::checksum(&[]);
         headers[index].operation = crate::protocol::Operation::Pulse.into();
         headers[index].parent = headers[index - 1].frame.checksum;

@@ -73,6 +73,7 @@ impl Replayed {
             seed: 1,
             scrub_ns: u64::MAX,
             config: *config,
+            program: Release::PROGRAM,
             release_client_min: Release::CLIENT_MIN,
             release_client_max: Release::CLIENT_MAX,
         };

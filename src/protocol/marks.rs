@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 40] = [
+pub const MARKS: [&str; 41] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",

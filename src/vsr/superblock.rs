@@ -53,8 +53,8 @@ pub struct Superblock {
     pub magic: u64,
     /// [`VERSION`].
     pub version: u32,
-    /// Release of the program by whose rules the checkpoint's last op was executed; before the first
-    /// checkpoint, of the program that made the file.
+    /// Release of the program by whose rules the checkpoint's last op was executed; before the
+    /// first checkpoint, of the program that made the file.
     pub checkpoint_release: Release,
     /// The cluster.
     pub cluster: u128,

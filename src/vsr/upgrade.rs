@@ -4,9 +4,9 @@
 //! program each of them runs, and a program may differ from the one before in what ops do. Pings
 //! tell the others' releases. The primary has an op executed by the newest release that all
 //! replicas and standbys know, once it has heard all of them since it started, and never by an
-//! older one than the op before. So an operator replaces the programs one replica at a time while the cluster goes on,
-//! and the new rules hold from an op on that is in the log; before that he may go back to the old
-//! program, and afterwards no more.
+//! older one than the op before. So an operator replaces the programs one replica at a time while
+//! the cluster goes on, and the new rules hold from an op on that is in the log; before that he may
+//! go back to the old program, and afterwards no more.
 //!
 //! A replica stops, and says why, before it executes an op or opens a checkpoint of a release that
 //! its program does not know. Not covered: what releases differ in, which is the ledger's
@@ -72,7 +72,8 @@ impl<M: StateMachine> Replica<M> {
 mod tests {
     use super::*;
 
-    /// Goal: the rules change only when all replicas are known to know the new ones, and never back.
+    /// Goal: the rules change only when all replicas are known to know the new ones, and never
+    /// back.
     #[test]
     fn agreement() {
         let [old, new, newer] = [10, 11, 12].map(|patch| Release::new(0, 1, patch));

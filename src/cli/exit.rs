@@ -26,6 +26,8 @@ pub enum ExitClass {
     Correctness = 8,
     /// A simulated cluster did nothing although it could have.
     Liveness = 9,
+    /// A cluster serves its clients, but part of it is away, behind, or set up wrongly.
+    Degraded = 10,
     /// A simulated cluster broke an invariant: the code of an abort.
     Crash = 134,
 }
@@ -43,6 +45,7 @@ Exit codes:
   7    the cluster could not be reached, or refused the client
   8    a simulated cluster did something wrong
   9    a simulated cluster made no progress although it could have
+  10   clients are served, but part of the cluster is away or behind
   134  a broken invariant: please report it with the message";
 
 /// A failed command: what to print and how to exit.
@@ -102,10 +105,11 @@ mod tests {
             ExitClass::Cluster,
             ExitClass::Correctness,
             ExitClass::Liveness,
+            ExitClass::Degraded,
         ];
         for (index, class) in classes.iter().enumerate() {
             assert_eq!(usize::from(*class as u8), index + 1);
-            assert!(EXIT_CODES_HELP.contains(&format!("\n  {}    ", *class as u8)));
+            assert!(EXIT_CODES_HELP.contains(&format!("\n  {:<5}", *class as u8)));
         }
     }
 }

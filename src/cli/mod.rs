@@ -7,6 +7,7 @@ pub mod balance;
 pub mod benchmark;
 pub mod cdc;
 pub mod dev;
+pub mod doctor;
 pub mod exit;
 pub mod export;
 pub mod format;
@@ -19,9 +20,11 @@ pub mod recover;
 pub mod repl;
 pub mod size;
 pub mod start;
+pub mod status;
 pub mod version;
 pub mod vopr;
 
+use crate::io::log;
 use clap::{Parser, Subcommand};
 use exit::{EXIT_CODES_HELP, Failure};
 use std::process::ExitCode;
@@ -69,6 +72,10 @@ pub enum Command {
     Completions(manual::CompletionsArguments),
     /// Print or write manual pages
     Man(manual::ManArguments),
+    /// Say how a cluster is: each replica's role, lag and clock
+    Status(status::StatusArguments),
+    /// Check whether this machine has what a server needs
+    Doctor(doctor::DoctorArguments),
     /// Print the version
     Version(version::VersionArguments),
     /// Say something to a cluster, at the terminal or from a script
@@ -96,6 +103,8 @@ pub fn run() -> ExitCode {
         Command::Recover(arguments) => recover::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Dev(arguments) => dev::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Version(arguments) => version::run(arguments),
         Command::Repl(arguments) => repl::run(arguments),
         Command::Cdc(arguments) => cdc::run(arguments),
@@ -114,7 +123,10 @@ pub fn run() -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    output::print_error(&format!("florin: {failure}"));
+    match log::format() {
+        log::Format::Text => output::print_error(&format!("florin: {failure}")),
+        log::Format::Json => log::write(log::Level::Error, format_args!("{failure}")),
+    }
     failure.code()
 }
 

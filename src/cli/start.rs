@@ -5,13 +5,13 @@
 
 use super::exit::{ExitClass, Failure};
 use super::format::superblock_class;
-use super::output::print_error;
 use super::size::ByteSize;
 use crate::client::Random;
 use crate::io::address::{resolve, resolve_list};
 use crate::io::bus::{Bus, BusOptions};
 use crate::io::clock::Clock;
 use crate::io::file::DataFile;
+use crate::io::log;
 use crate::io::memory::{HumanSize, MemoryTable};
 use crate::io::metrics::catalogue::Metric;
 use crate::io::metrics::endpoint::{Endpoint, EndpointError, EndpointOptions};
@@ -20,6 +20,7 @@ use crate::io::peers::Peers;
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
 use crate::io::{allocator, memory};
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::protocol::about::Hello;
 use crate::protocol::buffer::mapped_bytes;
 use crate::protocol::huge_pages;
 use crate::protocol::{Pool, Release, STANDBYS_MAX};
@@ -32,6 +33,7 @@ use crate::vsr::{
     Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
 };
 use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -128,6 +130,12 @@ pub struct StartArguments {
     #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MAX,
         value_parser = parse_release)]
     pub release_max: Release,
+    /// How grave events must be to be written to standard error
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: log::Level,
+    /// Events as lines of text, or as JSON objects: time, level, message
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: log::Format,
     /// Any file system, little memory; not for data of value
     #[arg(long)]
     pub development: bool,
@@ -276,6 +284,7 @@ pub struct Service {
 ///
 /// If the server cannot be started or cannot go on.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
+    log::set(arguments.log_level, arguments.log_format);
     let addresses = arguments.check()?;
     let service = Service {
         is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
@@ -291,7 +300,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         release_max: arguments.release_max,
         is_development: arguments.development,
     };
-    serve(&service, |address| print_error(&format!("listening on {address}")))
+    serve(&service, |address| log::info(format_args!("listening on {address}")))
 }
 
 /// Serves until asked to end; `announce` is told the address before the memory is frozen.
@@ -325,14 +334,19 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
     let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, &superblock)?;
     let replica = replica_make(service, &superblock, pool.clone())?;
-    let mut report = std::io::stderr();
+    let is_text = log::format() == log::Format::Text && log::writes(log::Level::Info);
+    let mut report: Box<dyn Write> =
+        if is_text { Box::new(std::io::stderr()) } else { Box::new(std::io::sink()) };
     let server = Server::new(options, replica, file, pool, &table, &mut report);
     let mut server = server.map_err(|error| explain_address(service, &superblock, error))?;
     let endpoint = endpoint_start(service, &server)?;
     check_reserved(&table);
+    if !is_text {
+        log::info(format_args!("memory reserved: {}", HumanSize(table.total())));
+    }
     announce(server.address());
     if let Some(address) = endpoint.as_ref().and_then(Endpoint::address) {
-        print_error(&format!("metrics at http://{address}/metrics"));
+        log::info(format_args!("metrics at http://{address}/metrics"));
     }
     allocator::freeze();
     match server.run()? {
@@ -341,7 +355,7 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
             let fatal = *server.core().fatal().expect("a replica that stopped says why");
             let path = service.path.display();
             if matches!(fatal, Fatal::Synced { .. }) {
-                print_error(&format!("{path}: {fatal}"));
+                log::info(format_args!("{path}: {fatal}"));
                 drop(server);
                 return Err(start_again());
             }
@@ -465,6 +479,30 @@ fn message_pool(config: &Config, others: u32) -> Pool {
     Pool::new_resident("messages", count, size, MESSAGES_RESIDENT.min(count))
 }
 
+/// Memory that a server reserves with this geometry and the default sizes, in bytes; alone unless
+/// the file is of a larger cluster.
+#[must_use]
+pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, development: bool) -> u64 {
+    let mut file = superblock.copied().unwrap_or_else(|| *Superblock::blank());
+    file.config = *config;
+    let count = superblock.map_or(1, |superblock| superblock.replica_count.max(1));
+    let addresses = (0..count).map(|index| SocketAddr::from(([127, 0, 0, 1], index.into())));
+    let service = Service {
+        addresses: addresses.collect(),
+        path: PathBuf::new(),
+        sizes: if development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION },
+        scrub_rate: SCRUB_RATE,
+        clock_offset: 0,
+        metrics: None,
+        statsd: None,
+        release_min: Release::CLIENT_MIN,
+        release_max: Release::CLIENT_MAX,
+        is_development: development,
+        is_child: false,
+    };
+    memory_table(&service, &file).total()
+}
+
 /// All memory that the server is going to reserve, before any of it is.
 fn memory_table(service: &Service, superblock: &Superblock) -> MemoryTable {
     let config = &superblock.config;
@@ -527,6 +565,13 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
             pool_reserve_replica: message_reserve(&superblock.config),
             large_frames_max: LARGE_FRAMES_MAX,
             sends_total_max: 2 * superblock.config.clients_max,
+            hello: Some(Hello {
+                cluster: superblock.cluster,
+                replica: superblock.replica,
+                expected: superblock.replica,
+                replica_count: superblock.replica_count,
+                nodes: superblock.replica_count + standby_count(service, superblock),
+            }),
         },
         disk_requests_max: DISK_REQUESTS_MAX,
         jobs_max: JOBS_MAX,

@@ -17,12 +17,16 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
+use super::about::{SetupMismatch, check_hello};
 use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
 use super::peers::Peers;
 use super::ring::{Part, Ring};
 use super::socket::listen;
-use crate::protocol::{Buffer, Command, Message, NODES_MAX, Pool, to_index};
+use crate::protocol::about::Hello;
+use crate::protocol::{
+    Buffer, Command, HEADER_SIZE, Header, Message, NODES_MAX, Pool, SECTOR_SIZE, to_index,
+};
 use crate::storage::Queue;
 use crate::vsr::ConnectionId;
 
@@ -92,6 +96,8 @@ pub struct BusOptions {
     pub large_frames_max: u32,
     /// Messages that may wait for all clients together.
     pub sends_total_max: u32,
+    /// What we say to other replicas first, and expect of them; `expected` does not count.
+    pub hello: Option<Hello>,
 }
 
 /// Whether a connection's received bytes are to be looked at.
@@ -119,8 +125,9 @@ impl Kind {
     /// What a frame of this command says about its sender; in doubt nothing.
     fn of(command: u8) -> Kind {
         match Command::try_from(command) {
-            Ok(Command::Request | Command::PingClient) => Kind::Client,
-            Ok(Command::Reply | Command::Eviction | Command::PongClient) | Err(_) => Kind::Unknown,
+            Ok(Command::Request | Command::PingClient | Command::RequestStatus) => Kind::Client,
+            Ok(Command::Reply | Command::Eviction | Command::PongClient | Command::Status)
+            | Err(_) => Kind::Unknown,
             Ok(_) => Kind::Replica,
         }
     }
@@ -210,6 +217,8 @@ pub struct Bus {
     now_ns: u64,
     complaint_cluster: Complaint,
     complaint_other: Complaint,
+    complaint_setup: Complaint,
+    hello: Option<Hello>,
     counters: BusCounters,
 }
 
@@ -241,6 +250,20 @@ fn connections_make(places: u32, receive_size: u32) -> Box<[Connection]> {
     (0..places).map(connection).collect()
 }
 
+/// Makes what is said first to each other replica.
+fn prepare_hellos(peers: &mut Peers, hello: Hello) {
+    if peers.count() == 0 {
+        return;
+    }
+    let pool = Pool::new("hello", peers.count(), SECTOR_SIZE);
+    for replica in (0..hello.nodes).filter(|replica| *replica != hello.replica) {
+        let mut message = Message(pool.acquire());
+        *message.header_mut() = Hello { expected: replica, ..hello }.header();
+        assert!(message.size() == HEADER_SIZE);
+        peers.set_hello(replica, message);
+    }
+}
+
 impl Bus {
     /// Listens. Messages are received into buffers of `pool`.
     ///
@@ -260,7 +283,10 @@ impl Bus {
         let failure = |error| BusError { address: listen_on, error };
         let listener = listen(listen_on).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
-        let peers = Peers::new(options.replica, &options.addresses);
+        let mut peers = Peers::new(options.replica, &options.addresses);
+        if let Some(hello) = options.hello {
+            prepare_hellos(&mut peers, hello);
+        }
         let places = Bus::places(options.clients_max, peers.count());
         Ok(Bus {
             listener,
@@ -287,6 +313,8 @@ impl Bus {
             now_ns: 0,
             complaint_cluster: Complaint::default(),
             complaint_other: Complaint::default(),
+            complaint_setup: Complaint::default(),
+            hello: options.hello,
             counters: BusCounters::default(),
         })
     }
@@ -557,6 +585,42 @@ impl Bus {
             }
         }
         None
+    }
+
+    /// Takes what a replica says first. If it was set up otherwise than we, the operator is told;
+    /// unless only its list is of another length, which is so while a standby is being added, it
+    /// cannot stay.
+    pub fn on_hello(&mut self, id: ConnectionId, header: &Header) {
+        let (Some(own), Some(hello)) = (self.hello, Hello::from_header(header)) else { return };
+        let Err(mismatch) = check_hello(&hello, &own) else { return };
+        if !self.is_open(id) {
+            return;
+        }
+        let stream = self.connections[to_index(id.index)].stream.as_ref();
+        let peer = stream.and_then(|stream| stream.peer_addr().ok());
+        let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        if matches!(mismatch, SetupMismatch::Nodes { .. }) {
+            self.complaint_setup
+                .write(self.tick, format_args!("a connection from {}: {mismatch}", peer.ip()));
+            return;
+        }
+        self.complaint_setup
+            .write(self.tick, format_args!("closed a connection from {}: {mismatch}", peer.ip()));
+        self.counters.broken += 1;
+        self.close_index(id.index);
+    }
+
+    /// A buffer for a small answer that nobody needs, if there is one to spare.
+    #[must_use]
+    pub fn spare_buffer(&self) -> Option<Buffer> {
+        let spare = self.rules.has_buffer(self.pool_reserve);
+        if spare { self.rules.pool.try_acquire() } else { None }
+    }
+
+    /// Our cluster.
+    #[must_use]
+    pub fn cluster(&self) -> u128 {
+        self.rules.cluster
     }
 
     /// Takes a connection out of its waiting place, in turn.

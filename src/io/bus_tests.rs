@@ -41,6 +41,7 @@ impl World {
             pool_reserve_replica: 0,
             large_frames_max: 3,
             sends_total_max: 32,
+            hello: None,
         };
         let mut bus = Bus::new(&options, pool.clone()).unwrap();
         let others = u32::try_from(others.len()).unwrap();
@@ -479,6 +480,7 @@ fn port_in_use() {
         pool_reserve_replica: 0,
         large_frames_max: 1,
         sends_total_max: 1,
+        hello: None,
     };
     let error = Bus::new(&options, world.pool.clone()).unwrap_err().to_string();
     assert!(error.contains("another process uses that port"), "{error}");
@@ -640,6 +642,7 @@ fn two_buses() {
                 pool_reserve_replica: 0,
                 large_frames_max: 3,
                 sends_total_max: 32,
+                hello: None,
             },
             right.pool.clone(),
         )

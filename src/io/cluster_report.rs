@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use super::log::{Level, write};
 use crate::vsr::{ClusterState, Role};
 
 /// Ticks between two looks: a tenth of a second.
@@ -89,6 +90,20 @@ pub enum ClusterMessage {
     Timed,
 }
 
+impl ClusterMessage {
+    /// Writes it to the operator.
+    pub fn log(&self) {
+        let level = match self {
+            ClusterMessage::Behind(_) | ClusterMessage::Timeless => Level::Warning,
+            ClusterMessage::View(_)
+            | ClusterMessage::Sync(_)
+            | ClusterMessage::Recover(_)
+            | ClusterMessage::Timed => Level::Info,
+        };
+        write(level, format_args!("{self}"));
+    }
+}
+
 impl fmt::Display for ClusterMessage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -138,7 +153,7 @@ impl fmt::Display for ClusterMessage {
             ),
             ClusterMessage::Timeless => write!(
                 formatter,
-                "warning: there is no time that a majority of the replicas' clocks agrees on, as \
+                "there is no time that a majority of the replicas' clocks agrees on, as \
                  seen from here: without it a primary serves nobody; set the clocks right (NTP), \
                  and start replicas that are away"
             ),
@@ -147,7 +162,7 @@ impl fmt::Display for ClusterMessage {
             }
             ClusterMessage::Behind(state) => write!(
                 formatter,
-                "warning: this replica has executed op {} and the cluster op {}: the others' logs \
+                "this replica has executed op {} and the cluster op {}: the others' logs \
                  do not reach back that far; asking for a newer checkpoint",
                 state.executed, state.committed
             ),

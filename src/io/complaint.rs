@@ -2,7 +2,8 @@
 //! fill a disk with them. Not covered: errors that end the process.
 
 use std::fmt;
-use std::io::{self, Write};
+
+use super::log::warn;
 
 /// Complaints about peers are printed at most this often, in ticks of 10 ms.
 pub const COMPLAINT_TICKS: u64 = 1_000;
@@ -22,12 +23,11 @@ impl Complaint {
             return;
         }
         self.next_tick = tick + COMPLAINT_TICKS;
-        // Nobody to tell if standard error is gone; that is no reason to stop.
-        let _ = if self.suppressed == 0 {
-            writeln!(io::stderr(), "warning: {what}")
+        if self.suppressed == 0 {
+            warn(what);
         } else {
-            writeln!(io::stderr(), "warning: {what} ({} more not shown)", self.suppressed)
-        };
+            warn(format_args!("{what} ({} more not shown)", self.suppressed));
+        }
         self.suppressed = 0;
     }
 }

@@ -125,6 +125,7 @@ fn serve(path: &Path) -> ExitReason {
             pool_reserve_replica: 8,
             large_frames_max: LARGE_FRAMES_MAX,
             sends_total_max: config.clients_max,
+            hello: None,
         },
         disk_requests_max: 64,
         jobs_max: 2,

@@ -19,7 +19,7 @@ use crate::protocol::{Buffer, Command, HEADER_SIZE, Header, MESSAGE_SIZE_MAX, Me
 use crate::protocol::{to_index, to_size};
 
 /// Commands from this one on exist nowhere.
-const COMMAND_UNKNOWN_MIN: u8 = 25;
+const COMMAND_UNKNOWN_MIN: u8 = 28;
 /// After a large frame another is expected, and only so much is received on the side.
 const RECEIVE_LENGTH_LARGE: u32 = 4096;
 /// A large frame is received in portions of this size, to see that there is progress.
@@ -458,7 +458,7 @@ pub(crate) mod tests {
             judge(&|bytes: &mut [u8]| bytes[96..100].copy_from_slice(&value.to_le_bytes()))
         };
         assert_eq!(judge(&|_: &mut [u8]| {}), Ok(1));
-        for command in [25, 26, 100, 255] {
+        for command in [28, 29, 100, 255] {
             let result = judge(&|bytes: &mut [u8]| bytes[114] = command);
             assert_eq!(result, Err(FrameError::Command(command)));
         }

@@ -4,6 +4,7 @@
 //! The core states what it wants in its outbox; [`server`] drains it into [`ring`], [`bus`] and
 //! [`worker`] and hands back what happened. Not covered: any decision about the ledger's content.
 
+pub mod about;
 pub mod address;
 pub mod allocator;
 pub mod batch;
@@ -14,6 +15,7 @@ pub mod complaint;
 pub mod file;
 pub mod framing;
 mod growth;
+pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod peers;

@@ -8,12 +8,13 @@
 //! waits leaves with one system call. Not covered: receiving, what a message means.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use super::batch::{BATCH_MESSAGES_MAX, Batch};
 use super::complaint::Complaint;
+use super::log::info;
 use super::ring::{Ring, Watch};
 use super::socket::{SocketName, dialer, discard};
 use crate::protocol::{Message, NODES_MAX, to_index};
@@ -52,6 +53,8 @@ struct Peer {
     state: State,
     stream: Option<TcpStream>,
     queue: Queue<Message>,
+    /// What is said first on a new connection, if anything.
+    hello: Option<Message>,
     /// Away while it is in flight.
     batch: Option<Box<Batch>>,
     /// Messages of the batch in flight.
@@ -114,7 +117,9 @@ impl Peers {
                 State::Waiting { until_tick: 0 }
             },
             stream: None,
-            queue: Queue::new(to_index(SENDS_MAX)),
+            // One more for what is said first.
+            queue: Queue::new(to_index(SENDS_MAX) + 1),
+            hello: None,
             batch: Some(Box::new(Batch::new())),
             in_flight: 0,
             watched: false,
@@ -130,6 +135,17 @@ impl Peers {
             complaint: Complaint::default(),
             counters: PeerCounters::default(),
         }
+    }
+
+    /// Says this first on each new connection to a replica.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such replica.
+    pub fn set_hello(&mut self, replica: u8, hello: Message) {
+        let peer = &mut self.places[usize::from(replica)];
+        assert!(peer.state != State::Ourselves, "nobody greets himself");
+        peer.hello = Some(hello);
     }
 
     /// Operations that may be in flight in the ring, for so many other replicas.
@@ -303,6 +319,9 @@ impl Peers {
             return;
         }
         peer.state = State::Open { since_tick: self.tick };
+        if let Some(hello) = &peer.hello {
+            peer.queue.push(hello.clone());
+        }
         self.counters.connected += 1;
         self.watch(ring, replica);
         self.send_next(ring, replica);
@@ -436,8 +455,7 @@ impl Peers {
                 {
                     peer.reported = false;
                     let address = peer.address;
-                    // Nobody to tell if standard error is gone; that is no reason to stop.
-                    let _ = writeln!(io::stderr(), "connected to replica {replica} at {address}");
+                    info(format_args!("connected to replica {replica} at {address}"));
                 }
                 _ => {}
             }

@@ -6,6 +6,7 @@ use crate::io::framing::tests::{CLUSTER, frame};
 use crate::io::ring::Completion;
 use crate::protocol::{MESSAGE_SIZE_MAX, Pool};
 use std::io::Read;
+use std::io::Write as _;
 use std::net::TcpListener;
 
 /// Replica 0 with its ring; the others are sockets of the test.

@@ -15,11 +15,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::about::status_message;
 use super::allocator;
 use super::bus::{Bus, BusError, BusOptions};
 use super::clock::Clock;
 use super::cluster_report::ClusterReport;
 use super::file::DataFile;
+use super::log::warn;
 use super::memory::MemoryTable;
 use super::metrics::catalogue::Metric;
 use super::metrics::publish::{Publish, publish_bus, publish_replica, publish_storage};
@@ -28,10 +30,10 @@ use super::ring::{Completion, Ring, RingError, Watch};
 use super::socket::EndSignals;
 use super::storage_warning::StorageWarning;
 use super::worker::Worker;
-use crate::protocol::{Message, Pool};
+use crate::protocol::{Command, Message, Pool};
 use crate::storage::{DiskDone, Job, StorageOutbox, StorageUse};
 use crate::vsr::{
-    ClusterState, ConnectionId, Destination, Lap, Now, Replica, Stage, StateMachine, Status,
+    ClusterState, ConnectionId, Destination, Lap, Now, Replica, Report, Stage, StateMachine, Status,
 };
 
 /// Client connections at a time: a session for each and some to spare.
@@ -79,6 +81,8 @@ pub trait Core {
     fn next_lap(&mut self) -> Option<Lap>;
     /// Publishes how it is.
     fn publish(&self, metrics: &Metrics);
+    /// How it is, for whoever asks.
+    fn report(&self) -> Option<Report>;
 }
 
 impl<M: StateMachine + Publish> Core for Replica<M> {
@@ -146,6 +150,10 @@ impl<M: StateMachine + Publish> Core for Replica<M> {
     fn publish(&self, metrics: &Metrics) {
         publish_replica(&self.report(), metrics);
         self.machine.publish(metrics);
+    }
+
+    fn report(&self) -> Option<Report> {
+        Some(Replica::report(self))
     }
 }
 
@@ -371,14 +379,38 @@ impl<C: Core> Server<C> {
         }
         self.connect();
         while let Some((connection, message)) = self.bus.next_message(&mut self.ring) {
-            self.core.on_message(connection, message, now);
-            self.drain();
+            self.on_message(connection, message, now);
         }
         if self.core.is_fatal() {
             return Some(ExitReason::Fatal);
         }
         let reason = self.stop?;
         (self.is_idle() || self.stop_ticks > STOP_TICKS_MAX).then_some(reason)
+    }
+
+    /// Gives a message to the core, but for those that are about the server as a whole.
+    fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now) {
+        match Command::try_from(message.header().frame.command) {
+            Ok(Command::RequestStatus) => {
+                if message.header().invalid().is_none() {
+                    self.answer_status(connection);
+                }
+            }
+            Ok(Command::Hello) => self.bus.on_hello(connection, message.header()),
+            _ => {
+                self.core.on_message(connection, message, now);
+                self.drain();
+            }
+        }
+    }
+
+    /// Tells whoever asks how the replica is; nothing if buffers are short.
+    fn answer_status(&mut self, connection: ConnectionId) {
+        let Some(report) = self.core.report() else { return };
+        let Some(buffer) = self.bus.spare_buffer() else { return };
+        let storage = self.core.is_ready().then(|| self.core.storage_use());
+        let message = status_message(buffer, self.bus.cluster(), &report, storage);
+        self.bus.send(&mut self.ring, connection, message);
     }
 
     /// Notes that a turn has lasted from then until now.
@@ -447,15 +479,13 @@ impl<C: Core> Server<C> {
             && let Some(state) = self.core.cluster_state()
             && let Some(message) = self.cluster_report.look(state)
         {
-            // Nobody to tell if standard error is gone; that is no reason to stop.
-            let _ = writeln!(io::stderr(), "{message}");
+            message.log();
         }
         if self.storage_warning.tick()
             && self.core.is_ready()
             && let Some(message) = self.storage_warning.look(self.core.storage_use())
         {
-            // Nobody to tell if standard error is gone; that is no reason to stop.
-            let _ = writeln!(io::stderr(), "warning: {message}");
+            warn(format_args!("{message}"));
         }
     }
 
@@ -720,6 +750,10 @@ mod tests {
         fn publish(&self, metrics: &Metrics) {
             metrics.set(Metric::View, 1);
         }
+
+        fn report(&self) -> Option<Report> {
+            None
+        }
     }
 
     fn server(
@@ -738,6 +772,7 @@ mod tests {
                 pool_reserve_replica: 0,
                 large_frames_max: 2,
                 sends_total_max: 8,
+                hello: None,
             },
             identity: Identity::default(),
             disk_requests_max: 2,

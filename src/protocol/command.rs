@@ -49,6 +49,12 @@ pub enum Command {
     Checkpoint = 22,
     /// Primary to replica: the view begins, with this log.
     StartView = 24,
+    /// Anybody to replica: how are you?
+    RequestStatus = 25,
+    /// Replica to anybody who asked: how it is.
+    Status = 26,
+    /// Replica to replica, first of all: who this is, and whom it expects.
+    Hello = 27,
 }
 
 /// A command byte that no frame of ours carries.
@@ -81,6 +87,9 @@ impl TryFrom<u8> for Command {
             21 => Ok(Command::RequestCheckpoint),
             22 => Ok(Command::Checkpoint),
             24 => Ok(Command::StartView),
+            25 => Ok(Command::RequestStatus),
+            26 => Ok(Command::Status),
+            27 => Ok(Command::Hello),
             unknown => Err(CommandUnknown(unknown)),
         }
     }
@@ -111,7 +120,7 @@ mod tests {
         }
         assert_eq!(
             known,
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 19, 20, 21, 22, 24]
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 18, 19, 20, 21, 22, 24, 25, 26, 27]
         );
     }
 }

@@ -12,6 +12,7 @@ use zerocopy::{
     FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, transmute_mut, transmute_ref,
 };
 
+use super::about::about_invalid;
 use super::checksum::{CHECKSUM_EMPTY, checksum};
 use super::command::Command;
 use super::eviction::EvictionReason;
@@ -444,6 +445,7 @@ impl Header {
             Command::Prepare => self.prepare().part_invalid(),
             Command::Reply => self.reply().part_invalid(),
             Command::Eviction => self.eviction().part_invalid(),
+            Command::RequestStatus | Command::Status | Command::Hello => about_invalid(self),
             Command::Ping
             | Command::Pong
             | Command::PrepareOk

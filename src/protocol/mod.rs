@@ -5,6 +5,7 @@
 //! its packed requests, and the pooled memory all of them live in. Does not cover sockets, the
 //! session rules (which request is next, which is too old) or what an operation does.
 
+pub mod about;
 pub mod buffer;
 pub mod checksum;
 pub mod command;

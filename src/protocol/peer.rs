@@ -124,7 +124,10 @@ impl Command {
             | Command::Request
             | Command::Prepare
             | Command::Reply
-            | Command::Eviction => false,
+            | Command::Eviction
+            | Command::RequestStatus
+            | Command::Status
+            | Command::Hello => false,
         }
     }
 }

@@ -4,3 +4,5 @@
 
 mod metrics;
 mod servers;
+mod setups;
+mod status;

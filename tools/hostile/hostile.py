@@ -97,7 +97,7 @@ def attack_commands(target, _chance):
             target.send(wire.frame(command, body))
             target.send(wire.frame(command, body, ((128, b"\x01" + bytes(15)),
                                                    (160, b"\x01" + bytes(15)))))
-        if command % 16 == 0 or command in range(25):
+        if command % 16 == 0 or command in range(28):
             target.check_alive()
 
 

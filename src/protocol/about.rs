@@ -1,0 +1,235 @@
+//! Frames in which a replica tells about itself: our own, outside the protocol of clients.
+//!
+//! Whoever knows the cluster's id may ask a replica how it is (`RequestStatus`) and is told
+//! (`Status`). A replica that connects to another says first who it is and whom it expects
+//! (`Hello`), so that wrong set-ups show. None of them changes anything.
+
+use static_assertions::const_assert_eq;
+use std::mem::offset_of;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use super::command::Command;
+use super::header::{Header, HeaderError, bodiless_invalid, first_broken, is_zero};
+use super::{HEADER_SIZE, NODES_MAX, Release, to_index};
+
+/// Bytes of the body of a `Status`.
+pub const STATUS_SIZE: u32 = 512;
+/// A silence that never was broken, in nanoseconds.
+pub const SILENCE_NEVER: u64 = u64::MAX;
+
+/// What a replica knows of another.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct StatusPeer {
+    /// Nanoseconds since it was heard, or [`SILENCE_NEVER`].
+    pub silence_ns: u64,
+    /// Newest op that it told of.
+    pub op: u64,
+}
+
+/// How a replica is: the body of a `Status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct StatusBody {
+    /// Newest op of the log.
+    pub op: u64,
+    /// Newest op executed.
+    pub commit: u64,
+    /// Newest op known to be committed.
+    pub commit_max: u64,
+    /// Op of the durable checkpoint.
+    pub checkpoint_op: u64,
+    /// Nanoseconds by which the clock is ahead of the cluster's, if that is known.
+    pub clock_offset_ns: i64,
+    /// By which that may be wrong.
+    pub clock_error_ns: u64,
+    /// Sessions of clients.
+    pub sessions: u64,
+    /// Blocks in use, in bytes.
+    pub storage_used: u64,
+    /// How many may be in use, in bytes.
+    pub storage_usable: u64,
+    /// The view.
+    pub view: u32,
+    /// The newest view in which it took part.
+    pub log_view: u32,
+    /// How it is, as a number that the replica gives it: see its report.
+    pub standing: u8,
+    /// Index of the primary of the view.
+    pub primary: u8,
+    /// Replicas that vote.
+    pub replica_count: u8,
+    /// Standbys.
+    pub standby_count: u8,
+    /// 1 if blocks of the checkpoint may be missing.
+    pub syncing: u8,
+    /// 1 if the others' logs do not reach back far enough.
+    pub too_far_behind: u8,
+    /// 1 if the clock is known.
+    pub clock_known: u8,
+    /// Zero.
+    pub padding: u8,
+    /// Version of the program, ASCII, filled up with zeros.
+    pub version: [u8; 16],
+    /// Zero.
+    pub reserved: [u8; 216],
+    /// The other replicas and standbys, by index.
+    pub peers: [StatusPeer; NODES_MAX as usize],
+}
+
+const_assert_eq!(size_of::<StatusBody>(), STATUS_SIZE as usize);
+const_assert_eq!(offset_of!(StatusBody, view), 72);
+const_assert_eq!(offset_of!(StatusBody, version), 88);
+const_assert_eq!(offset_of!(StatusBody, peers), 320);
+
+impl StatusBody {
+    /// All zero.
+    #[must_use]
+    pub fn new() -> StatusBody {
+        StatusBody::new_zeroed()
+    }
+
+    /// The version of the program.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        let length = self.version.iter().position(|byte| *byte == 0);
+        let text = &self.version[..length.unwrap_or(self.version.len())];
+        std::str::from_utf8(text).unwrap_or("?")
+    }
+
+    /// Sets the version of the program, cut off if it is long.
+    pub fn set_version(&mut self, version: &str) {
+        self.version = [0; 16];
+        for (place, byte) in self.version.iter_mut().zip(version.bytes()) {
+            *place = byte;
+        }
+    }
+}
+
+impl Default for StatusBody {
+    fn default() -> StatusBody {
+        StatusBody::new()
+    }
+}
+
+/// A replica that connects to another: who it is, and whom it expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The cluster.
+    pub cluster: u128,
+    /// Who it is.
+    pub replica: u8,
+    /// Whom it expects at the other end.
+    pub expected: u8,
+    /// Replicas that vote.
+    pub replica_count: u8,
+    /// Addresses in its list: replicas and standbys.
+    pub nodes: u8,
+}
+
+impl Hello {
+    /// As the header of a frame without body, checksums included.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let mut header = Header::new(Command::Hello);
+        header.frame.cluster = self.cluster;
+        header.frame.release = Release::SERVER;
+        header.frame.replica = self.replica;
+        header.command_part[..3].copy_from_slice(&[self.expected, self.replica_count, self.nodes]);
+        header.set_checksums(&[]);
+        header
+    }
+
+    /// From such a header; none if it is no valid one.
+    #[must_use]
+    pub fn from_header(header: &Header) -> Option<Hello> {
+        let valid = header.frame.command == Command::Hello as u8 && header.invalid().is_none();
+        let [expected, replica_count, nodes, ..] = header.command_part;
+        let Header { frame, .. } = header;
+        let (cluster, replica) = (frame.cluster, frame.replica);
+        valid.then_some(Hello { cluster, replica, expected, replica_count, nodes })
+    }
+}
+
+/// The header of a `RequestStatus`, checksums included.
+#[must_use]
+pub fn request_status(cluster: u128) -> Header {
+    let mut header = Header::new(Command::RequestStatus);
+    header.frame.cluster = cluster;
+    header.frame.release = Release::SERVER;
+    header.set_checksums(&[]);
+    header
+}
+
+/// The rules of these frames: see [`Header::invalid`].
+pub(super) fn about_invalid(header: &Header) -> Option<HeaderError> {
+    let frame = &header.frame;
+    let release = (frame.release != Release::ZERO, HeaderError::Release(frame.release));
+    let replica = (frame.replica < NODES_MAX, HeaderError::Replica(frame.replica));
+    let rest_from = if header.command() == Command::Hello { 3 } else { 0 };
+    let rest = (is_zero(&header.command_part[rest_from..]), HeaderError::Reserved);
+    if header.command() == Command::Status {
+        let size = frame.size == HEADER_SIZE + STATUS_SIZE;
+        return first_broken(&[
+            (size, HeaderError::SizeOfCommand(frame.size)),
+            release,
+            replica,
+            rest,
+        ]);
+    }
+    bodiless_invalid(frame).or(first_broken(&[release, replica, rest]))
+}
+
+/// The body of a `Status` whose header and checksums are valid; none if it is another size.
+#[must_use]
+pub fn status_body(body: &[u8]) -> Option<StatusBody> {
+    if body.len() != to_index(STATUS_SIZE) {
+        return None;
+    }
+    StatusBody::read_from_bytes(body).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a hello comes back as it was said, and unused bytes must be zero.
+    #[test]
+    fn hello() {
+        let hello = Hello { cluster: 7, replica: 2, expected: 0, replica_count: 3, nodes: 4 };
+        let mut header = hello.header();
+        assert_eq!(Hello::from_header(&header), Some(hello));
+        assert!(header.valid_checksum());
+        header.command_part[3] = 1;
+        assert_eq!(Hello::from_header(&header), None);
+        assert_eq!(Hello::from_header(&request_status(7)), None);
+        let mut header = Hello { replica: NODES_MAX, ..hello }.header();
+        assert_eq!(header.invalid(), Some(HeaderError::Replica(NODES_MAX)));
+        header.frame.replica = 0;
+        header.frame.size += 16;
+        assert!(header.invalid().is_some());
+    }
+
+    /// Goal: questions have no body, answers have one of the right size, and versions come back.
+    #[test]
+    fn status() {
+        let mut header = request_status(7);
+        assert_eq!(header.invalid(), None);
+        header.command_part[0] = 1;
+        assert_eq!(header.invalid(), Some(HeaderError::Reserved));
+        let mut answer = Header::new(Command::Status);
+        answer.frame.release = Release::SERVER;
+        assert!(answer.invalid().is_some());
+        answer.frame.size = HEADER_SIZE + STATUS_SIZE;
+        assert_eq!(answer.invalid(), None);
+        let mut body = StatusBody::default();
+        body.set_version("0.1.0");
+        assert_eq!(body.version(), "0.1.0");
+        body.set_version("a version of more than sixteen bytes");
+        assert_eq!(body.version().len(), 16);
+        assert_eq!(status_body(body.as_bytes()), Some(body));
+        assert_eq!(status_body(&body.as_bytes()[1..]), None);
+    }
+}

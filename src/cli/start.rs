@@ -493,6 +493,7 @@ pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, developme
         sizes: if development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION },
         scrub_rate: SCRUB_RATE,
         clock_offset: 0,
+        program: Release::PROGRAM,
         metrics: None,
         statsd: None,
         release_min: Release::CLIENT_MIN,

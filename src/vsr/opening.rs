@@ -40,6 +40,10 @@ impl<M: StateMachine> Replica<M> {
     /// Goes on opening; whether there was progress.
     pub(super) fn pump_opening(&mut self) -> bool {
         let Status::Opening(stage) = self.status else { return false };
+        // Another checkpoint is being taken over: it will be opened, by a replica of its view.
+        if self.is_installing() {
+            return false;
+        }
         let next = match stage {
             Opening::Start => Ok(None),
             Opening::Superblock => self.open_superblock(),

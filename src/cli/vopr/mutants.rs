@@ -21,7 +21,8 @@ struct Trial {
 const DAMAGED_HEADS: &str = "--lite --replicas=3 --fault=wal-head-damage=900000 \
                              --fault=crash=10000 --fault=partition=30000 \
                              --fault=packet-loss=100000 --fault=grid-rot=0 \
-                             --fault=grid-unreadable=0 --fault=absence=0";
+                             --fault=grid-unreadable=0 --fault=absence=0 \
+                             --fault=file-loss=0 --fault=upgrade=0";
 
 /// Files are lost while others are cut off.
 const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=partition=30000 \

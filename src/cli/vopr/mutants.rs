@@ -37,7 +37,7 @@ const TRIALS: [Trial; 15] = [
     Trial { mutation: "drop_chain_rollback", seeds: 40, arguments: "" },
     Trial { mutation: "execute_twice", seeds: 20, arguments: "" },
     Trial { mutation: "forget_log_view", seeds: 20, arguments: "" },
-    Trial { mutation: "nack_damaged", seeds: 400, arguments: DAMAGED_HEADS },
+    Trial { mutation: "nack_damaged", seeds: 3000, arguments: DAMAGED_HEADS },
     Trial { mutation: "reuse_blocks_early", seeds: 400, arguments: "" },
     Trial {
         mutation: "skip_chain_check",

@@ -109,10 +109,12 @@ impl MemoryDisk {
         self.in_flight.len()
     }
 
-    /// Requests in flight that write or sync.
+    /// Requests in flight that write. A scrub syncs again and again, though it changes nothing.
     #[must_use]
     pub fn writes_in_flight(&self) -> usize {
-        let writes = |flight: &&InFlight| flight.request.kind != DiskKind::Read;
+        let writes = |flight: &&InFlight| {
+            matches!(flight.request.kind, DiskKind::Write | DiskKind::WriteDurable)
+        };
         self.in_flight.iter().filter(writes).count()
     }
 

@@ -101,9 +101,12 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
         return Ok(());
     }
     cluster.faults.set_active(false);
+    let quorum = view_change_quorum(usize::from(cluster.swarm.replicas));
     let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
-    if !run_until(cluster, limit_ns, |cluster| !cluster.is_rescuing)? {
-        return Err(stuck(cluster, "the rescue does not end"));
+    // Who has just missed a checkpoint while a block of his was damaged cannot be relied on yet.
+    let calm = |cluster: &Cluster| !cluster.is_rescuing && fit(cluster).len() >= quorum;
+    if !run_until(cluster, limit_ns, calm)? {
+        return Err(stuck(cluster, "the rescue does not end, or leaves no fit quorum"));
     }
     cluster.faults.set_active(false);
     cluster.may_rescue = false;
@@ -136,11 +139,16 @@ fn say(cluster: &Cluster, text: &str) {
     cluster.trace.line(cluster.events.now_ns(), Detail::Short, || format!("==== {text}"));
 }
 
+/// Voters that can be relied on.
+fn fit(cluster: &Cluster) -> Vec<usize> {
+    let voters = usize::from(cluster.swarm.replicas);
+    (0..voters).filter(|index| cluster.is_fit(*index)).collect()
+}
+
 /// Heals a view-change quorum, kills all others, and demands progress.
 fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
-    let voters = usize::from(cluster.swarm.replicas);
-    let mut candidates: Vec<usize> = (0..voters).filter(|index| cluster.is_fit(*index)).collect();
-    let quorum = view_change_quorum(voters);
+    let mut candidates = fit(cluster);
+    let quorum = view_change_quorum(usize::from(cluster.swarm.replicas));
     require!(candidates.len() >= quorum, "the atlas left no fit quorum: {candidates:?}");
     while candidates.len() > quorum {
         let out = random.index(candidates.len());

@@ -83,6 +83,7 @@ fn upgrade() {
     let message = cluster.refused(2, old);
     assert!(message.contains("install release 99.0.0 or a later one"), "{message}");
     cluster.spawn_as(2, new);
+    cluster.wait_up(2);
     println!("upgrade: {} answers are those of the model", load.finish());
     cluster.agree_and_stop();
 }

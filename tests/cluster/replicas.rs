@@ -28,6 +28,8 @@ struct Replica {
     addresses: String,
     /// The release that its program takes itself for, if another than it is.
     release: Option<&'static str>,
+    /// Where the log of its last start begins.
+    log_start: usize,
     process: Option<Child>,
 }
 
@@ -106,7 +108,8 @@ impl Cluster {
             let path = cluster.directory.join(format!("{own}.florin"));
             format(&path, own, count);
             let addresses = listed.join(",");
-            cluster.replicas.push(Replica { path, addresses, release: None, process: None });
+            let replica = Replica { path, addresses, release: None, log_start: 0, process: None };
+            cluster.replicas.push(replica);
         }
         (0..count).for_each(|index| cluster.spawn(index));
         cluster
@@ -126,8 +129,9 @@ impl Cluster {
     pub fn spawn(&mut self, index: usize) {
         let replica = &mut self.replicas[index];
         assert!(replica.process.is_none());
-        let log =
-            File::options().append(true).create(true).open(replica.path.with_extension("log"));
+        let log = replica.path.with_extension("log");
+        replica.log_start = fs::read(&log).map_or(0, |text| text.len());
+        let log = File::options().append(true).create(true).open(log);
         let child = Command::new(BINARY)
             .args(["start", "--development", &format!("--addresses={}", replica.addresses)])
             .args(replica.release.map(|release| format!("--program-release={release}")))
@@ -141,12 +145,25 @@ impl Cluster {
 
     /// Ends a replica as an operator does, and starts a program of another release in its place.
     pub fn replace(&mut self, index: usize, release: &'static str) {
+        // Before, a signal would end it in another way.
+        self.wait_up(index);
         let mut process = self.replicas[index].process.take().expect("it runs");
         self.check_alive(&mut process, index);
         signal(&process, "-TERM");
         assert!(process.wait().expect("it was told to end").success());
         self.replicas[index].release = Some(release);
         self.spawn(index);
+    }
+
+    /// Waits until the program of a replica that was started last says how the cluster is.
+    pub fn wait_up(&self, index: usize) {
+        let replica = &self.replicas[index];
+        let log = replica.path.with_extension("log");
+        let up = || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            text[replica.log_start..].contains("view ")
+        };
+        self.wait_until("the program comes up", up);
     }
 
     /// Waits until something holds, for a minute at most.

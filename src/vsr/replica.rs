@@ -563,6 +563,10 @@ impl<M: StateMachine> Replica<M> {
         while self.status != Status::Fatal {
             self.check_log_program();
             let mut progress = self.pump_sync();
+            if self.status == Status::Fatal {
+                // It starts again from what the superblock says now.
+                break;
+            }
             progress |= self.pump_opening();
             progress |= self.pump_journal();
             progress |= self.pump_view();

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "support/serve_dev.rs"]
+mod serve_dev;
+
 use florin::client::{Client, Options, parse_address};
 use florin::protocol::types::{Account, Transfer};
+use serve_dev::serve_dev;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -184,15 +188,9 @@ fn files_of_all_releases() {
         golden_file(&std::fs::read(&source).unwrap(), &path);
         let checked = output(&["inspect", "integrity", &path]);
         assert!(checked.status.success(), "{}", text(&checked.stdout));
-        let mut child = florin(&["dev", "--address=0", &path])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        let (mut child, address) = serve_dev(Path::new(&path));
         let questions = std::fs::read_to_string(source.with_extension("questions")).unwrap();
-        let addresses = format!("--addresses={}", address.trim());
+        let addresses = format!("--addresses={address}");
         let command = format!("--command={questions}");
         let asked = output(&["repl", &addresses, "--format=json", &command]);
         let answers = std::fs::read_to_string(source.with_extension("answers")).unwrap();

@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "support/serve_dev.rs"]
+mod serve_dev;
+
 use serde_json::Value;
+use serve_dev::serve_dev;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -23,18 +27,7 @@ impl Server {
         let folder = std::env::temp_dir().join(name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
-            .args(["dev", "--address=0"])
-            .arg(folder.join("dev.florin"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
-        let address = address.trim().to_owned();
-        assert!(!address.is_empty(), "the server says where it listens");
+        let (process, address) = serve_dev(&folder.join("dev.florin"));
         Server { process, address, folder }
     }
 

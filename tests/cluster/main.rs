@@ -8,6 +8,8 @@
 //! chooses another seed.
 
 mod faults;
+#[path = "../support/free_port.rs"]
+mod free_port;
 mod load;
 mod proxy;
 mod replicas;

@@ -1,14 +1,14 @@
 //! A cluster of real processes whose every connection goes through a link of its own.
 
+use crate::free_port::free_port;
 use crate::proxy::Link;
 use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,20 +59,6 @@ fn newest_copy(path: &Path) -> Vec<u8> {
 fn checkpoint_release(path: &Path) -> String {
     let release = newest_copy(path)[RELEASE].try_into().expect("four bytes");
     florin::protocol::Release(u32::from_le_bytes(release)).to_string()
-}
-
-/// A free port that the system does not give to outgoing connections: nobody may take it while
-/// its replica is down.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..10_000 {
-        let number = std::process::id() * 61 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + number % 20_000).expect("below 30,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
 }
 
 fn signal(process: &Child, name: &str) {

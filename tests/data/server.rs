@@ -1,11 +1,11 @@
 //! Servers with ledgers of their own, ended and removed at the end of the test.
 
+use crate::free_port::free_port;
+use crate::serve_dev::serve_dev;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 
@@ -28,19 +28,6 @@ fn new_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// A free port that the system does not give to outgoing connections.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..10_000 {
-        let number = std::process::id() * 67 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + number % 20_000).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
-}
-
 impl Servers {
     /// One server with an empty ledger.
     pub fn single(name: &str) -> Servers {
@@ -53,18 +40,8 @@ impl Servers {
 
     /// Starts the only server, again or for the first time.
     pub fn restart(&mut self) {
-        let mut process = Command::new(BINARY)
-            .args(["dev", "--address=0"])
-            .arg(self.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut address = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
-        address.trim().clone_into(&mut self.addresses);
-        assert!(!self.addresses.is_empty(), "the server says where it listens");
+        let (process, address) = serve_dev(&self.path());
+        self.addresses = address;
         self.processes[0] = Some(process);
     }
 

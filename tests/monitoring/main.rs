@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "../support/free_port.rs"]
+mod free_port;
 mod metrics;
 mod servers;
 mod setups;

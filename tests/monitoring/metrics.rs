@@ -1,6 +1,7 @@
 //! Metrics and health of real servers.
 
-use super::servers::{Servers, errors, florin, free_port, wait_for};
+use super::free_port::free_port;
+use super::servers::{Servers, errors, florin, wait_for};
 use florin::client::{Client, Options, parse_address};
 use florin::protocol::types::{Account, Transfer};
 use std::io::{Read, Write};

@@ -1,29 +1,14 @@
 //! Servers as people start them, in a directory of the test, ended with it.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 /// What is waited for takes a fraction of a second; a machine that is busy may need more.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A free port that the system does not give to outgoing connections.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    for _ in 0..10_000 {
-        let number = std::process::id() * 67 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + number % 20_000).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port");
-}
 
 /// Runs the program to its end.
 pub fn florin(arguments: &[&str]) -> Output {

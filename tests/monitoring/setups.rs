@@ -1,6 +1,7 @@
 //! Wrong set-ups: each is told in one line that names what is wrong.
 
-use super::servers::{Servers, errors, florin, free_port};
+use super::free_port::free_port;
+use super::servers::{Servers, errors, florin};
 use std::process::Command;
 
 /// Goal: what can be seen before a server starts is refused with its class, naming both values.

@@ -1,6 +1,7 @@
 //! `florin status` of real clusters, and `florin doctor` on this machine.
 
-use super::servers::{Servers, errors, florin, free_port, wait_for};
+use super::free_port::free_port;
+use super::servers::{Servers, errors, florin, wait_for};
 use std::process::Output;
 
 fn status(cluster: u32, addresses: &str, more: &[&str]) -> Output {

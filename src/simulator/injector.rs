@@ -102,12 +102,19 @@ impl Cluster {
         let replica = self.node(Fault::Absence);
         let running = self.processes[replica].replica.is_some();
         if running && self.may_be_away(replica) {
-            self.faults.count(Fault::Absence);
-            let powered = self.faults.random(Fault::Absence).chance(500_000);
-            let span = self.faults.random(Fault::Absence).scale(300, 10_000) * MILLISECOND_NS;
-            self.kill(replica, powered, span);
+            let span = self.take_down(Fault::Absence, replica, (300, 10_000));
             self.tell(replica, &format!("away for {} ms", span / MILLISECOND_NS));
         }
+    }
+
+    /// Kills a process, with its machine or without, for a drawn span of milliseconds; that in
+    /// nanoseconds.
+    fn take_down(&mut self, fault: Fault, replica: usize, (least, most): (u64, u64)) -> u64 {
+        self.faults.count(fault);
+        let powered = self.faults.random(fault).chance(500_000);
+        let span = self.faults.random(fault).scale(least, most) * MILLISECOND_NS;
+        self.kill(replica, powered, span);
+        span
     }
 
     /// Takes a data file away for good.
@@ -118,16 +125,12 @@ impl Cluster {
         let replica = self.node(Fault::FileLoss);
         let running = self.processes[replica].replica.is_some();
         if running && self.may_lose_file(replica) {
-            self.faults.count(Fault::FileLoss);
-            let powered = self.faults.random(Fault::FileLoss).chance(500_000);
-            let span = self.faults.random(Fault::FileLoss).scale(1, 3_000) * MILLISECOND_NS;
-            self.kill(replica, powered, span);
+            self.take_down(Fault::FileLoss, replica, (1, 3_000));
             self.lose_file(replica);
         }
     }
 
-    /// Stops a process and starts the next release in its place, which its replicas may be ahead of
-    /// others by.
+    /// Stops a process and starts the next release of the program in its place.
     fn inject_upgrade(&mut self) {
         if !self.strikes(Fault::Upgrade) {
             return;

@@ -112,11 +112,9 @@ impl Durability {
         let checkpoint = self.promise(replica).checkpoint;
         let holdings = &mut self.replicas[replica];
         let empty = vec![None; holdings.slots.len()];
-        let mut slots = std::mem::replace(&mut holdings.slots, empty);
+        let slots = std::mem::replace(&mut holdings.slots, empty);
         // Nothing is acknowledged before it has recovered: what counts is what the first file had.
-        if holdings.lost.is_none() {
-            holdings.lost = Some(Lost { slots: std::mem::take(&mut slots), checkpoint });
-        }
+        holdings.lost.get_or_insert(Lost { slots, checkpoint });
         holdings.copies = [Promise::default(); SUPERBLOCK_COPIES as usize];
     }
 

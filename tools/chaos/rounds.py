@@ -216,23 +216,22 @@ def missed_ops(world):
 
 def absent(world):
     """A replica is dead for long."""
-    since = time.monotonic()
-    replica = world.any_replica()
-    replica.kill()
-    other = next(other for other in world.replicas if other is not replica)
-    world.wait_ops(missed_ops(world), other)
-    replica.spawn()
-    caught_up(world, replica, since)
+    away(world, lambda replica: replica.kill(), lambda replica: replica.spawn())
 
 
 def frozen(world):
     """A replica stands still for long."""
+    away(world, lambda replica: replica.pause(), lambda replica: replica.resume())
+
+
+def away(world, leave, come_back):
+    """A replica leaves until it has missed more than the others' logs hold, and comes back."""
     since = time.monotonic()
     replica = world.any_replica()
-    replica.pause()
+    leave(replica)
     other = next(other for other in world.replicas if other is not replica)
     world.wait_ops(missed_ops(world), other)
-    replica.resume()
+    come_back(replica)
     caught_up(world, replica, since)
 
 

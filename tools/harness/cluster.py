@@ -25,24 +25,22 @@ class Replica(Server):
 
     def format(self, replica_count, cluster=0):
         """Makes the data file."""
-        role = "replica" if self.index < replica_count else "standby"
-        mode = ["--development"] if self.development else []
-        command = [str(BINARY), "format", f"--cluster={cluster}", f"--{role}={self.index}",
-                   f"--replica-count={replica_count}", *mode, str(self.path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
-                              check=False)
-        if done.returncode != 0:
-            raise ServerFailed(f"format ended with {done.returncode}: {done.stderr.strip()}")
+        self.make_file("format", replica_count, cluster)
 
     def recover(self, replica_count, cluster=0):
         """Makes the data file anew that was lost."""
+        self.make_file("recover", replica_count, cluster)
+
+    def make_file(self, how, replica_count, cluster):
+        """Makes the data file by this subcommand."""
+        role = "replica" if self.index < replica_count else "standby"
         mode = ["--development"] if self.development else []
-        command = [str(BINARY), "recover", f"--cluster={cluster}", f"--replica={self.index}",
+        command = [str(BINARY), how, f"--cluster={cluster}", f"--{role}={self.index}",
                    f"--replica-count={replica_count}", *mode, str(self.path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS,
                               check=False)
         if done.returncode != 0:
-            raise ServerFailed(f"recover ended with {done.returncode}: {done.stderr.strip()}")
+            raise ServerFailed(f"{how} ended with {done.returncode}: {done.stderr.strip()}")
 
     def command(self):
         """The command line that serves the data file."""

@@ -1,11 +1,10 @@
 //! Blocks of the grid: asking peers for those that are missing here, and serving theirs.
 //!
 //! Grids are the same everywhere, so a block is named by its reference and anybody's copy will do.
-//! A few requests are on their way at a time, each to another replica in turn, so that repair never
-//! starves the normal path. Whoever is asked reads and verifies the block then, and says so if it
-//! is not intact there, so that the next one is asked at once; when all have said so, after a
-//! while. This goes on while a replica opens its checkpoint. Not covered: which blocks are
-//! missing, and what is done with a copy: see
+//! A few requests are on their way at a time, so that repair never starves the normal path. Whoever
+//! is asked reads and verifies the block then, and says so if it is not intact there, so that the
+//! next one is asked at once; when all have said so, after a while. This goes on while a replica
+//! opens its checkpoint. Not covered: which blocks are missing, and what is done with a copy: see
 //! [`grid_repair`](crate::storage::grid_repair).
 
 use super::Destination;
@@ -97,24 +96,24 @@ impl<M: StateMachine> Replica<M> {
             let Some(place) = requests.iter().position(Option::is_none) else { return };
             let since_ns = self.now.monotonic_ns;
             let request = Request { block: *block, since_ns, refusals: 0 };
-            if !self.request_block(block) {
+            let replica = self.next_peer();
+            if !self.request_block(block, replica) {
                 return;
             }
             self.blocks.requests[place] = Some(request);
         }
     }
 
-    /// Asks the next replica for a block; whether there was a message for it.
-    fn request_block(&mut self, block: &BlockRef) -> bool {
+    /// Asks a replica for a block; whether there was a message for it.
+    fn request_block(&mut self, block: &BlockRef, replica: u8) -> bool {
         let Some(mut message) = self.control(Command::RequestBlock) else { return false };
         name_block(&mut message, block);
-        let replica = self.next_peer();
         self.send_control(replica, message);
         true
     }
 
-    /// Somebody does not have a block: asks the next one, unless all were asked.
-    fn on_block_refused(&mut self, block: &BlockRef) {
+    /// That replica does not have a block: asks the one after it, unless all were asked.
+    fn on_block_refused(&mut self, block: &BlockRef, replica: u8) {
         let requests = &mut self.blocks.requests;
         let found = requests.iter_mut().flatten().find(|request| request.block == *block);
         let Some(request) = found else { return };
@@ -123,7 +122,7 @@ impl<M: StateMachine> Replica<M> {
         if request.refusals + 1 < self.options.replica_count {
             request.since_ns = self.now.monotonic_ns;
             // Without a message it is asked for again later.
-            let _ = self.request_block(block);
+            let _ = self.request_block(block, self.peer_after(replica));
         }
     }
 
@@ -155,7 +154,7 @@ impl<M: StateMachine> Replica<M> {
         let peer = message.peer();
         let block = BlockRef { address: peer.address, sequence: peer.op, checksum: peer.context };
         if message.body().is_empty() {
-            self.on_block_refused(&block);
+            self.on_block_refused(&block, peer.frame.replica);
             return;
         }
         for request in &mut self.blocks.requests {

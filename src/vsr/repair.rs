@@ -2,8 +2,8 @@
 //!
 //! First headers, backwards along the hash chain from the head that the view prescribes down to
 //! what was executed; then missing or damaged prepares, lowest first. A few requests are on their
-//! way at a time, each to another replica in turn, so that repair never starves the normal path and
-//! one silent replica does not hold it up. Any replica serves what it has verified. Not covered:
+//! way at a time, each to a replica chosen by chance, so that repair never starves the normal path
+//! and no silent replica holds it up. Any replica serves what it has verified. Not covered:
 //! blocks of the grid ([`block_repair`](super::block_repair)), and replicas that are too far behind
 //! ([`sync`](super::sync)).
 
@@ -48,8 +48,6 @@ pub struct Repair {
     start_view: u32,
     /// Marks questions for the view's beginning that only an answer to them settles.
     nonce: u64,
-    /// Whom to ask next.
-    turn: u8,
 }
 
 impl Repair {
@@ -218,20 +216,30 @@ impl<M: StateMachine> Replica<M> {
         true
     }
 
-    /// The replica whose turn it is to be asked: one that seems to be there, if there is any.
+    /// The replica to be asked next: one that seems to be there, if there is any.
+    ///
+    /// Chosen by chance: with turns, two kinds of requests that are repeated in step would each
+    /// go to the same replica for ever, and that may be the one that can't help.
     pub(super) fn next_peer(&mut self) -> u8 {
+        let voter = u8::from(!self.options.is_standby());
+        let others = u64::from(self.options.replica_count - voter);
+        let skipped = u8::try_from(self.timers.random() % others).expect("less than the count");
+        self.peer_after(self.options.replica + skipped)
+    }
+
+    /// The first replica after this one that seems to be there, or the one next to it.
+    pub(super) fn peer_after(&self, replica: u8) -> u8 {
         let count = self.options.replica_count;
         let mut chosen = None;
-        for _ in 0..2 * count {
-            self.repair.turn = (self.repair.turn + 1) % count;
-            let replica = self.repair.turn;
-            if replica == self.options.replica {
+        for step in 1..=count {
+            let peer = (replica % count + step) % count;
+            if peer == self.options.replica {
                 continue;
             }
-            if !self.peers.is_lost(replica) {
-                return replica;
+            if !self.peers.is_lost(peer) {
+                return peer;
             }
-            chosen = Some(replica);
+            chosen = chosen.or(Some(peer));
         }
         chosen.expect("who repairs is not alone")
     }

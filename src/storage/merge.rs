@@ -56,6 +56,11 @@ struct Bits {
 }
 
 impl MergeInput {
+    /// Entries that were taken.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Number of the data block that the merge needs now and `ahead` blocks later; none when there
     /// is no such block. A run without data blocks counts its root as block 0.
     pub(super) fn block_needed(&self, ahead: u64) -> Option<u64> {

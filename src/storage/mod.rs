@@ -23,6 +23,7 @@ pub mod lookup;
 mod manifest;
 pub mod memtable;
 pub mod merge;
+mod pace;
 pub mod packed_rows;
 pub mod packing;
 pub mod page_cache;

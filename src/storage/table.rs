@@ -15,6 +15,7 @@ use super::grid::Grid;
 use super::job::Job;
 use super::memtable::{Memtable, PointCursor};
 use super::merge::FAN_IN_MAX;
+use super::pace::Pace;
 use super::run::{ITEM_SIZE, Layout, ROW_BITS_MAX, Run, RunShape, place};
 use super::task::{FlushGroup, MergeGroup, Tasks, TasksSize};
 use super::{count_of, index_of};
@@ -592,8 +593,15 @@ impl Table {
         }
     }
 
+    /// The pace of work that began so many bars before this one and is due after `bars` bars.
+    pub(super) fn pace(&self, bars_before: u64, bars: u64) -> Pace {
+        let rows_full = self.options.bar_rows - self.options.rows_per_op_max + 1;
+        let rows = self.active.end_row() - self.active.first_row();
+        Pace::new(bars_before, bars, rows, rows_full)
+    }
+
     /// Bars that a merge of runs of this level may take.
-    fn merge_bars(&self, level: u32) -> u64 {
+    pub(super) fn merge_bars(&self, level: u32) -> u64 {
         self.options.fan_in / 2 * self.options.fan_in.pow(level)
     }
 

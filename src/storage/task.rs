@@ -1,9 +1,10 @@
 //! The work behind a table's schedule: flushes and merges, one job at a time, earliest due first.
 //!
 //! A group is one scheduled piece of work for all tags: the flush of a bar, or the merge of one
-//! level. A merge that has to make way for something more urgent keeps its state and lets go of
-//! its input blocks. After a restart every group starts from zero, with the same addresses and the
-//! same result. Not covered: when groups are scheduled and become visible (`table`).
+//! level. Groups are worked on in step with the rows that arrive (`pace`). A merge that has to make
+//! way for a more urgent one keeps its state and lets go of its input blocks. After a restart every
+//! group starts from zero, with the same addresses and the same result. Not covered: when groups
+//! are scheduled and become visible (`table`).
 
 use super::disk::StorageOutbox;
 use super::fetch::Fetch;
@@ -21,6 +22,9 @@ use crate::protocol::{Pool, to_index};
 const MERGE_SPARE: usize = 2;
 /// Buffers that a merge can hold: root, directory, entries and the spare ones.
 const MERGE_BUFFERS: u64 = 3 + MERGE_SPARE as u64;
+/// A merge makes way for a more urgent one only if there is this part of that one to do in one go:
+/// what it lets go of must be read again.
+const TURN_PART: u64 = 8;
 /// Buffers beyond what jobs can hold, so that there is something to do during writes.
 const WRITE_BUFFERS: u64 = 4;
 
@@ -185,6 +189,16 @@ impl MergeGroup {
         }
     }
 
+    /// Entries that are merged, and that there are to merge.
+    fn progress(&self) -> (u64, u64) {
+        let entries = |runs: &[Run]| {
+            runs.iter().filter(|run| run.has_blocks()).map(|run| run.entries).sum::<u64>()
+        };
+        let job = self.job.as_ref().filter(|_| self.started);
+        let current = job.map_or(0, |job| job.inputs.iter().map(|input| input.position()).sum());
+        (entries(&self.results[..self.next_tag]) + current, entries(&self.results))
+    }
+
     /// Takes what was read; keeps it only if the job is here and needs it.
     fn collect(&mut self, grid: &mut Grid, running: bool) {
         for (input, slot) in self.reads.iter_mut().enumerate() {
@@ -323,12 +337,6 @@ impl Tasks {
         !self.job_out && self.running.is_none() && !self.merges.iter().any(|group| group.started)
     }
 
-    /// The merge to work on: the one due first, the lower level among equals.
-    fn merge_due(&self) -> Option<usize> {
-        let unfinished = (0..self.merges.len()).filter(|level| self.merges[*level].unfinished());
-        unfinished.min_by_key(|level| self.merges[*level].deadline)
-    }
-
     /// Leaves the input blocks to merge `level`, or to nobody.
     fn switch_to(&mut self, level: Option<usize>) {
         if self.running == level {
@@ -396,8 +404,7 @@ impl Table {
         if self.tasks.job_out || outbox.jobs.is_full() {
             return;
         }
-        while self.tasks.flush.unfinished() {
-            self.tasks.switch_to(None);
+        while self.tasks.flush.unfinished() && self.flush_due() {
             let tag = self.tasks.flush.next_tag;
             if self.tasks.flush.results[tag].has_blocks() {
                 self.flush_start(tag, outbox);
@@ -405,7 +412,7 @@ impl Table {
             }
             self.tasks.flush.next_tag += 1;
         }
-        while let Some(level) = self.tasks.merge_due() {
+        while let Some(level) = self.merge_due() {
             self.tasks.switch_to(Some(level));
             let group = &mut self.tasks.merges[level];
             let tag = group.next_tag;
@@ -415,7 +422,35 @@ impl Table {
             }
             group.next_tag += 1;
         }
-        self.tasks.switch_to(None);
+        let running = self.tasks.running;
+        if running.is_some_and(|level| !self.tasks.merges[level].unfinished()) {
+            self.tasks.switch_to(None);
+        }
+    }
+
+    fn flush_due(&self) -> bool {
+        let flush = &self.tasks.flush;
+        self.pace(0, 1).allows(count_of(flush.next_tag), count_of(flush.tags))
+    }
+
+    /// The merge to work on: of those that are behind their pace the one due first, the lower level
+    /// among equals.
+    fn merge_due(&self) -> Option<usize> {
+        let tasks = &self.tasks;
+        let running = tasks.running.filter(|level| tasks.merges[*level].unfinished());
+        let behind = |level: &usize| {
+            let group = &tasks.merges[*level];
+            if !group.unfinished() {
+                return false;
+            }
+            let bars = self.merge_bars(u32::try_from(*level).expect("a few levels"));
+            let pace = self.pace(self.bars + bars - group.deadline, bars);
+            let (done, total) = group.progress();
+            let in_turn = running.is_none_or(|running| running == *level);
+            let part = if in_turn { 0 } else { total / TURN_PART };
+            pace.allows_part(done, total, part)
+        };
+        (0..tasks.merges.len()).filter(behind).min_by_key(|level| tasks.merges[*level].deadline)
     }
 
     fn run_facts(&self, result: &Run, sequence: u64) -> RunFacts {

@@ -5,18 +5,25 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 15] = [
+pub const MUTATIONS: [&str; 22] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
+    "checkpoint_backwards",
     "commit_without_quorum",
+    "count_syncing_checkpoint",
     "cut_without_quorum",
     "drop_chain_rollback",
     "execute_twice",
     "forget_log_view",
+    "forget_sync_range",
     "nack_damaged",
+    "retry_sync",
     "reuse_blocks_early",
+    "serve_unverified",
+    "skip_block_repair",
     "skip_chain_check",
     "skip_sync",
+    "skip_sync_walk",
     "trust_one_clock",
     "trust_uncertain_head",
     "upgrade_hastily",

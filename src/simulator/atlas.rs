@@ -1,25 +1,36 @@
-//! Which faults a cluster must survive, so that every failure is a bug.
+//! The fault atlas: which faults a cluster must survive, so that every failure is a bug. All rules
+//! are here; [`docs/SIMULATOR.md`](../../docs/SIMULATOR.md) explains them with their reasons.
 //!
-//! A voter is *fit* if it has no damage on its log that was not repaired, knows its head and is not
-//! waiting for state sync, nor does it lag by more than the logs reach. Damage may be done to a
-//! voter only if the others that are fit make up a view-change quorum: then everything committed is
-//! intact on one of them, and they can go on without the damaged one. A cluster of one or two gets
-//! no damage of its log. A superblock is damaged only while the process is down and if three equal
-//! copies remain: starting repairs it.
-//!
-//! A block of the grid may be damaged on as many voters as the others can do without, of whom those
-//! that lack blocks anyway count as damaged: any view-change quorum then has an intact one. So many
-//! may be away, too, for as long as it takes to fall out of the log.
-//!
-//! The data file of a voter may be lost if the others that are fit make up a view-change quorum:
-//! whatever it acknowledged is on one of them. It is not fit before it has recovered.
+//! * **Fit.** A voter is *fit* if it has no damage on its log that was not repaired, knows its
+//!   head, lacks no blocks, and does not lag by more than the logs reach.
+//! * **Log.** Damage may be done to a voter only if the others that are fit make up a view-change
+//!   quorum: then everything committed is intact on one of them, and they can go on without the
+//!   damaged one. A cluster of one or two gets no damage of its log.
+//! * **Two rings.** What is intact but *older* than it should be (a lost write, a misdirected one
+//!   where it was meant to go, a stretch that was rolled back) cannot be told from what was never
+//!   written, unless the other ring has the newer header: so the other ring's part must be intact,
+//!   and stays so until that is repaired.
+//! * **Superblock.** One copy of four at a time, and no write of another is torn meanwhile: of four
+//!   copies two equal ones are needed, and an update interrupted anywhere uses up one.
+//! * **Grid.** A block may be damaged on as many voters as the others can do without, of whom those
+//!   that lack blocks anyway count as damaged: any view-change quorum then has an intact one. Only
+//!   who has the newest checkpoint is damaged: what an older one needs the others may have freed.
+//! * **Data file.** That of a voter may be lost if the others that are fit make up a view-change
+//!   quorum: whatever it acknowledged is on one of them. It is not fit before it has recovered.
+//! * **Absence.** So many may be away, too, or have a full disk, for as long as it takes to fall
+//!   out of the log; and so many disks may be slow.
+//! * **Reads that fail or go astray** count as damage until the place is read again.
+//! * **Writes and syncs that fail** are no damage: nothing was promised yet, and the process stops.
 
 use super::checkers::durability::view_change_quorum;
+use super::cluster::Cluster;
 use super::disk::MemoryDisk;
+use super::faults::Fault;
 use super::process::{Process, config};
 use crate::protocol::AlignedMemory;
 use crate::storage::zones::SUPERBLOCK_COPIES;
-use crate::storage::{Zone, Zones};
+use crate::storage::{GridFaultKind, Zone, Zones, count_of};
+use crate::vsr::fatal::Fatal;
 use crate::vsr::superblock::{COPY_SIZE, Superblock};
 
 /// Ops that a replica may be behind the newest before clients are held back: the log reaches
@@ -32,6 +43,46 @@ pub const RESCUE_LAG: u64 = 14;
 pub const DAMAGE_LAG_MAX: u64 = 20;
 /// Ops that a replica may be behind when they go on.
 pub const RESCUED_LAG: u64 = 4;
+/// What a replica without all its blocks counts as being behind.
+const SYNCING_LAG: u64 = u64::MAX / 2;
+/// Redundant headers in a sector of the log.
+const HEADERS_PER_SECTOR: u64 = 16;
+const SECTOR: u64 = 4096;
+/// Faults by which a replica may come to need a checkpoint of others.
+const LEADING_OUT: [Fault; 12] = [
+    Fault::Absence,
+    Fault::FileLoss,
+    Fault::GridRot,
+    Fault::GridUnreadable,
+    Fault::GridLostWrite,
+    Fault::GridMisdirectedWrite,
+    Fault::GridMisdirectedRead,
+    Fault::GridRollback,
+    Fault::GridHelix,
+    Fault::ReadError,
+    Fault::DiskGray,
+    Fault::DiskFull,
+];
+/// Faults that leave something else in the grid than what was written last.
+pub const GRID_HARM: [Fault; 8] = [
+    Fault::GridRot,
+    Fault::GridUnreadable,
+    Fault::GridLostWrite,
+    Fault::GridMisdirectedWrite,
+    Fault::GridRollback,
+    Fault::GridHelix,
+    Fault::WriteError,
+    Fault::SyncError,
+];
+
+/// What a fault leaves in a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// Something that does not verify.
+    Damage,
+    /// What was there before.
+    Stale,
+}
 
 /// Whether damage was done to a log and not repaired.
 #[must_use]
@@ -39,6 +90,12 @@ pub fn log_is_damaged(process: &Process) -> bool {
     let zones = Zones::new(&config());
     let start = zones.start(Zone::WalHeaders);
     process.disk.is_damaged(start, zones.start(Zone::Grid) - start)
+}
+
+/// Whether damage was done to a superblock and not repaired.
+#[must_use]
+pub fn superblock_is_damaged(disk: &MemoryDisk) -> bool {
+    disk.is_damaged(0, Zones::new(&config()).start(Zone::WalHeaders))
 }
 
 /// Whether a voter can be relied on, now or after it has started again.
@@ -63,12 +120,41 @@ pub fn may_go_far(processes: &[Process], replica: usize) -> bool {
     !processes[replica].is_voter() || 2 * (far.count() + 1) < voters || voters == 1
 }
 
-/// Sequence and checksum of each copy that is intact.
-fn superblock_copies(disk: &MemoryDisk) -> Vec<(u64, u128)> {
+/// Whether another disk may become slow: a quorum of quick ones must remain.
+#[must_use]
+pub fn may_be_gray(processes: &[Process], replica: usize) -> bool {
+    let voters = processes.iter().filter(|process| process.is_voter()).count();
+    let gray = processes.iter().enumerate().filter(|(index, process)| {
+        process.is_voter() && *index != replica && process.gray.is_some()
+    });
+    !processes[replica].is_voter() || gray.count() < spare(voters)
+}
+
+/// Whether a process may stop for this reason: its disk has failed it.
+#[must_use]
+pub fn may_stop(process: &Process, fatal: &Fatal) -> bool {
+    if process.errors == 0 {
+        return false;
+    }
+    let is_alone = process.options.replica_count == 1;
+    match fatal {
+        Fatal::SuperblockWrite { .. } | Fatal::JournalDisk { .. } => true,
+        Fatal::Journal(_) => is_alone,
+        Fatal::Grid(fault) => match fault.kind {
+            GridFaultKind::Write(_) | GridFaultKind::Sync(_) => true,
+            GridFaultKind::Read(_) => is_alone,
+            GridFaultKind::Address | GridFaultKind::Block(_) => false,
+        },
+        _ => false,
+    }
+}
+
+/// Sequence and checksum of each copy that is intact, but for one that does not count.
+fn superblock_copies(disk: &MemoryDisk, but: Option<u32>) -> Vec<(u64, u128)> {
     let zones = Zones::new(&config());
     let mut memory = AlignedMemory::new(COPY_SIZE);
     let mut found = Vec::new();
-    for copy in 0..SUPERBLOCK_COPIES {
+    for copy in (0..SUPERBLOCK_COPIES).filter(|copy| Some(*copy) != but) {
         memory.copy_from_slice(&disk.read(zones.superblock_offset(copy), COPY_SIZE));
         if let Ok(superblock) = Superblock::parse(&memory, copy) {
             found.push((superblock.sequence, superblock.checksum));
@@ -77,9 +163,245 @@ fn superblock_copies(disk: &MemoryDisk) -> Vec<(u64, u128)> {
     found
 }
 
-/// Whether a superblock survives a torn write of any one copy: three copies are equal.
+/// Whether a superblock survives a torn write of any one copy: three copies are equal, without
+/// counting one if need be.
 #[must_use]
-pub fn superblock_is_safe(disk: &MemoryDisk) -> bool {
-    let copies = superblock_copies(disk);
+pub fn superblock_is_safe(disk: &MemoryDisk, but: Option<u32>) -> bool {
+    let copies = superblock_copies(disk, but);
     copies.iter().any(|pair| copies.iter().filter(|other| *other == pair).count() >= 3)
+}
+
+/// Whether no other copy than this one is damaged.
+#[must_use]
+pub fn other_copies_are_sound(disk: &MemoryDisk, copy: u32) -> bool {
+    let zones = Zones::new(&config());
+    let mut others = (0..SUPERBLOCK_COPIES).filter(|other| *other != copy);
+    others.all(|other| !disk.is_damaged(zones.superblock_offset(other), count_of(COPY_SIZE)))
+}
+
+/// Where the other ring has its part of a stretch of the log: offset and length.
+fn other_ring(offset: u64, length: u64) -> (u64, u64) {
+    let zones = Zones::new(&config());
+    let (zone, within) = zones.locate(offset);
+    let size = u64::from(config().message_size_max);
+    let (headers, prepares) = (zones.start(Zone::WalHeaders), zones.start(Zone::WalPrepares));
+    if zone == Zone::WalHeaders {
+        let first = within / SECTOR * HEADERS_PER_SECTOR;
+        let end = (within + length).div_ceil(SECTOR) * HEADERS_PER_SECTOR;
+        let end = end.min(u64::from(config().journal_slots));
+        (prepares + first * size, (end - first) * size)
+    } else {
+        assert!(zone == Zone::WalPrepares, "the log has two rings");
+        let first = within / size / HEADERS_PER_SECTOR;
+        let last = (within + length - 1) / size / HEADERS_PER_SECTOR;
+        (headers + first * SECTOR, (last + 1 - first) * SECTOR)
+    }
+}
+
+impl Cluster {
+    /// Ops that the last of those replicas is behind the newest that must not fall out of the log.
+    /// If machines may be away, or their grids be damaged, voters that the others can do without
+    /// may, and standbys.
+    pub(super) fn lag(&self) -> u64 {
+        let head = self.history.head();
+        let lags = (0..self.processes.len()).map(|index| head - self.position(index));
+        if LEADING_OUT.into_iter().all(|fault| self.faults.rate(fault) == 0) {
+            return lags.max().expect("there are replicas");
+        }
+        let voters = usize::from(self.swarm.replicas);
+        let damaged = |index: &usize| {
+            let process = &self.processes[*index];
+            !self.is_out(*index) && (log_is_damaged(process) || process.is_lost())
+        };
+        let spare = spare(voters).saturating_sub((0..voters).filter(damaged).count());
+        let mut lags: Vec<u64> = lags.take(voters).collect();
+        for (index, lag) in lags.iter_mut().enumerate() {
+            if self.syncing[index] || self.is_out(index) {
+                *lag = (*lag).max(SYNCING_LAG);
+            }
+        }
+        lags.sort_unstable_by(|left, right| right.cmp(left));
+        lags[spare]
+    }
+
+    /// Whether a replica has, or will have, to take over a checkpoint, or lacks blocks.
+    pub(super) fn is_out(&self, index: usize) -> bool {
+        let lag = self.history.head() - self.position(index);
+        let stale = self.checkpoint_max[index] < self.checkpoint_newest();
+        // What it lacks the others may have freed.
+        let stuck = stale && self.grid_is_damaged(index);
+        self.syncing[index] || self.recovering[index] || lag > RESCUE_LAG || stuck
+    }
+
+    fn checkpoint_newest(&self) -> u64 {
+        *self.checkpoint_max.iter().max().expect("there are replicas")
+    }
+
+    /// Whether a block that may be in use on this replica is damaged.
+    fn grid_is_damaged(&self, index: usize) -> bool {
+        let process = &self.processes[index];
+        let start = self.zones.start(Zone::Grid);
+        let size = u64::from(config().block_size);
+        let store = process.replica.as_ref().map(|replica| &replica.machine.store);
+        let store = store.filter(|store| store.is_open());
+        process.disk.damaged_from(start).any(|offset| {
+            let address = (offset - start) / size + 1;
+            store.is_none_or(|store| store.grid().free_set().is_acquired(address))
+        })
+    }
+
+    /// Whether a voter can be relied on, now or after it has started again.
+    pub(super) fn is_fit(&self, index: usize) -> bool {
+        is_fit(&self.processes[index]) && !self.is_out(index)
+    }
+
+    /// Whether the voters but this one that can be relied on are enough.
+    fn others_are_fit(&self, replica: usize) -> bool {
+        let voters = usize::from(self.swarm.replicas);
+        let fit = (0..voters).filter(|index| *index != replica && self.is_fit(*index)).count();
+        fit >= view_change_quorum(voters)
+    }
+
+    /// Whether a machine may be away until it has fallen out of the log.
+    pub(super) fn may_be_away(&self, replica: usize) -> bool {
+        self.others_are_fit(replica)
+    }
+
+    /// Whether the data file of this replica may be lost: what it promised is on others, enough of
+    /// which can be relied on.
+    pub(super) fn may_lose_file(&self, replica: usize) -> bool {
+        let process = &self.processes[replica];
+        process.is_voter() && self.swarm.replicas >= 3 && self.others_are_fit(replica)
+    }
+
+    /// Whether a block of this replica may be damaged.
+    pub(super) fn may_damage_block(&self, replica: usize, address: u64) -> bool {
+        let voters = usize::from(self.swarm.replicas);
+        if voters <= 2 {
+            return false;
+        }
+        let size = u64::from(config().block_size);
+        let offset = self.zones.block_offset(address).expect("a block in use");
+        let newest = self.checkpoint_newest();
+        if self.checkpoint_max[replica] < newest {
+            return false;
+        }
+        let lacks = |index: &usize| {
+            self.is_out(*index)
+                || self.checkpoint_max[*index] < newest
+                || self.processes[*index]
+                    .disk
+                    .damaged_from(offset)
+                    .any(|damaged| damaged < offset + size)
+        };
+        let others = (0..voters).filter(|index| *index != replica).filter(lacks).count();
+        others < spare(voters)
+    }
+
+    /// The op from which on a replica may need others' logs, now or after its next start.
+    fn position(&self, index: usize) -> u64 {
+        let process = &self.processes[index];
+        if !log_is_damaged(process) {
+            self.commit_max[index]
+        } else if process.is_normal() {
+            self.seen[index].commit
+        } else {
+            self.checkpoint_max[index]
+        }
+    }
+
+    /// Whether the log of this replica may be damaged now: others are fit, and what it needs from
+    /// its checkpoint on is still in their logs.
+    pub(super) fn may_damage(&self, index: usize) -> bool {
+        let behind = self.history.head() - self.checkpoint_max[index];
+        behind <= DAMAGE_LAG_MAX && self.others_are_fit(index)
+    }
+
+    /// Whether a stretch of the log of this replica, within one ring, may come to harm.
+    pub(super) fn may_harm_log(
+        &self,
+        replica: usize,
+        (offset, length): (u64, u64),
+        harm: Harm,
+    ) -> bool {
+        let (start, size) = other_ring(offset, length);
+        let disk = &self.processes[replica].disk;
+        let told = match harm {
+            Harm::Damage => !disk.is_stale(start, size),
+            Harm::Stale => !disk.is_damaged(start, size),
+        };
+        told && self.may_damage(replica)
+    }
+
+    /// Whether a disk may be full for a while.
+    pub(super) fn may_be_full(&self, replica: usize) -> bool {
+        self.swarm.replicas == 1 || self.others_are_fit(replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Pool, to_size};
+    use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken};
+    use crate::vsr::Genesis;
+    use zerocopy::IntoBytes;
+
+    /// Goal: the parts of both rings that belong together find each other, for every slot.
+    #[test]
+    fn rings_belong_together() {
+        let zones = Zones::new(&config());
+        let size = u64::from(config().message_size_max);
+        let contains = |(start, length): (u64, u64), offset: u64, part: u64| {
+            start <= offset && offset + part <= start + length
+        };
+        for slot in 0..config().journal_slots {
+            let (header, prepare) = (zones.wal_header_offset(slot), zones.wal_prepare_offset(slot));
+            for offset in [prepare, prepare + size - SECTOR] {
+                assert!(contains(other_ring(offset, SECTOR), header, 256), "slot {slot}");
+            }
+            let sector = header / SECTOR * SECTOR;
+            assert!(contains(other_ring(sector, SECTOR), prepare, size), "slot {slot}");
+            let (start, length) = other_ring(sector, SECTOR);
+            assert!(start >= zones.start(Zone::WalPrepares));
+            assert!(start + length <= zones.start(Zone::Grid));
+        }
+    }
+
+    /// Goal: a superblock with three equal copies survives any one torn write, one with two equal
+    /// ones does not; a copy that is to be damaged does not count.
+    #[test]
+    fn equal_copies() {
+        let zones = Zones::new(&config());
+        let genesis = Genesis {
+            cluster: 1,
+            replica: 0,
+            replica_count: 3,
+            config: config(),
+            is_recovering: false,
+        };
+        let mut superblock = Superblock::genesis(&genesis);
+        let pool = Pool::new("test", 1, to_size(COPY_SIZE));
+        let mut disk = MemoryDisk::new(zones.file_size(1));
+        for copy in 0..SUPERBLOCK_COPIES {
+            superblock.copy = copy;
+            let mut buffer = pool.acquire();
+            buffer.bytes_mut().copy_from_slice(superblock.as_bytes());
+            let token = DiskToken { owner: DiskOwner::Superblock, index: copy };
+            let (kind, length) = (DiskKind::WriteDurable, buffer.size());
+            let offset = zones.superblock_offset(copy);
+            let buffer = Some(buffer);
+            let request = DiskRequest { token, kind, offset, length, buffer, buffer_offset: 0 };
+            let id = disk.submit(request);
+            assert!(disk.complete(id).is_some());
+        }
+        assert!(superblock_is_safe(&disk, None) && superblock_is_safe(&disk, Some(2)));
+        assert!(other_copies_are_sound(&disk, 1) && !superblock_is_damaged(&disk));
+        disk.corrupt(zones.superblock_offset(1) + 100);
+        assert!(superblock_is_safe(&disk, None) && superblock_is_safe(&disk, Some(1)));
+        assert!(!superblock_is_safe(&disk, Some(2)));
+        assert!(other_copies_are_sound(&disk, 1) && !other_copies_are_sound(&disk, 2));
+        disk.corrupt(zones.superblock_offset(2) + 100);
+        assert!(!superblock_is_safe(&disk, None) && superblock_is_damaged(&disk));
+    }
 }

@@ -7,11 +7,14 @@
 
 use super::atlas;
 use super::checkers::Failure;
-use super::checkers::durability::{Durability, view_change_quorum};
+use super::checkers::blocks::Blocks;
+use super::checkers::durability::Durability;
 use super::checkers::history::History;
+use super::checkers::references::check_references;
 use super::checkers::storage::Storage;
 use super::clients::{Clients, Outcome, Sends};
 use super::clocks::{Clock, true_realtime_ns};
+use super::disk_faults::DiskOutcome;
 use super::events::{Event, Events};
 use super::faults::{Fault, Faults};
 use super::network::{Arrival, FrameBytes, Network, NetworkOptions, Packet};
@@ -20,9 +23,9 @@ use super::random::{Part, Random};
 use super::swarm::Swarm;
 use super::trace::{Detail, Trace};
 use crate::ledger::Ledger;
-use crate::protocol::{Command, Header, Message, to_index};
+use crate::protocol::{Command, HEADER_SIZE, Header, Message, to_index};
 use crate::require;
-use crate::storage::{DiskKind, DiskRequest, Zone, Zones, index_of};
+use crate::storage::{DiskKind, DiskOwner, DiskRequest, Zone, Zones, index_of};
 use crate::vsr::fatal::Fatal;
 use crate::vsr::{ConnectionId, Destination, Now, Replica, Status};
 
@@ -32,8 +35,8 @@ const MILLISECOND_NS: u64 = 1_000_000;
 const TIME_ERROR_MAX_NS: i128 = 20_000_000_000;
 /// What is meant for a process that stands still waits so long before it is offered again.
 const RESUME_LOOK_NS: u64 = 5 * MILLISECOND_NS;
-/// What a replica without all its blocks counts as being behind.
-const SYNCING_LAG: u64 = u64::MAX / 2;
+/// Of so many new checkpoints one is looked at in full.
+const SURVEY_INTERVAL: u64 = 16;
 /// Time between two ticks.
 pub const TICK_NS: u64 = 10 * MILLISECOND_NS;
 
@@ -84,6 +87,8 @@ pub struct Cluster {
     pub durability: Durability,
     /// The checkpoints.
     pub storage: Storage,
+    /// The blocks that were written.
+    pub blocks: Blocks,
     /// What happened.
     pub trace: Trace,
     /// Numbers for the summary.
@@ -103,7 +108,7 @@ pub struct Cluster {
     /// Head of the log of each replica, as seen last.
     pub(super) head_last: Vec<u64>,
     /// Newest durable checkpoint that each replica ever had.
-    checkpoint_max: Vec<u64>,
+    pub(super) checkpoint_max: Vec<u64>,
     /// Whether blocks of its checkpoint may be missing on each replica.
     pub(super) syncing: Vec<bool>,
     /// Whether each replica lost its file and has no vote yet.
@@ -112,7 +117,9 @@ pub struct Cluster {
     pub(super) ever_synced: Vec<bool>,
     /// Highest block address that the checkpoint of each replica needs.
     pub(super) blocks_max: Vec<u64>,
-    zones: Zones,
+    /// Times that a superblock with another checkpoint was looked at.
+    checkpoints_seen: u64,
+    pub(super) zones: Zones,
 }
 
 impl Cluster {
@@ -152,6 +159,7 @@ impl Cluster {
             history: History::new(CLUSTER, &config()),
             durability: Durability::new(&config(), nodes, usize::from(swarm.replicas)),
             storage: Storage::new(),
+            blocks: Blocks::new(&config()),
             trace: Trace::new(detail, nodes),
             counters: Counters::default(),
             latencies_ns: Vec::new(),
@@ -167,6 +175,7 @@ impl Cluster {
             recovering: vec![false; nodes],
             ever_synced: vec![false; nodes],
             blocks_max: vec![0; nodes],
+            checkpoints_seen: 0,
             zones: Zones::new(&config()),
         };
         for replica in 0..nodes {
@@ -244,125 +253,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ops that the last of those replicas is behind the newest that must not fall out of the log.
-    /// If machines may be away, or their grids be damaged, voters that the others can do without
-    /// may, and standbys.
-    fn lag(&self) -> u64 {
-        let head = self.history.head();
-        let lags = (0..self.processes.len()).map(|index| head - self.position(index));
-        let grid = [Fault::Absence, Fault::FileLoss, Fault::GridRot, Fault::GridUnreadable];
-        if grid.into_iter().all(|fault| self.faults.rate(fault) == 0) {
-            return lags.max().expect("there are replicas");
-        }
-        let voters = usize::from(self.swarm.replicas);
-        let damaged = |index: &usize| {
-            let process = &self.processes[*index];
-            !self.is_out(*index) && (atlas::log_is_damaged(process) || process.is_lost())
-        };
-        let spare = atlas::spare(voters).saturating_sub((0..voters).filter(damaged).count());
-        let mut lags: Vec<u64> = lags.take(voters).collect();
-        for (index, lag) in lags.iter_mut().enumerate() {
-            if self.syncing[index] || self.is_out(index) {
-                *lag = (*lag).max(SYNCING_LAG);
-            }
-        }
-        lags.sort_unstable_by(|left, right| right.cmp(left));
-        lags[spare]
-    }
-
-    /// Whether a replica has, or will have, to take over a checkpoint, or lacks blocks.
-    pub(super) fn is_out(&self, index: usize) -> bool {
-        let lag = self.history.head() - self.position(index);
-        let stale = self.checkpoint_max[index] < self.checkpoint_newest();
-        // What it lacks the others may have freed.
-        let stuck = stale && self.grid_is_damaged(index);
-        self.syncing[index] || self.recovering[index] || lag > atlas::RESCUE_LAG || stuck
-    }
-
-    fn checkpoint_newest(&self) -> u64 {
-        *self.checkpoint_max.iter().max().expect("there are replicas")
-    }
-
-    /// Whether a block that may be in use on this replica is damaged.
-    fn grid_is_damaged(&self, index: usize) -> bool {
-        let process = &self.processes[index];
-        let start = self.zones.start(Zone::Grid);
-        let size = u64::from(config().block_size);
-        let store = process.replica.as_ref().map(|replica| &replica.machine.store);
-        let store = store.filter(|store| store.is_open());
-        process.disk.damaged_from(start).any(|offset| {
-            let address = (offset - start) / size + 1;
-            store.is_none_or(|store| store.grid().free_set().is_acquired(address))
-        })
-    }
-
-    /// Whether a voter can be relied on, now or after it has started again.
-    pub(super) fn is_fit(&self, index: usize) -> bool {
-        atlas::is_fit(&self.processes[index]) && !self.is_out(index)
-    }
-
-    /// Whether the voters but this one that can be relied on are enough.
-    fn others_are_fit(&self, replica: usize) -> bool {
-        let voters = usize::from(self.swarm.replicas);
-        let fit = (0..voters).filter(|index| *index != replica && self.is_fit(*index)).count();
-        fit >= view_change_quorum(voters)
-    }
-
-    /// Whether a machine may be away until it has fallen out of the log.
-    pub(super) fn may_be_away(&self, replica: usize) -> bool {
-        self.others_are_fit(replica)
-    }
-
-    /// Whether the data file of this replica may be lost: what it promised is on others, enough of
-    /// which can be relied on.
-    pub(super) fn may_lose_file(&self, replica: usize) -> bool {
-        let process = &self.processes[replica];
-        process.is_voter() && self.swarm.replicas >= 3 && self.others_are_fit(replica)
-    }
-
-    /// Whether a block of this replica may be damaged.
-    pub(super) fn may_damage_block(&self, replica: usize, address: u64) -> bool {
-        let voters = usize::from(self.swarm.replicas);
-        if voters <= 2 {
-            return false;
-        }
-        let size = u64::from(config().block_size);
-        let offset = self.zones.block_offset(address).expect("a block in use");
-        let newest = self.checkpoint_newest();
-        if self.checkpoint_max[replica] < newest {
-            return false;
-        }
-        let lacks = |index: &usize| {
-            self.is_out(*index)
-                || self.checkpoint_max[*index] < newest
-                || self.processes[*index]
-                    .disk
-                    .damaged_from(offset)
-                    .any(|damaged| damaged < offset + size)
-        };
-        let others = (0..voters).filter(|index| *index != replica).filter(lacks).count();
-        others < atlas::spare(voters)
-    }
-
-    /// The op from which on a replica may need others' logs, now or after its next start.
-    fn position(&self, index: usize) -> u64 {
-        let process = &self.processes[index];
-        if !atlas::log_is_damaged(process) {
-            self.commit_max[index]
-        } else if process.is_normal() {
-            self.seen[index].commit
-        } else {
-            self.checkpoint_max[index]
-        }
-    }
-
-    /// Whether the log of this replica may be damaged now: others are fit, and what it needs from
-    /// its checkpoint on is still in their logs.
-    pub(super) fn may_damage(&self, index: usize) -> bool {
-        let behind = self.history.head() - self.checkpoint_max[index];
-        behind <= atlas::DAMAGE_LAG_MAX && self.others_are_fit(index)
-    }
-
     /// Pauses faults while some replica is about to fall out of the log.
     fn rescue(&mut self) {
         let lag = self.lag();
@@ -388,6 +278,8 @@ impl Cluster {
             let kept_down = self.kept_down[index];
             let process = &mut self.processes[index];
             process.clock.repair();
+            process.gray = None;
+            process.full_until_ns = None;
             if matches!(process.activity, Activity::Paused { .. }) {
                 process.activity = Activity::Running;
             }
@@ -564,11 +456,13 @@ impl Cluster {
             self.events.after(RESUME_LOOK_NS, Event::Disk { replica, incarnation, id });
             return Ok(());
         }
-        let elsewhere = self.misdirection(replica, id);
-        let disk = &mut self.processes[replica].disk;
-        let done = match elsewhere {
-            Some(offset) => disk.complete_misdirected(id, offset),
-            None => disk.complete(id),
+        let outcome = self.disk_outcome(replica, id);
+        let process = &mut self.processes[replica];
+        let done = match outcome {
+            DiskOutcome::Done => process.disk.complete(id),
+            DiskOutcome::Elsewhere(offset) => process.disk.complete_misdirected(id, offset),
+            DiskOutcome::Lost => process.disk.complete_lost(id),
+            DiskOutcome::Failed(error) => process.fail_request(id, error),
         };
         let Some(done) = done else { return Ok(()) };
         if done.request.kind == DiskKind::WriteDurable && done.result.is_ok() {
@@ -581,42 +475,6 @@ impl Cluster {
             format!("{replica} disk: {kind:?} {zone} at {offset}, {result:?}")
         });
         self.input(replica, |replica, now| replica.on_disk_done(done, now))
-    }
-
-    /// Where a request for the log goes instead of where it should, if a fault wants it.
-    fn misdirection(&mut self, replica: usize, id: u64) -> Option<u64> {
-        let request = self.processes[replica].disk.request(id)?;
-        let (zone, _) = self.zones.locate(request.offset);
-        let is_log = zone == Zone::WalHeaders || zone == Zone::WalPrepares;
-        let fault = match request.kind {
-            DiskKind::Read if is_log => Fault::WalMisdirectedRead,
-            DiskKind::WriteDurable if is_log => Fault::WalMisdirectedWrite,
-            _ => return None,
-        };
-        let (offset, length) = (request.offset, request.length);
-        if !self.faults.strikes(fault) || !self.may_damage(replica) {
-            return None;
-        }
-        let start = self.zones.start(zone);
-        let size = self.zones.size(zone).expect("the log's zones are of fixed size");
-        let unit = match zone {
-            Zone::WalHeaders => 4096,
-            _ => u64::from(config().message_size_max),
-        };
-        let within = (offset - start) % unit;
-        let elsewhere =
-            start + within + unit * self.faults.random(fault).below(size.div_euclid(unit));
-        let fits = elsewhere + u64::from(length) <= start + size && elsewhere != offset;
-        if !fits {
-            return None;
-        }
-        self.faults.count(fault);
-        if fault == Fault::WalMisdirectedRead {
-            self.processes[replica].disk.distrust(offset, length);
-        }
-        let unit = (offset - start) / unit;
-        self.tell(replica, &format!("{} {zone} {unit}", fault.name()));
-        Some(elsewhere)
     }
 
     fn job_done(&mut self, replica: usize, incarnation: u32, id: u64) -> Result<(), Failure> {
@@ -681,7 +539,7 @@ impl Cluster {
     }
 
     fn after_input(&mut self, replica: usize) -> Result<(), Failure> {
-        self.take_disk_requests(replica);
+        self.take_disk_requests(replica)?;
         self.observe(replica)?;
         if self.processes[replica].replica.is_none() {
             // It has to start again.
@@ -690,15 +548,19 @@ impl Cluster {
         self.take_sends(replica)
     }
 
-    fn take_disk_requests(&mut self, index: usize) {
+    fn take_disk_requests(&mut self, index: usize) -> Result<(), Failure> {
         let process = &mut self.processes[index];
         let replica = process.replica.as_mut().expect("a running process");
         let incarnation = process.incarnation;
         while let Some(request) = replica.outbox.storage.disk.pop() {
             learn_prepare(&mut self.history, &self.zones, &request);
+            if request.token.owner == DiskOwner::GridWrite {
+                self.blocks.writes(index, &request)?;
+            }
             let random = &mut process.disk_random;
             let (min_us, mean_us) = (self.swarm.disk_min_us, self.swarm.disk_mean_us);
             let mut delay_ns = random.delay(min_us, mean_us) * MICROSECOND_NS;
+            delay_ns *= process.gray.map_or(1, |gray| gray.factor);
             if self.faults.strikes(Fault::DiskSlow) {
                 self.faults.count(Fault::DiskSlow);
                 let random = self.faults.random(Fault::DiskSlow);
@@ -717,6 +579,7 @@ impl Cluster {
             let id = process.take_job(job);
             self.events.after(delay_ns, Event::Job { replica: index, incarnation, id });
         }
+        Ok(())
     }
 
     /// Looks at what a replica has come to.
@@ -729,6 +592,15 @@ impl Cluster {
             self.note_superblock(index)?;
             self.tell(index, &format!("takes over checkpoint {op}"));
             self.kill(index, true, MILLISECOND_NS);
+            return Ok(());
+        }
+        if let Some(fatal) = replica.fatal()
+            && atlas::may_stop(process, fatal)
+        {
+            let reason = format!("stops: {fatal}");
+            self.tell(index, &reason);
+            let down_ms = self.processes[index].disk_random.scale(10, 1000);
+            self.kill(index, true, down_ms * MILLISECOND_NS);
             return Ok(());
         }
         if let Some(fatal) = replica.fatal() {
@@ -778,7 +650,17 @@ impl Cluster {
         self.ever_synced[index] |= superblock.sync_op_max > 0;
         let grid = superblock.storage_size.saturating_sub(self.zones.start(Zone::Grid));
         self.blocks_max[index] = grid / u64::from(config().block_size);
-        self.storage.checkpoint(index, superblock, &self.history)
+        self.storage.checkpoint(index, superblock, &self.history)?;
+        self.checkpoints_seen += 1;
+        let looks = self.checkpoints_seen.is_multiple_of(SURVEY_INTERVAL);
+        if looks && !self.syncing[index] && replica.machine.store.is_open() {
+            let free_set = replica.machine.store.grid().free_set();
+            let disk = &self.processes[index].disk;
+            if disk.damaged_from(self.zones.start(Zone::Grid)).next().is_none() {
+                check_references(index, disk, superblock, free_set)?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes that a replica has executed the ops after `from` up to `to`.
@@ -847,6 +729,9 @@ impl Cluster {
             describe(header),
             header.invalid()
         );
+        if header.frame.command == Command::Block as u8 {
+            return self.blocks.sends(index, header, &bytes[to_index(HEADER_SIZE)..]);
+        }
         if header.frame.command != Command::Reply as u8 {
             return self.durability.sent(index, header);
         }
@@ -870,7 +755,7 @@ fn learn_prepare(history: &mut History, zones: &Zones, request: &DiskRequest) {
 
 /// What a bus checks of a frame before anybody interprets it.
 fn frame_is_valid(bytes: &[u8]) -> bool {
-    if bytes.len() < to_index(crate::protocol::HEADER_SIZE) {
+    if bytes.len() < to_index(HEADER_SIZE) {
         return false;
     }
     let header = Header::from_bytes(bytes);
@@ -878,7 +763,7 @@ fn frame_is_valid(bytes: &[u8]) -> bool {
         && header.frame.cluster == CLUSTER
         && to_index(header.frame.size) == bytes.len()
         && header.invalid().is_none()
-        && header.valid_checksum_body(&bytes[to_index(crate::protocol::HEADER_SIZE)..])
+        && header.valid_checksum_body(&bytes[to_index(HEADER_SIZE)..])
 }
 
 /// A header for people.

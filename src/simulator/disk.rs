@@ -2,9 +2,10 @@
 //!
 //! Reads and writes take effect when they complete. A `Write` is lost or kept by a crash, sector by
 //! sector, unless a `Sync` submitted after its completion has completed; a `WriteDurable` is kept
-//! once it has completed. In-flight writes may reach the disk in part. Damage can be done to
-//! sectors and is remembered until they are written again. Not covered: time, and which damage may
-//! be done.
+//! once it has completed. In-flight writes may reach the disk in part. A request may also be lost,
+//! go elsewhere or fail. Damage can be done to sectors and is remembered until they are written
+//! again; what each sector held before its last write is kept, so that it can come back. Not
+//! covered: time, and which damage may be done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,9 @@ use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest, StorageOutbox, 
 const SECTOR: u64 = SECTOR_SIZE as u64;
 const SECTOR_LENGTH: usize = to_index(SECTOR_SIZE);
 /// Error number that an injected failure reports: input/output error.
-const ERRNO_IO: i32 = 5;
+pub const ERRNO_IO: i32 = 5;
+/// Error number of a full disk.
+pub const ERRNO_NO_SPACE: i32 = 28;
 
 type Sector = [u8; SECTOR_LENGTH];
 /// Writes that changed a sector, in order, each with the contents before it.
@@ -61,6 +64,10 @@ pub struct MemoryDisk {
     size: u64,
     /// What a reader sees; sectors never written are zero and absent.
     sectors: Vec<Option<Box<Sector>>>,
+    /// What each sector held before its last write, as far as it was ever written twice.
+    older: BTreeMap<u64, Box<Sector>>,
+    /// End of the last sector that was ever written: the length of the file.
+    extent: u64,
     /// What a crash may undo in every sector: the writes since the last sync that covers them.
     volatile: BTreeMap<u64, History>,
     in_flight: Vec<InFlight>,
@@ -71,6 +78,10 @@ pub struct MemoryDisk {
     unreadable: BTreeSet<u64>,
     /// Sectors whose content is not what was written last, as far as somebody did that on purpose.
     damaged: BTreeSet<u64>,
+    /// Those of the damaged some of whose content is intact, but older than it should be.
+    stale: BTreeSet<u64>,
+    /// Those of the damaged that were only read wrongly: the next read that succeeds tells so.
+    misread: BTreeSet<u64>,
     counters: DiskCounters,
 }
 
@@ -86,6 +97,8 @@ impl MemoryDisk {
         MemoryDisk {
             size,
             sectors: vec![None; crate::storage::index_of(size / SECTOR)],
+            older: BTreeMap::new(),
+            extent: 0,
             volatile: BTreeMap::new(),
             in_flight: Vec::new(),
             submitted: 0,
@@ -93,6 +106,8 @@ impl MemoryDisk {
             failures: BTreeMap::new(),
             unreadable: BTreeSet::new(),
             damaged: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            misread: BTreeSet::new(),
             counters: DiskCounters::default(),
         }
     }
@@ -180,11 +195,53 @@ impl MemoryDisk {
         let is_read = flight.request.kind == DiskKind::Read;
         let mut done = self.finish(flight);
         done.request.offset = meant;
-        if !is_read {
-            self.damaged.extend(sectors_of(meant, length));
-            self.damaged.extend(sectors_of(offset, length));
+        if is_read {
+            self.distrust(meant, length);
+        } else {
+            self.make_stale(meant, length);
+            self.damage(offset, length);
         }
         Some(done)
+    }
+
+    /// Completes a write that never happens: what was there stays, and nobody is told.
+    ///
+    /// # Panics
+    ///
+    /// If it is not a write.
+    pub fn complete_lost(&mut self, id: u64) -> Option<DiskDone> {
+        let place = self.in_flight.iter().position(|flight| flight.id == id)?;
+        let InFlight { request, .. } = self.in_flight.swap_remove(place);
+        assert!(matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable));
+        self.make_stale(request.offset, request.length);
+        self.writes_completed += 1;
+        self.counters.writes += 1;
+        Some(DiskDone { request, result: Ok(()) })
+    }
+
+    /// Completes a request with an error. A write has written any of its sectors, and a sync may
+    /// have lost any of what it was to make durable.
+    pub fn complete_failed(
+        &mut self,
+        id: u64,
+        error: DiskError,
+        random: &mut impl Rng,
+    ) -> Option<DiskDone> {
+        let place = self.in_flight.iter().position(|flight| flight.id == id)?;
+        let InFlight { request, .. } = self.in_flight.swap_remove(place);
+        match request.kind {
+            DiskKind::Read => self.distrust(request.offset, request.length),
+            DiskKind::Write | DiskKind::WriteDurable => {
+                for index in 0..u64::from(request.length) / SECTOR {
+                    if error.errno != ERRNO_NO_SPACE && random.next_u64().is_multiple_of(2) {
+                        self.write_tracked(&request, index);
+                    }
+                }
+                self.writes_completed += 1;
+            }
+            DiskKind::Sync => self.lose_volatile(random),
+        }
+        Some(DiskDone { request, result: Err(error) })
     }
 
     /// A request in flight.
@@ -196,12 +253,60 @@ impl MemoryDisk {
     /// The sector at `offset` cannot be read until it is written.
     pub fn make_unreadable(&mut self, offset: u64) {
         self.unreadable.insert(offset / SECTOR);
-        self.damaged.insert(offset / SECTOR);
+        self.damage(offset, 1);
     }
 
-    /// Counts a range as damaged although it is not: somebody has read something else from there.
-    pub fn distrust(&mut self, offset: u64, length: u32) {
-        self.damaged.extend(sectors_of(offset, length));
+    /// Counts a range as damaged although it is not, until it is read in full or written: somebody
+    /// has read something else from there.
+    fn distrust(&mut self, offset: u64, length: u32) {
+        for sector in sectors_of(offset, length) {
+            if self.damaged.insert(sector) {
+                self.misread.insert(sector);
+            }
+        }
+    }
+
+    /// Counts a range as damaged. What is old stays old: a sector has many headers, of which this
+    /// may hit one.
+    fn damage(&mut self, offset: u64, length: u32) {
+        for sector in sectors_of(offset, length) {
+            self.damaged.insert(sector);
+            self.misread.remove(&sector);
+        }
+    }
+
+    /// Counts a range as damaged: what is there is intact, but of an earlier write.
+    fn make_stale(&mut self, offset: u64, length: u32) {
+        self.damage(offset, length);
+        self.stale.extend(sectors_of(offset, length));
+    }
+
+    /// Brings back what the sectors of a range held before their last writes; how many changed.
+    pub fn roll_back(&mut self, offset: u64, length: u32) -> usize {
+        let mut count = 0;
+        for sector in sectors_of(offset, length) {
+            let Some(older) = self.older.remove(&sector) else { continue };
+            let place = &mut self.sectors[crate::storage::index_of(sector)];
+            if let Some(newer) = place.replace(older) {
+                self.older.insert(sector, newer);
+            }
+            self.make_stale(sector * SECTOR, 1);
+            count += 1;
+        }
+        count
+    }
+
+    /// Whether older content than there should be lies in a range.
+    #[must_use]
+    pub fn is_stale(&self, offset: u64, length: u64) -> bool {
+        let end = (offset + length).div_ceil(SECTOR);
+        self.stale.range(offset / SECTOR..end).next().is_some()
+    }
+
+    /// End of the last sector that was ever written: writes behind it make the file longer.
+    #[must_use]
+    pub fn extent(&self) -> u64 {
+        self.extent
     }
 
     /// Offsets of sectors from `start` on that are damaged, or may be after a crash.
@@ -219,12 +324,6 @@ impl MemoryDisk {
         self.damaged.range(offset / SECTOR..end).next().is_some()
     }
 
-    /// Takes back the damage that [`MemoryDisk::corrupt`] did to the byte at `offset`.
-    pub fn restore_corrupt(&mut self, offset: u64) {
-        self.corrupt(offset);
-        self.damaged.remove(&(offset / SECTOR));
-    }
-
     /// Completes the oldest request in flight of those chosen; `None` if there is none.
     pub fn complete_first_of(&mut self, chosen: impl Fn(&DiskRequest) -> bool) -> Option<DiskDone> {
         let index = self.in_flight.iter().position(|flight| chosen(&flight.request))?;
@@ -239,7 +338,7 @@ impl MemoryDisk {
 
     /// Flips a bit of the byte at `offset`.
     pub fn corrupt(&mut self, offset: u64) {
-        self.damaged.insert(offset / SECTOR);
+        self.damage(offset, 1);
         let sector = self.sector_mut(offset / SECTOR);
         sector[crate::storage::index_of(offset % SECTOR)] ^= 0x40;
     }
@@ -248,12 +347,36 @@ impl MemoryDisk {
     pub fn misdirect(&mut self, from: u64, to: u64) {
         let copy = self.sectors[crate::storage::index_of(from / SECTOR)].clone();
         self.sectors[crate::storage::index_of(to / SECTOR)] = copy;
-        self.damaged.insert(to / SECTOR);
+        self.damage(to, 1);
     }
 
     /// Power loss: requests in flight vanish, each of their sectors having been written or not;
     /// each sector not made durable keeps any of the contents it had since.
     pub fn crash(&mut self, random: &mut impl Rng) {
+        self.crash_untorn(random, 0);
+    }
+
+    /// Power loss, with each write in flight that begins below `untorn_below` having been written
+    /// in full or not at all.
+    pub fn crash_untorn(&mut self, random: &mut impl Rng, untorn_below: u64) {
+        self.lose_volatile(random);
+        for flight in std::mem::take(&mut self.in_flight) {
+            let request = &flight.request;
+            if !matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable) {
+                continue;
+            }
+            let untorn = request.offset < untorn_below;
+            let whole = untorn.then(|| random.next_u64().is_multiple_of(2));
+            for index in 0..u64::from(request.length) / SECTOR {
+                if whole.unwrap_or_else(|| random.next_u64().is_multiple_of(2)) {
+                    self.write_sector(request, index);
+                }
+            }
+        }
+    }
+
+    /// Undoes any of the writes that no sync has made durable.
+    fn lose_volatile(&mut self, random: &mut impl Rng) {
         for (sector, mut history) in std::mem::take(&mut self.volatile) {
             let survived = random.next_u64() % (count_of(history.len()) + 1);
             let survived = crate::storage::index_of(survived);
@@ -261,18 +384,7 @@ impl MemoryDisk {
                 let before = history.swap_remove(survived);
                 self.restore(sector, before.contents);
                 if before.is_damaged {
-                    self.damaged.insert(sector);
-                }
-            }
-        }
-        for flight in std::mem::take(&mut self.in_flight) {
-            let request = &flight.request;
-            if !matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable) {
-                continue;
-            }
-            for index in 0..u64::from(request.length) / SECTOR {
-                if random.next_u64().is_multiple_of(2) {
-                    self.write_sector(request, index);
+                    self.damage(sector * SECTOR, 1);
                 }
             }
         }
@@ -334,6 +446,7 @@ impl MemoryDisk {
     pub fn copy(&self) -> MemoryDisk {
         let mut copy = MemoryDisk::new(self.size);
         copy.sectors.clone_from(&self.sectors);
+        copy.extent = self.extent;
         copy
     }
 
@@ -376,28 +489,40 @@ impl MemoryDisk {
         let start = to_index(request.buffer_offset);
         let buffer = request.buffer.as_mut().expect("a read has a buffer");
         buffer.bytes_mut()[start..start + bytes.len()].copy_from_slice(&bytes);
+        if !self.misread.is_empty() {
+            for sector in sectors_of(request.offset, request.length) {
+                if self.misread.remove(&sector) {
+                    self.damaged.remove(&sector);
+                }
+            }
+        }
         self.counters.reads += 1;
         self.counters.bytes_read += count_of(bytes.len());
     }
 
     fn complete_write(&mut self, request: &DiskRequest) {
         for index in 0..u64::from(request.length) / SECTOR {
-            let sector = request.offset / SECTOR + index;
-            if request.kind == DiskKind::Write {
-                let before = Before {
-                    write: self.writes_completed,
-                    contents: self.sectors[crate::storage::index_of(sector)].clone(),
-                    is_damaged: self.damaged.contains(&sector),
-                };
-                self.volatile.entry(sector).or_default().push(before);
-            } else {
-                self.volatile.remove(&sector);
-            }
-            self.write_sector(request, index);
+            self.write_tracked(request, index);
         }
         self.writes_completed += 1;
         self.counters.writes += 1;
         self.counters.bytes_written += u64::from(request.length);
+    }
+
+    /// Writes a sector, and notes what a crash may bring back.
+    fn write_tracked(&mut self, request: &DiskRequest, index: u64) {
+        let sector = request.offset / SECTOR + index;
+        if request.kind == DiskKind::Write {
+            let before = Before {
+                write: self.writes_completed,
+                contents: self.sectors[crate::storage::index_of(sector)].clone(),
+                is_damaged: self.damaged.contains(&sector),
+            };
+            self.volatile.entry(sector).or_default().push(before);
+        } else {
+            self.volatile.remove(&sector);
+        }
+        self.write_sector(request, index);
     }
 
     fn write_sector(&mut self, request: &DiskRequest, index: u64) {
@@ -406,9 +531,17 @@ impl MemoryDisk {
             to_index(request.buffer_offset) + crate::storage::index_of(index) * SECTOR_LENGTH;
         let sector = request.offset / SECTOR + index;
         self.unreadable.remove(&sector);
-        self.damaged.remove(&sector);
-        let target = self.sector_mut(sector);
+        if self.damaged.remove(&sector) {
+            self.stale.remove(&sector);
+            self.misread.remove(&sector);
+        }
+        self.extent = self.extent.max((sector + 1) * SECTOR);
+        // The buffer of what is older than the content that becomes old now is used again.
+        let mut target = self.older.remove(&sector).unwrap_or_else(zero_sector);
         target.copy_from_slice(&buffer.bytes()[start..start + SECTOR_LENGTH]);
+        if let Some(older) = self.sectors[crate::storage::index_of(sector)].replace(target) {
+            self.older.insert(sector, older);
+        }
     }
 
     fn restore(&mut self, sector: u64, contents: Option<Box<Sector>>) {
@@ -538,5 +671,66 @@ mod tests {
         let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
         assert!(disk.complete(id).unwrap().result.is_ok());
         assert!(disk.complete(id).is_none());
+    }
+
+    /// Goal: a lost write and a roll-back leave what was there before, and that is told until the
+    /// place is written, also if it rots meanwhile.
+    #[test]
+    fn old_content_comes_back() {
+        let pool = Pool::new("test", 2, 8192);
+        let mut disk = MemoryDisk::new(1 << 20);
+        assert_eq!(disk.extent(), 0);
+        for mark in 1..=2 {
+            let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, mark));
+            assert!(disk.complete(id).unwrap().result.is_ok());
+        }
+        assert_eq!(disk.extent(), 8192);
+        let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 3));
+        assert!(disk.complete_lost(id).unwrap().result.is_ok());
+        assert_eq!(disk.read(0, 8192), [2; 8192]);
+        assert!(disk.is_stale(0, 8192) && disk.is_damaged(4096, 4096));
+        let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 4));
+        assert!(disk.complete(id).unwrap().result.is_ok());
+        assert!(!disk.is_stale(0, 8192) && !disk.is_damaged(0, 8192));
+        assert_eq!(disk.roll_back(4096, 8192), 1);
+        assert_eq!((disk.read(0, 1), disk.read(4096, 1)), (vec![4], vec![2]));
+        disk.corrupt(4097);
+        assert!(disk.is_stale(4096, 1) && !disk.is_damaged(0, 4096));
+        let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 5));
+        assert!(disk.complete(id).unwrap().result.is_ok());
+        assert!(!disk.is_stale(0, 8192) && !disk.is_damaged(0, 8192));
+    }
+
+    /// Goal: a failed read counts as damage until one succeeds; a failed write has written some of
+    /// its sectors or none; a failed sync loses some of what it was for.
+    #[test]
+    fn failed_requests() {
+        let pool = Pool::new("test", 2, 8192);
+        let error = DiskError { errno: ERRNO_IO, bytes_done: 0 };
+        let (mut torn, mut lost) = (0, 0);
+        for seed in 0..64 {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let mut disk = MemoryDisk::new(1 << 20);
+            let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
+            assert_eq!(disk.complete_failed(id, error, &mut random).unwrap().result, Err(error));
+            assert!(disk.is_damaged(0, 8192) && !disk.is_stale(0, 8192));
+            let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
+            assert!(disk.complete(id).unwrap().result.is_ok());
+            assert!(!disk.is_damaged(0, 8192));
+            let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 1));
+            assert!(disk.complete_failed(id, error, &mut random).unwrap().result.is_err());
+            torn += u32::from(disk.read(0, 1) != disk.read(4096, 1));
+            let full = DiskError { errno: ERRNO_NO_SPACE, bytes_done: 0 };
+            let id = disk.submit(request(&pool, DiskKind::Write, 8192, 2));
+            assert!(disk.complete_failed(id, full, &mut random).unwrap().result.is_err());
+            assert_eq!(disk.read(8192, 8192), [0; 8192]);
+            let id = disk.submit(request(&pool, DiskKind::Write, 8192, 3));
+            assert!(disk.complete(id).unwrap().result.is_ok());
+            let id = disk.submit(request(&pool, DiskKind::Sync, 0, 0));
+            assert!(disk.complete_failed(id, error, &mut random).unwrap().result.is_err());
+            lost += u32::from(disk.read(8192, 8192) != [3; 8192]);
+        }
+        assert!(torn > 0);
+        assert!(lost > 0);
     }
 }

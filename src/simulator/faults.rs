@@ -71,15 +71,45 @@ pub enum Fault {
     FileLoss,
     /// A process is replaced by one of the next release.
     Upgrade,
+    /// A write to the log is acknowledged and never happens.
+    WalLostWrite,
+    /// A write of a copy of the superblock is acknowledged and never happens.
+    SuperblockLostWrite,
+    /// A write of a block is acknowledged and never happens.
+    GridLostWrite,
+    /// A block is written at another address.
+    GridMisdirectedWrite,
+    /// A read of the grid brings another address.
+    GridMisdirectedRead,
+    /// A stretch of the log returns to older content.
+    WalRollback,
+    /// A copy of the superblock returns to older content.
+    SuperblockRollback,
+    /// A stretch of the grid returns to older content.
+    GridRollback,
+    /// Many blocks of all replicas are damaged at once, each on a few of them.
+    GridHelix,
+    /// A read fails, or brings less than was asked for.
+    ReadError,
+    /// A write fails, having been done in part or not.
+    WriteError,
+    /// A sync fails, having lost any of what it was to keep.
+    SyncError,
+    /// A disk is many times slower than it was, for long.
+    DiskGray,
+    /// A disk is full for a while: the file cannot grow.
+    DiskFull,
 }
 
 /// Kinds of faults.
-pub const FAULTS: usize = 30;
+pub const FAULTS: usize = 44;
 /// Those whose draws follow on each other; each other one has a draw of its own.
 const FAULTS_OF_ONE_DRAW: usize = 25;
 
 /// Name of each kind, and the range of its rate: of a million chances, where a chance is a packet,
-/// a request of a disk, a job, or ten milliseconds, as suits the kind.
+/// a request of a disk, a job, or ten milliseconds, as suits the kind. In the order in which the
+/// kinds came to be: a kind's place decides its draws, so new ones go to the end, and
+/// `--fault-kinds` shows a seed only those that it knew.
 const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::PacketLoss, "packet-loss", 1_000, 200_000),
     (Fault::PacketDelay, "packet-delay", 1_000, 200_000),
@@ -111,6 +141,20 @@ const TABLE: [(Fault, &str, u32, u32); FAULTS] = [
     (Fault::Absence, "absence", 500, 5_000),
     (Fault::FileLoss, "file-loss", 200, 5_000),
     (Fault::Upgrade, "upgrade", 200, 5_000),
+    (Fault::WalLostWrite, "wal-lost-write", 500, 20_000),
+    (Fault::SuperblockLostWrite, "superblock-lost-write", 1_000, 100_000),
+    (Fault::GridLostWrite, "grid-lost-write", 500, 50_000),
+    (Fault::GridMisdirectedWrite, "grid-misdirected-write", 500, 50_000),
+    (Fault::GridMisdirectedRead, "grid-misdirected-read", 500, 50_000),
+    (Fault::WalRollback, "wal-rollback", 500, 20_000),
+    (Fault::SuperblockRollback, "superblock-rollback", 5_000, 200_000),
+    (Fault::GridRollback, "grid-rollback", 500, 20_000),
+    (Fault::GridHelix, "grid-helix", 100, 2_000),
+    (Fault::ReadError, "read-error", 50, 5_000),
+    (Fault::WriteError, "write-error", 20, 2_000),
+    (Fault::SyncError, "sync-error", 500, 50_000),
+    (Fault::DiskGray, "disk-gray", 200, 5_000),
+    (Fault::DiskFull, "disk-full", 200, 5_000),
 ];
 
 impl Fault {
@@ -249,7 +293,7 @@ mod tests {
             assert!(0 < *least && least < most && u64::from(*most) <= MILLION);
         }
         assert_eq!(Fault::from_name("hail"), None);
-        assert_eq!(Fault::Upgrade as usize, FAULTS - 1);
+        assert_eq!(Fault::DiskFull as usize, FAULTS - 1);
     }
 
     /// Goal: a draw switches about half of the kinds on; nothing strikes while all are inactive.

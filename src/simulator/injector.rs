@@ -1,18 +1,16 @@
 //! Faults that strike with time: every ten milliseconds each kind gets its chance.
 //!
-//! What strikes a packet, a disk request or a job on its way is in the files of those.
+//! What strikes a packet or a job on its way is in the files of those, and what strikes disks in
+//! [`disk_faults`](super::disk_faults).
 
 use super::atlas;
 use super::cluster::Cluster;
 use super::events::Event;
 use super::faults::Fault;
-use super::process::{Activity, config};
+use super::process::Activity;
 use super::trace::Detail;
 use crate::protocol::Command;
-use crate::storage::zones::SUPERBLOCK_COPIES;
-use crate::storage::{Zone, Zones};
 use crate::vsr::Status;
-use crate::vsr::superblock::COPY_SIZE;
 
 const MILLISECOND_NS: u64 = 1_000_000;
 /// Commands that may be lost for a while.
@@ -45,20 +43,20 @@ impl Cluster {
         self.inject_clients();
     }
 
-    fn strikes(&mut self, fault: Fault) -> bool {
+    pub(super) fn strikes(&mut self, fault: Fault) -> bool {
         let (from_ms, until_ms) = self.swarm.faults_ms;
         let now_ms = self.events.now_ns() / MILLISECOND_NS;
         let strikes = self.faults.strikes(fault);
         strikes && (from_ms..until_ms).contains(&now_ms)
     }
 
-    fn node(&mut self, fault: Fault) -> usize {
+    pub(super) fn node(&mut self, fault: Fault) -> usize {
         let nodes = self.processes.len();
         self.faults.random(fault).index(nodes)
     }
 
     /// Milliseconds on a logarithmic scale, as nanoseconds.
-    fn span_ns(&mut self, fault: Fault, least_ms: u64, most_ms: u64) -> u64 {
+    pub(super) fn span_ns(&mut self, fault: Fault, least_ms: u64, most_ms: u64) -> u64 {
         let most_ms = if self.swarm.turbulent { (most_ms / 8).max(least_ms) } else { most_ms };
         self.faults.random(fault).scale(least_ms, most_ms) * MILLISECOND_NS
     }
@@ -259,134 +257,6 @@ impl Cluster {
         } else {
             self.network.disconnect(to, from);
         }
-    }
-
-    fn inject_disks(&mut self) {
-        for fault in [Fault::WalRot, Fault::WalUnreadable] {
-            if self.strikes(fault) {
-                let replica = self.node(fault);
-                let zones = Zones::new(&config());
-                let start = zones.start(Zone::WalHeaders);
-                let headers = zones.size(Zone::WalHeaders).expect("a fixed zone");
-                let prepares = zones.size(Zone::WalPrepares).expect("a fixed zone");
-                let random = self.faults.random(fault);
-                // Where bytes matter: half of the damage hits headers, much of the rest starts of
-                // prepares.
-                let offset = match random.below(4) {
-                    0 | 1 => start + random.below(headers),
-                    2 => {
-                        let slots = u64::from(config().journal_slots);
-                        let slot = u32::try_from(random.below(slots)).expect("few slots");
-                        zones.wal_prepare_offset(slot) + random.below(1024)
-                    }
-                    _ => start + headers + random.below(prepares),
-                };
-                self.damage_log(fault, replica, offset);
-            }
-        }
-        for fault in [Fault::GridRot, Fault::GridUnreadable] {
-            if self.strikes(fault) {
-                let replica = self.node(fault);
-                self.damage_grid(fault, replica);
-            }
-        }
-        if self.strikes(Fault::SuperblockDamage) {
-            let replica = self.node(Fault::SuperblockDamage);
-            self.damage_superblock(replica);
-        }
-    }
-
-    fn damage_grid(&mut self, fault: Fault, replica: usize) {
-        let blocks = self.blocks_max[replica];
-        if blocks == 0 {
-            return;
-        }
-        let size = u64::from(config().block_size);
-        let random = self.faults.random(fault);
-        let (address, within) = (random.between(1, blocks), random.below(size));
-        if !self.may_damage_block(replica, address) {
-            return;
-        }
-        self.faults.count(fault);
-        let zones = Zones::new(&config());
-        let offset = zones.block_offset(address).expect("a block in use") + within;
-        let disk = &mut self.processes[replica].disk;
-        if fault == Fault::GridRot {
-            disk.corrupt(offset);
-        } else {
-            disk.make_unreadable(offset);
-        }
-        self.tell(replica, &format!("{} block {address}", fault.name()));
-    }
-
-    fn damage_log(&mut self, fault: Fault, replica: usize, offset: u64) {
-        if !self.may_damage(replica) {
-            return;
-        }
-        self.faults.count(fault);
-        let disk = &mut self.processes[replica].disk;
-        if fault == Fault::WalRot {
-            disk.corrupt(offset);
-        } else {
-            disk.make_unreadable(offset);
-        }
-        let (zone, within) = Zones::new(&config()).locate(offset);
-        let slot = match zone {
-            Zone::WalHeaders => within / 256,
-            _ => within / u64::from(config().message_size_max),
-        };
-        self.tell(replica, &format!("{} {zone} {slot}", fault.name()));
-    }
-
-    /// Damages some of the newest slots of a log whose process is gone: the prepare, the redundant
-    /// header, or both.
-    pub(super) fn damage_head(&mut self, replica: usize) {
-        let fault = Fault::WalHeadDamage;
-        if !self.strikes(fault) || !self.may_damage(replica) {
-            return;
-        }
-        self.faults.count(fault);
-        let zones = Zones::new(&config());
-        let head = self.head_last[replica];
-        let random = self.faults.random(fault);
-        for _ in 0..random.between(1, 3) {
-            let op = (head + 1).saturating_sub(random.below(5));
-            let slot = op % u64::from(config().journal_slots);
-            let slot = u32::try_from(slot).expect("few slots");
-            // Most often the prepare alone: what hides behind an intact header can be told.
-            let (what, rots) = (random.below(4) % 3, random.chance(500_000));
-            let places = [zones.wal_prepare_offset(slot), zones.wal_header_offset(slot)];
-            let disk = &mut self.processes[replica].disk;
-            for (index, place) in places.into_iter().enumerate() {
-                if what == 2 || what == crate::storage::count_of(index) {
-                    if rots || index == 1 {
-                        disk.corrupt(place);
-                    } else {
-                        disk.make_unreadable(place);
-                    }
-                }
-            }
-        }
-        self.tell(replica, "head of the log damaged");
-    }
-
-    fn damage_superblock(&mut self, replica: usize) {
-        // Only a start repairs it, and a write in the meantime could spoil another copy.
-        if self.processes[replica].activity != Activity::Down {
-            return;
-        }
-        let random = self.faults.random(Fault::SuperblockDamage);
-        let copy = u32::try_from(random.below(SUPERBLOCK_COPIES.into())).expect("few copies");
-        let within = random.below(crate::storage::count_of(COPY_SIZE));
-        let offset = Zones::new(&config()).superblock_offset(copy) + within;
-        let disk = &mut self.processes[replica].disk;
-        disk.corrupt(offset);
-        if !atlas::superblock_is_safe(disk) {
-            disk.restore_corrupt(offset);
-            return;
-        }
-        self.faults.count(Fault::SuperblockDamage);
-        self.tell(replica, &format!("superblock copy {copy} rots"));
     }
 
     fn inject_clocks(&mut self) {

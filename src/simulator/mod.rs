@@ -22,6 +22,7 @@ pub mod clients;
 pub mod clocks;
 pub mod cluster;
 pub mod disk;
+mod disk_faults;
 pub mod events;
 pub mod examples;
 pub mod faults;

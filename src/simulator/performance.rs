@@ -1,12 +1,28 @@
-//! Latencies in simulated time, without faults, with all replicas or without one of them.
+//! Latencies in simulated time, without faults, with all replicas, without one of them, or with a
+//! slow disk.
 
 use super::checkers::Failure;
 use super::cluster::Cluster;
+use super::process::Gray;
 use super::swarm::Swarm;
 use super::trace::Detail;
 
 /// Simulated time that a measurement may take, in nanoseconds.
 const LIMIT_NS: u64 = 600_000_000_000;
+
+/// How many times slower a slow disk is.
+const SLOW_FACTOR: u64 = 50;
+
+/// What is wrong with the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handicap {
+    /// Nothing.
+    None,
+    /// This replica is dead.
+    Dead(usize),
+    /// This replica has a slow disk.
+    Slow(usize),
+}
 
 /// How long requests took, in simulated microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +43,18 @@ pub struct Latencies {
 /// # Errors
 ///
 /// If something wrong is done, or requests stay unanswered.
-pub fn measure(swarm: &Swarm, dead: Option<usize>) -> Result<Latencies, Failure> {
+pub fn measure(swarm: &Swarm, handicap: Handicap) -> Result<Latencies, Failure> {
     let mut cluster = Cluster::new(swarm, Detail::None);
     cluster.faults.set_active(false);
     cluster.may_rescue = false;
     cluster.lag_max = u64::MAX / 2;
-    if let Some(dead) = dead {
-        cluster.kept_down[dead] = true;
+    match handicap {
+        Handicap::None => {}
+        Handicap::Dead(replica) => cluster.kept_down[replica] = true,
+        Handicap::Slow(replica) => {
+            let gray = Gray { factor: SLOW_FACTOR, until_ns: u64::MAX };
+            cluster.processes[replica].gray = Some(gray);
+        }
     }
     while cluster.clients.answered() < swarm.requests {
         cluster.step()?;
@@ -58,7 +79,7 @@ mod tests {
     fn calm_cluster_of_one() {
         let overrides =
             Overrides { replicas: Some(1), requests: Some(100), ..Overrides::default() };
-        let latencies = measure(&Swarm::draw(1, &overrides), None).unwrap();
+        let latencies = measure(&Swarm::draw(1, &overrides), Handicap::None).unwrap();
         assert!(latencies.count >= 80);
         assert!(latencies.p50_us <= latencies.p99_us && latencies.p99_us <= latencies.max_us);
     }

@@ -3,13 +3,16 @@
 //! The process is the production replica with the production ledger. It is started, killed, stopped
 //! and continued here; what the disk does to requests is decided by whoever completes them.
 
+use super::atlas::superblock_is_damaged;
 use super::clocks::Clock;
 use super::disk::MemoryDisk;
 use super::random::{Part, Random};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::protocol::{Pool, Release, SECTOR_SIZE, to_index};
 use crate::storage::store::{Store, StoreOptions};
-use crate::storage::{Config, DiskKind, DiskOwner, DiskRequest, DiskToken, Job, Zone, Zones};
+use crate::storage::{
+    Config, DiskDone, DiskError, DiskKind, DiskOwner, DiskRequest, DiskToken, Job, Zone, Zones,
+};
 use crate::vsr::checkpoint::checkpoint_extra_max;
 use crate::vsr::{
     FormatStep, Genesis, Now, Opening, Replica, ReplicaOptions, Status, format, messages_needed,
@@ -59,6 +62,15 @@ pub enum Activity {
     },
 }
 
+/// A disk that is slower than it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gray {
+    /// So many times.
+    pub factor: u64,
+    /// Until this time of the run, in nanoseconds.
+    pub until_ns: u64,
+}
+
 /// A machine.
 #[derive(Debug)]
 pub struct Process {
@@ -78,6 +90,12 @@ pub struct Process {
     pub is_powered: bool,
     /// Release of its program.
     pub program: Release,
+    /// Whether its disk is slow.
+    pub gray: Option<Gray>,
+    /// Until when its disk is full, if it is, in nanoseconds of the run.
+    pub full_until_ns: Option<u64>,
+    /// Requests of the disk that failed since the process was started.
+    pub errors: u32,
     pool: Pool,
     jobs: Vec<(u64, Job)>,
     jobs_taken: u64,
@@ -102,6 +120,9 @@ impl Process {
             incarnation: 0,
             is_powered: true,
             program: Release::PROGRAM,
+            gray: None,
+            full_until_ns: None,
+            errors: 0,
             pool: Pool::new("messages", count, config().reply_size_max),
             jobs: Vec::new(),
             jobs_taken: 0,
@@ -171,6 +192,12 @@ impl Process {
         self.replica = Some(Box::new(replica));
         self.activity = Activity::Running;
         self.is_powered = true;
+        self.errors = 0;
+    }
+
+    /// Lets a request of the disk fail; `None` if it is not in flight any more.
+    pub fn fail_request(&mut self, id: u64, error: DiskError) -> Option<DiskDone> {
+        self.disk.complete_failed(id, error, self.disk_random.generator())
     }
 
     /// Kills the process, or the whole machine; both lose what the disk may lose.
@@ -182,7 +209,11 @@ impl Process {
         assert!(self.replica.is_some(), "only what runs is killed");
         self.replica = None;
         self.jobs.clear();
-        self.disk.crash(self.disk_random.generator());
+        // Of four copies of the superblock a torn write may spoil one, if no other is spoilt.
+        let damaged = superblock_is_damaged(&self.disk);
+        let start = Zones::new(&config()).start(Zone::WalHeaders);
+        let untorn_below = if damaged { start } else { 0 };
+        self.disk.crash_untorn(self.disk_random.generator(), untorn_below);
         self.activity = Activity::Down;
         self.is_powered = is_powered;
         assert!(self.pool.available() == self.pool.count(), "a message outlived its replica");

@@ -2,8 +2,8 @@
 //!
 //! 1. *Faults*: clients work and everything goes wrong that may, until enough requests are
 //!    answered or the time is up.
-//! 2. *Core*: faults stop. A view-change quorum of replicas is healed, all others are dead. The
-//!    core must answer requests within bounded time.
+//! 2. *Core*: faults stop. A view-change quorum of replicas is healed, all others are dead, or
+//!    slow. The core must answer requests within bounded time.
 //! 3. *All*: everything is healed. Every request in flight must be answered and all replicas must
 //!    come to the same op, with equal grids and intact logs.
 //! 4. *Once more*: all processes are killed at once and must come to the same state again.
@@ -12,12 +12,13 @@
 
 use super::atlas;
 use super::checkers::Failure;
+use super::checkers::blocks::in_use;
 use super::checkers::durability::view_change_quorum;
 use super::checkers::references::check_references;
 use super::checkers::storage::{check_grids, check_log, check_superblock};
 use super::cluster::{Cluster, TICK_NS};
 use super::faults::{FAULTS, Fault};
-use super::process::config;
+use super::process::{Gray, config};
 use super::random::{Part, Random};
 use super::swarm::{RunKind, Swarm};
 use super::trace::Detail;
@@ -145,7 +146,8 @@ fn fit(cluster: &Cluster) -> Vec<usize> {
     (0..voters).filter(|index| cluster.is_fit(*index)).collect()
 }
 
-/// Heals a view-change quorum, kills all others, and demands progress.
+/// Heals a view-change quorum, kills all others or leaves them with slow disks, and demands
+/// progress.
 fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
     let mut candidates = fit(cluster);
     let quorum = view_change_quorum(usize::from(cluster.swarm.replicas));
@@ -157,7 +159,12 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     candidates.sort_unstable();
     say(cluster, &format!("core {candidates:?}"));
     let nodes = cluster.processes.len();
+    let gray = Fault::DiskGray;
+    let are_slow = cluster.faults.rate(gray) > 0 && cluster.faults.random(gray).chance(600_000);
     for index in (0..nodes).filter(|index| !candidates.contains(index)) {
+        if are_slow {
+            continue;
+        }
         cluster.kept_down[index] = true;
         if cluster.processes[index].replica.is_some() {
             let powered = random.chance(500_000);
@@ -166,6 +173,13 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     }
     let is_member = |node: usize| node >= nodes || candidates.contains(&node);
     cluster.heal(is_member);
+    if are_slow {
+        say(cluster, "the others are slow");
+        for index in (0..nodes).filter(|index| !candidates.contains(index)) {
+            let factor = cluster.faults.random(gray).scale(10, 100);
+            cluster.processes[index].gray = Some(Gray { factor, until_ns: u64::MAX });
+        }
+    }
     cluster.lag_max = CORE_LAG_MAX;
     let answered = cluster.clients.answered();
     let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
@@ -276,22 +290,27 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
             let ops = cluster.seen[index].checkpoint + 1..=head;
             check_log(index, &process.disk, &config, ops, &cluster.history)?;
         }
-        check_superblock(index, &process.disk, &config)?;
+        if !atlas::superblock_is_damaged(&process.disk) {
+            check_superblock(index, &process.disk, &config)?;
+        }
         let messages = process.messages_held();
         let replica = process.replica.as_ref().expect("all run");
         if let Some(superblock) = replica.durable_superblock() {
             let free_set = replica.machine.store.grid().free_set();
             check_references(index, &process.disk, superblock, free_set)?;
+            if cluster.swarm.replicas > 1 {
+                cluster.blocks.rest(index, &process.disk, in_use(&replica.machine.store))?;
+            }
         }
         let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");
         require!(
             messages <= sessions + config.clients_max + RecentPrepares::places(config.pipeline_max),
             "replica {index} holds {messages} messages at rest, of which {sessions} are sessions'"
         );
-        let damage = [Fault::GridRot, Fault::GridUnreadable];
-        let compares = damage.into_iter().all(|fault| cluster.faults.counts()[fault as usize] == 0)
-            && !cluster.ever_synced[0]
-            && !cluster.ever_synced[index];
+        let compares =
+            atlas::GRID_HARM.into_iter().all(|fault| cluster.faults.counts()[fault as usize] == 0)
+                && !cluster.ever_synced[0]
+                && !cluster.ever_synced[index];
         if compares && cluster.seen[index].checkpoint == cluster.seen[0].checkpoint {
             let disks = (&cluster.processes[0].disk, &process.disk);
             check_grids((0, index), disks, &config)?;

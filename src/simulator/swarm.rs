@@ -5,8 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::faults::{Fault, Faults};
+use super::faults::{FAULTS, Fault, Faults};
 use super::random::{MILLION, Part, Random};
+use crate::protocol::to_index;
 
 /// What is to be different from the draw.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,9 @@ pub struct Overrides {
     pub faults_until_ms: Option<u64>,
     /// Never turbulent.
     pub steady: bool,
+    /// Only the first so many kinds of faults are drawn, if not all: those that a seed of an older
+    /// program knew.
+    pub fault_kinds: Option<u32>,
     /// Rates, in parts of a million.
     pub rates: Vec<(Fault, u32)>,
     /// What the run is for.
@@ -149,6 +153,10 @@ impl Swarm {
         }
         self.requests = overrides.requests.unwrap_or(self.requests);
         self.batch_events = overrides.batch_events.unwrap_or(self.batch_events);
+        let kinds = overrides.fault_kinds.map_or(FAULTS, to_index);
+        for fault in Fault::all().into_iter().skip(kinds) {
+            self.faults.set_rate(fault, 0);
+        }
         for (fault, rate) in &overrides.rates {
             self.faults.set_rate(*fault, *rate);
         }
@@ -208,5 +216,13 @@ mod tests {
         assert_eq!((changed.replicas, changed.faults.rate(Fault::Crash)), (4, 5));
         assert_eq!(drawn.faults.rate(Fault::Pause), changed.faults.rate(Fault::Pause));
         assert_eq!((drawn.requests, drawn.clients), (changed.requests, changed.clients));
+        let rates = vec![(Fault::DiskFull, 9)];
+        let overrides = Overrides { fault_kinds: Some(17), rates, ..Overrides::default() };
+        let older = Swarm::draw(7, &overrides);
+        for (index, fault) in Fault::all().into_iter().enumerate() {
+            let kept = if index < 17 { drawn.faults.rate(fault) } else { 0 };
+            let expected = if fault == Fault::DiskFull { 9 } else { kept };
+            assert_eq!(older.faults.rate(fault), expected, "{}", fault.name());
+        }
     }
 }

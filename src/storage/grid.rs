@@ -650,6 +650,7 @@ impl Grid {
                 assert!(self.sync == SyncState::InFlight);
                 match done.result {
                     Ok(()) => self.sync = SyncState::Idle,
+                    Err(_) if crate::mutated!("retry_sync") => self.sync = SyncState::Wanted,
                     Err(error) => self.fail(&BlockRef::NONE, GridFaultKind::Sync(error)),
                 }
             }

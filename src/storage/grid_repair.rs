@@ -126,7 +126,8 @@ impl Grid {
     ) {
         let probe = &mut self.probes[place];
         assert!(matches!(probe.state, ProbeState::InFlight));
-        let intact = verify_block(&buffer, result, &probe.block).is_ok();
+        let believed = place < SERVING && crate::mutated!("serve_unverified");
+        let intact = believed || verify_block(&buffer, result, &probe.block).is_ok();
         probe.state = if intact {
             ProbeState::Ready(buffer)
         } else if place >= SERVING && self.has_peers && !probe.stale {
@@ -227,6 +228,9 @@ impl Grid {
                 }
                 state => state,
             };
+        }
+        if crate::mutated!("skip_block_repair") {
+            return true;
         }
         assert!(self.writes.len() < self.writes_capacity, "as many writes as buffers");
         self.writes.push_back(PendingWrite {

@@ -50,6 +50,13 @@ impl Table {
         }
     }
 
+    /// Addresses that scheduled work writes: nobody reads them before its deadline.
+    pub fn reserved(&self) -> impl Iterator<Item = u64> {
+        let flush = Some(&self.tasks.flush).filter(|flush| flush.live).map(|it| &it.addresses);
+        let merges = self.tasks.merges.iter().filter(|merge| merge.live).map(|it| &it.addresses);
+        flush.into_iter().chain(merges).flatten().flatten().copied()
+    }
+
     /// Fills an empty table from a manifest; returns the bytes read. Then rows from
     /// [`Table::watermark`] on must be indexed again, see [`Table::reindex_begin`].
     ///

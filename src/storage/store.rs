@@ -345,6 +345,11 @@ impl Store {
         matches!(self.opening, OpenStage::Open)
     }
 
+    /// Addresses that scheduled work writes: nobody reads them before its deadline.
+    pub fn reserved(&self) -> impl Iterator<Item = u64> {
+        self.events.reserved().chain(self.account_table.reserved())
+    }
+
     /// The blocks of the data file.
     #[must_use]
     pub fn grid(&self) -> &Grid {

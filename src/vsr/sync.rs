@@ -21,11 +21,11 @@ use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
 use super::upgrade::check_program;
-use crate::mark;
 use crate::protocol::peer::{CheckpointState, checkpoint_state, prepare_header, write_headers};
 use crate::protocol::{Command, Message, PrepareHeader};
 use crate::storage::grid_repair::WALKING;
 use crate::storage::walk::WalkPart;
+use crate::{mark, mutated};
 
 /// A replica that gets no block that it needs for so long looks for a newer checkpoint.
 const STUCK_NS: u64 = 1_000_000_000;
@@ -111,7 +111,7 @@ impl<M: StateMachine> Replica<M> {
     /// The checkpoint that counts as durable here: the last one before what is being fetched.
     pub(super) fn checkpoint_counted(&self) -> u64 {
         let durable = self.superblock.durable();
-        if durable.sync_op_max == 0 {
+        if durable.sync_op_max == 0 || mutated!("count_syncing_checkpoint") {
             return durable.checkpoint.op;
         }
         durable.sync_op_max - u64::from(self.options.config.checkpoint_interval)
@@ -145,7 +145,8 @@ impl<M: StateMachine> Replica<M> {
         let state = *checkpoint_state(message);
         let cluster = self.options.cluster;
         let Some(header) = prepare_header(state.header.header(), cluster).copied() else { return };
-        let newer = header.op > self.checkpoint_op() && header.op > self.commit.op;
+        let newer = header.op > self.checkpoint_op() && header.op > self.commit.op
+            || mutated!("checkpoint_backwards");
         let slots = u64::from(self.options.config.journal_slots);
         let opening = matches!(self.status, Status::Opening(_));
         let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
@@ -173,6 +174,9 @@ impl<M: StateMachine> Replica<M> {
                 superblock.sync_op_min = first;
             }
             superblock.sync_op_max = header.op;
+            if mutated!("forget_sync_range") {
+                (superblock.sync_op_min, superblock.sync_op_max) = (0, 0);
+            }
             superblock.checkpoint = *header;
             // That view has begun: nothing of what an older one had after this op is left.
             superblock.view = superblock.view.max(header.frame.view);
@@ -232,7 +236,7 @@ impl<M: StateMachine> Replica<M> {
     /// Goes on with the walk, and with `next` if it has ended.
     fn pump_walk(&mut self, next: Stage) -> bool {
         let Some(blocks) = self.machine.blocks() else { return false };
-        if blocks.walk_step(WALKING).is_wait() {
+        if !mutated!("skip_sync_walk") && blocks.walk_step(WALKING).is_wait() {
             return false;
         }
         self.sync.stage = next;

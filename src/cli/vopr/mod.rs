@@ -122,6 +122,9 @@ pub struct VoprOptions {
     /// Not shaken often and briefly, whatever the seed draws
     #[arg(long)]
     pub steady: bool,
+    /// Draw only the first so many kinds of faults, as a program did that knew no more
+    #[arg(long, value_name = "N")]
+    pub fault_kinds: Option<u32>,
     /// Rate of a kind of fault, in parts of a million
     #[arg(long = "fault", value_name = "NAME=RATE", value_parser = parse_fault)]
     pub faults: Vec<(Fault, u32)>,
@@ -179,6 +182,7 @@ impl VoprOptions {
             faults_from_ms: self.faults_from,
             faults_until_ms: self.faults_until,
             steady: self.steady,
+            fault_kinds: self.fault_kinds,
             rates: self.faults.clone(),
             kind,
         }
@@ -221,6 +225,7 @@ impl VoprOptions {
         value(self.batch_events.map(u64::from), "batch-events");
         value((self.faults_from > 0).then_some(self.faults_from), "faults-from");
         value(self.faults_until, "faults-until");
+        value(self.fault_kinds.map(u64::from), "fault-kinds");
         for (fault, rate) in &self.faults {
             words.push(format!("--fault={}={rate}", fault.name()));
         }

@@ -20,31 +20,36 @@ struct Trial {
 /// Crashes that damage heads while others are cut off, and nothing that gives them time to mend.
 const DAMAGED_HEADS: &str = "--lite --replicas=3 --fault=wal-head-damage=900000 \
                              --fault=crash=10000 --fault=partition=30000 \
-                             --fault=packet-loss=100000 --fault=grid-rot=0 \
-                             --fault=grid-unreadable=0 --fault=absence=0 \
-                             --fault=file-loss=0 --fault=upgrade=0";
+                             --fault=packet-loss=100000 --fault-kinds=25";
 
 /// Files are lost while others are cut off.
 const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=partition=30000 \
                           --fault=packet-loss=100000 --fault=grid-rot=0 \
-                          --fault=grid-unreadable=0 --fault=absence=0";
+                          --fault=grid-unreadable=0 --fault=absence=0 --fault-kinds=30";
 
-const TRIALS: [Trial; 15] = [
+const TRIALS: [Trial; 22] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
     Trial { mutation: "ack_beyond_checkpoint", seeds: 40, arguments: "" },
+    Trial { mutation: "checkpoint_backwards", seeds: 20, arguments: "" },
     Trial { mutation: "commit_without_quorum", seeds: 20, arguments: "" },
+    Trial { mutation: "count_syncing_checkpoint", seeds: 1500, arguments: "" },
     Trial { mutation: "cut_without_quorum", seeds: 150, arguments: "" },
     Trial { mutation: "drop_chain_rollback", seeds: 40, arguments: "" },
     Trial { mutation: "execute_twice", seeds: 20, arguments: "" },
     Trial { mutation: "forget_log_view", seeds: 20, arguments: "" },
+    Trial { mutation: "forget_sync_range", seeds: 100, arguments: "" },
     Trial { mutation: "nack_damaged", seeds: 3000, arguments: DAMAGED_HEADS },
+    Trial { mutation: "retry_sync", seeds: 100, arguments: "" },
     Trial { mutation: "reuse_blocks_early", seeds: 400, arguments: "" },
+    Trial { mutation: "serve_unverified", seeds: 40, arguments: "" },
+    Trial { mutation: "skip_block_repair", seeds: 20, arguments: "" },
     Trial {
         mutation: "skip_chain_check",
         seeds: 1500,
         arguments: "--lite --replicas=3 --fault=partition=50000 --fault=packet-loss=100000",
     },
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
+    Trial { mutation: "skip_sync_walk", seeds: 20, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },
     Trial { mutation: "trust_uncertain_head", seeds: 1500, arguments: DAMAGED_HEADS },
     Trial { mutation: "upgrade_hastily", seeds: 40, arguments: "--fault=upgrade=2000" },

@@ -20,6 +20,9 @@ struct Promise {
     view: u32,
     log_view: u32,
     checkpoint: u64,
+    /// The last op in the checkpoint and the checksum of its prepare: committed, even if blocks of
+    /// the checkpoint are missing here.
+    covers: (u64, u128),
 }
 
 /// What one replica has on disk.
@@ -181,8 +184,10 @@ impl Durability {
             Command::PrepareOk => {
                 let peer = header.peer();
                 let op = peer.op;
+                // The last op in a checkpoint is committed, and nobody needs its prepare to have
+                // what it did: of that only the header is verified when the log is opened.
                 require!(
-                    self.holds(replica, op, peer.context),
+                    promise.covers == (op, peer.context) || self.holds(replica, op, peer.context),
                     "replica {replica} acknowledges op {op}, which it does not have durably"
                 );
                 require!(
@@ -252,18 +257,62 @@ fn promise_in(bytes: &[u8], copy: usize) -> Promise {
         // Its blocks need not be there yet.
         op => op - u64::from(superblock.config.checkpoint_interval),
     };
-    Promise { sequence, view, log_view, checkpoint }
+    let covers = (superblock.checkpoint.op, superblock.checkpoint.frame.checksum);
+    Promise { sequence, view, log_view, checkpoint, covers }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::peer::PeerHeader;
+    use crate::protocol::{Pool, to_size};
+    use crate::storage::{DiskKind, DiskOwner, DiskToken};
+    use crate::vsr::Genesis;
+    use zerocopy::IntoBytes;
 
     /// Goal: the quorums of every size intersect.
     #[test]
     fn quorums_intersect() {
         for voters in 1..=6 {
             assert!(replication_quorum(voters) + view_change_quorum(voters) > voters);
+        }
+    }
+
+    /// Goal: without its prepare only the last op of a durable checkpoint may be acknowledged, and
+    /// only as what the checkpoint names.
+    #[test]
+    fn acknowledgements_need_the_prepare() {
+        let config = Config::testing();
+        let mut durability = Durability::new(&config, 3, 3);
+        let sends = |durability: &Durability, op, checksum| {
+            let mut peer = PeerHeader::new(Command::PrepareOk);
+            (peer.op, peer.context) = (op, checksum);
+            durability.sent(1, peer.header())
+        };
+        assert!(sends(&durability, 16, 5).is_err());
+        let genesis =
+            Genesis { cluster: 1, replica: 1, replica_count: 3, config, is_recovering: false };
+        let mut superblock = Superblock::genesis(&genesis);
+        superblock.checkpoint.op = 16;
+        superblock.checkpoint.frame.checksum = 5;
+        superblock.seal();
+        let pool = Pool::new("test", 1, to_size(COPY_SIZE));
+        let zones = Zones::new(&config);
+        for copy in 0..2 {
+            assert!(sends(&durability, 16, 5).is_err(), "one copy is no promise");
+            superblock.copy = copy;
+            let mut buffer = pool.acquire();
+            buffer.bytes_mut().copy_from_slice(superblock.as_bytes());
+            let token = DiskToken { owner: DiskOwner::Superblock, index: copy };
+            let (kind, length) = (DiskKind::WriteDurable, buffer.size());
+            let offset = zones.superblock_offset(copy);
+            let buffer = Some(buffer);
+            let request = DiskRequest { token, kind, offset, length, buffer, buffer_offset: 0 };
+            durability.written(1, &request);
+        }
+        assert_eq!(sends(&durability, 16, 5), Ok(()));
+        for (op, checksum) in [(15, 5), (16, 6), (17, 5)] {
+            assert!(sends(&durability, op, checksum).is_err());
         }
     }
 }

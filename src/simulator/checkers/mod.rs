@@ -2,8 +2,12 @@
 //!
 //! * [`history`]: one log, executed by the model, with every reply as the model gives it.
 //! * [`durability`]: nothing is promised or committed before it is durable where it must be.
+//! * [`blocks`]: equal bytes in every block that is written or sent, and none left damaged at rest.
+//! * [`references`]: blocks in use are those that the checkpoint refers to, and the free set says
+//!   so.
 //! * [`storage`]: equal checkpoints, and at the end equal grids and intact logs.
 
+pub mod blocks;
 pub mod durability;
 pub mod history;
 pub mod references;

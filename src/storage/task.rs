@@ -12,7 +12,7 @@ use super::filter::{Filter, FilterPool};
 use super::flush::FlushJob;
 use super::grid::{BlockReadId, Grid};
 use super::job::Job;
-use super::merge::{FAN_IN_MAX, MergeJob};
+use super::merge::{FAN_IN_MAX, MergeInput, MergeJob};
 use super::run::{Run, RunFacts, place};
 use super::table::{FilterOptions, Table, TableOptions, reference_of};
 use super::{count_of, index_of};
@@ -195,7 +195,7 @@ impl MergeGroup {
             runs.iter().filter(|run| run.has_blocks()).map(|run| run.entries).sum::<u64>()
         };
         let job = self.job.as_ref().filter(|_| self.started);
-        let current = job.map_or(0, |job| job.inputs.iter().map(|input| input.position()).sum());
+        let current = job.map_or(0, |job| job.inputs.iter().map(MergeInput::position).sum());
         (entries(&self.results[..self.next_tag]) + current, entries(&self.results))
     }
 

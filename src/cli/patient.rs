@@ -213,10 +213,10 @@ impl Patience {
     /// Whether to wait on after this; the user is told now and then.
     fn wait_on(&mut self, error: &ClientError) -> Result<(), Failure> {
         let waited = self.start.elapsed();
-        let ClientError::Deadline { connection, .. } = error else {
+        let ClientError::Deadline { request, connection, .. } = error else {
             panic!("only what is late is waited for");
         };
-        let late = ClientError::Deadline { waited, connection: *connection };
+        let late = ClientError::Deadline { waited, request: *request, connection: *connection };
         if self.limit.is_some_and(|limit| waited >= limit) {
             return Err(late.into());
         }

@@ -6,6 +6,7 @@
 
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
+use crate::client::error::RETRY;
 use crate::client::{Client, ClientError, Options, ReplicaAddress, resolve_addresses};
 use crate::protocol::EvictionReason;
 use crate::repl::{
@@ -325,10 +326,12 @@ fn mistake(error: &SyntaxError, text: &str, line_first: usize) -> Failure {
 fn explain(error: &ClientError, request: &Request) -> Failure {
     let mut failure = Failure::from(error.clone());
     if error.is_outcome_unknown() && request.form.operation.is_create() {
-        failure.message.push_str(
-            "\nThe events may have been executed or not, or may be later. It is safe to repeat the \
-             statement with the same ids: what was done then says `exists`.",
-        );
+        let message = &mut failure.message;
+        if !message.ends_with(RETRY) {
+            message.push_str("; the outcome is unknown: ");
+            message.push_str(RETRY);
+        }
+        message.push_str(".\nWhat was done already then says `exists`.");
     }
     failure
 }
@@ -353,6 +356,7 @@ fn history_path() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Operation;
 
     fn repl() -> Repl {
         Repl {
@@ -408,12 +412,23 @@ mod tests {
     /// Goal: whoever does not know what became of events is told what to do.
     #[test]
     fn unknown_outcomes() {
-        let error = ClientError::Deadline { waited: Duration::from_secs(1), connection: None };
-        let explained = |text: &str| match parse(text) {
-            Ok(Statement::Request(request)) => explain(&error, &request).message,
+        let explained = |text: &str, error: fn(Operation) -> ClientError| match parse(text) {
+            Ok(Statement::Request(request)) => {
+                explain(&error(request.form.operation), &request).message
+            }
             other => panic!("{other:?}"),
         };
-        assert!(explained("create_accounts id=1;").contains("safe to repeat"));
-        assert!(!explained("lookup_accounts id=1;").contains("safe to repeat"));
+        let late = |operation: Operation| ClientError::Deadline {
+            waited: Duration::from_secs(1),
+            request: Some(operation),
+            connection: None,
+        };
+        let evicted = |_: Operation| ClientError::Evicted(EvictionReason::NoSession);
+        for error in [late, evicted] {
+            let text = explained("create_accounts id=1;", error);
+            assert_eq!(text.matches("safe to retry with the same ids.\n").count(), 1, "{text}");
+            let text = explained("lookup_accounts id=1;", error);
+            assert!(!text.contains("safe to retry"), "{text}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Addresses of replicas as people write them.
 //!
 //! `127.0.0.1:3000`, `[::1]:3000`, an IP address alone (port 3001) or a port alone (127.0.0.1);
-//! a list is separated by commas and in order of the replicas. Servers take no host names: their
-//! addresses must mean the same on every machine and at every time. Clients do: [`ToReplicas`]
-//! resolves a name once, when connecting, and all addresses it has are tried in turn.
+//! a list is separated by commas and in order of the replicas. [`ToReplicas`] takes host names,
+//! too: they are looked up when connecting, and again when none of their addresses can be reached
+//! any more; all addresses that a name has are tried in turn.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -42,7 +42,7 @@ impl fmt::Display for AddressError {
             }
             AddressError::Invalid(text) => write!(
                 formatter,
-                "`{text}` is no address: expected IP:PORT, IP or PORT (host names are not resolved)"
+                "`{text}` is no address: expected HOST:PORT, a host, a port or [IPv6]:PORT"
             ),
             AddressError::Duplicate(address) => write!(formatter, "{address} is listed twice"),
             AddressError::Unresolved { name, message } => {
@@ -107,6 +107,8 @@ pub fn parse_addresses(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaAddress {
     candidates: Vec<SocketAddr>,
+    /// The name and the port that they were found by.
+    name: Option<(String, u16)>,
 }
 
 impl ReplicaAddress {
@@ -118,7 +120,41 @@ impl ReplicaAddress {
     #[must_use]
     pub fn new(candidates: Vec<SocketAddr>) -> ReplicaAddress {
         assert!(!candidates.is_empty(), "a replica has an address");
-        ReplicaAddress { candidates }
+        ReplicaAddress { candidates, name: None }
+    }
+
+    /// All addresses that a host name has now, those of IPv4 first.
+    ///
+    /// # Errors
+    ///
+    /// If it has none, or nobody could be asked.
+    pub fn look_up(name: &str, port: u16) -> Result<ReplicaAddress, AddressError> {
+        let error = |message: String| AddressError::Unresolved { name: name.to_owned(), message };
+        let found = (name, port).to_socket_addrs().map_err(|failure| error(failure.to_string()))?;
+        let mut candidates: Vec<SocketAddr> = Vec::new();
+        for address in found {
+            if !candidates.contains(&address) {
+                candidates.push(address);
+            }
+        }
+        // Servers listen on IPv4 addresses more often than not.
+        candidates.sort_by_key(SocketAddr::is_ipv6);
+        if candidates.is_empty() {
+            return Err(error("the name exists, but has none".to_owned()));
+        }
+        Ok(ReplicaAddress { candidates, name: Some((name.to_owned(), port)) })
+    }
+
+    /// The addresses as they were before the host moved.
+    #[cfg(test)]
+    pub(super) fn move_to(&mut self, address: SocketAddr) {
+        self.candidates = vec![address];
+    }
+
+    /// The host name and the port that the addresses were found by, if they were.
+    #[must_use]
+    pub fn name(&self) -> Option<(&str, u16)> {
+        self.name.as_ref().map(|(name, port)| (name.as_str(), *port))
     }
 
     /// The addresses, of which there is one at least, in the order in which they are tried.
@@ -225,20 +261,7 @@ fn resolve_address(text: &str) -> Result<ReplicaAddress, AddressError> {
     if !is_host_name(name) {
         return Err(invalid);
     }
-    let error = |message: String| AddressError::Unresolved { name: name.to_owned(), message };
-    let found = (name, port).to_socket_addrs().map_err(|failure| error(failure.to_string()))?;
-    let mut candidates: Vec<SocketAddr> = Vec::new();
-    for address in found {
-        if !candidates.contains(&address) {
-            candidates.push(address);
-        }
-    }
-    // Servers listen on IPv4 addresses more often than not.
-    candidates.sort_by_key(SocketAddr::is_ipv6);
-    if candidates.is_empty() {
-        return Err(error("the name exists, but has none".to_owned()));
-    }
-    Ok(ReplicaAddress::new(candidates))
+    ReplicaAddress::look_up(name, port)
 }
 
 /// Labels of letters, digits, `-` and `_`, separated by dots; the last is no number, since then an

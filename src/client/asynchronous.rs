@@ -176,7 +176,9 @@ impl Job {
 
     fn expire(&self) {
         let waited = self.start.elapsed();
-        self.promise.complete(Err(ClientError::Deadline { waited, connection: None }));
+        // It was not sent.
+        let late = ClientError::Deadline { waited, request: None, connection: None };
+        self.promise.complete(Err(late));
     }
 }
 
@@ -363,11 +365,12 @@ impl Server {
         assert!(!self.is_late);
         self.set_slice(job);
         let mut result = results(self.client.call_reply(job.operation, &job.events));
-        while let Err(ClientError::Deadline { connection, .. }) = result {
+        while let Err(ClientError::Deadline { request, connection, .. }) = result {
             self.expire();
             if job.left().is_zero() {
                 self.is_late = true;
-                return Err(ClientError::Deadline { waited: job.start.elapsed(), connection });
+                let waited = job.start.elapsed();
+                return Err(ClientError::Deadline { waited, request, connection });
             }
             self.set_slice(job);
             result = results(self.client.resume());

@@ -2,7 +2,8 @@
 //!
 //! Never blocks. Knows the checksums and sizes of frames, but not what they say. A connection that
 //! fails is made again after a while; the request that is to be sent on it is then sent from its
-//! beginning.
+//! beginning. A host name is looked up again meanwhile, on a thread, since that may block: the host
+//! may have moved.
 
 use super::address::ReplicaAddress;
 use super::random::Random;
@@ -11,6 +12,7 @@ use crate::protocol::{AlignedMemory, HEADER_SIZE, Header, MESSAGE_SIZE_MAX, to_i
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::thread::JoinHandle;
 use zerocopy::IntoBytes;
 
 /// Shortest pause before connecting again, in nanoseconds; doubles with each failure.
@@ -39,6 +41,8 @@ pub(super) struct Connection {
     error_last: Option<(SocketAddr, ErrorKind)>,
     /// How often in a row the peer closed the connection without having sent anything.
     refusals: u32,
+    /// The host's name is being looked up.
+    lookup: Option<JoinHandle<Option<ReplicaAddress>>>,
 }
 
 impl Connection {
@@ -59,6 +63,7 @@ impl Connection {
             connect_at_ns: 0,
             error_last: None,
             refusals: 0,
+            lookup: None,
         }
     }
 
@@ -92,6 +97,7 @@ impl Connection {
         if self.stream.is_some() || now_ns < self.connect_at_ns {
             return;
         }
+        self.lookup_finish();
         match connect_start(self.address()) {
             Ok(stream) => self.stream = Some(stream),
             Err(error) => self.fail(error.kind(), now_ns, random),
@@ -110,10 +116,35 @@ impl Connection {
                 return self.reset();
             }
         }
+        self.lookup_start();
         let pause_ns = (RECONNECT_MIN_NS << self.failures.min(5)).min(RECONNECT_MAX_NS);
         self.connect_at_ns = now_ns + pause_ns / 2 + random.below(pause_ns / 2);
         self.failures += 1;
         self.reset();
+    }
+
+    /// Begins to ask for the addresses of the host's name, if it has one and nobody asks already.
+    fn lookup_start(&mut self) {
+        let Some((name, port)) = self.address.name().filter(|_| self.lookup.is_none()) else {
+            return;
+        };
+        let name = name.to_owned();
+        let thread = std::thread::Builder::new().name("florin-lookup".to_owned());
+        // Without a thread the addresses stay as they are.
+        self.lookup = thread.spawn(move || ReplicaAddress::look_up(&name, port).ok()).ok();
+    }
+
+    /// Takes the addresses that were found, if there are some already.
+    fn lookup_finish(&mut self) {
+        let Some(lookup) = self.lookup.take_if(|lookup| lookup.is_finished()) else { return };
+        match lookup.join() {
+            Ok(Some(found)) if found != self.address => {
+                assert!(self.stream.is_none(), "addresses change between connections");
+                self.candidate = 0;
+                self.address = found;
+            }
+            Ok(_) | Err(_) => {}
+        }
     }
 
     /// Closes the connection and connects again at the next opportunity.

@@ -1,7 +1,7 @@
 //! Everything that can go wrong for a client, as values: the process is never aborted.
 
 use super::address::AddressError;
-use crate::protocol::{EvictionReason, HeaderError, Release};
+use crate::protocol::{EvictionReason, HeaderError, Operation, Release};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -25,11 +25,13 @@ pub enum ClientError {
     /// The cluster ended the session; this client is of no further use. Among the reasons: the
     /// client's release is too old or too new, or somebody else took its place.
     Evicted(EvictionReason),
-    /// No answer in time. The request may have been executed, or may be later: see
+    /// No answer in time. A request that was sent may have been executed, or may be later: see
     /// [`Client::resume`](super::Client::resume).
     Deadline {
         /// How long the answer was waited for.
         waited: Duration,
+        /// What was asked for; none if nothing was sent: there was no session yet, or no time left.
+        request: Option<Operation>,
         /// What the last attempt to connect or to talk to a replica ended with, if it failed.
         connection: Option<(SocketAddr, io::ErrorKind)>,
     },
@@ -105,6 +107,9 @@ impl fmt::Display for ServerError {
     }
 }
 
+/// What to do when nobody knows what became of events.
+pub const RETRY: &str = "it is safe to retry with the same ids";
+
 /// What an eviction means to the one who runs the client.
 fn explain(reason: EvictionReason) -> &'static str {
     match reason {
@@ -126,8 +131,8 @@ impl ClientError {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            ClientError::Deadline { .. }
-            | ClientError::Unresolved
+            ClientError::Deadline { request, .. } => request.is_some(),
+            ClientError::Unresolved
             | ClientError::Server(_)
             | ClientError::Closed
             | ClientError::System(_) => true,
@@ -162,11 +167,16 @@ impl fmt::Display for ClientError {
                 let (number, text) = (u8::from(*reason), explain(*reason));
                 write!(formatter, "evicted by the cluster: {text} ({reason:?}, reason {number})")
             }
-            ClientError::Deadline { waited, connection } => {
+            ClientError::Deadline { waited, request, connection } => {
                 write!(formatter, "no answer within {:.1} s", waited.as_secs_f64())?;
-                match connection {
-                    Some((address, kind)) => write!(formatter, "; {address}: {kind}"),
-                    None => Ok(()),
+                if let Some((address, kind)) = connection {
+                    write!(formatter, "; {address}: {kind}")?;
+                }
+                match request {
+                    Some(request) if request.is_create() => {
+                        write!(formatter, "; the outcome is unknown: {RETRY}")
+                    }
+                    _ => Ok(()),
                 }
             }
             ClientError::TooMuchData { events, limit } => {
@@ -204,12 +214,18 @@ mod tests {
         let text = ClientError::Evicted(EvictionReason::SessionTooLow).to_string();
         assert!(text.contains("SessionTooLow") && text.contains("reason 7"), "{text}");
         let address = "127.0.0.1:3000".parse().unwrap();
-        let text = ClientError::Deadline {
+        let late = |request| ClientError::Deadline {
             waited: Duration::from_millis(1500),
+            request,
             connection: Some((address, io::ErrorKind::ConnectionRefused)),
-        }
-        .to_string();
-        assert_eq!(text, "no answer within 1.5 s; 127.0.0.1:3000: connection refused");
+        };
+        let text = "no answer within 1.5 s; 127.0.0.1:3000: connection refused";
+        assert_eq!(late(None).to_string(), text);
+        assert_eq!(late(Some(Operation::LookupAccounts)).to_string(), text);
+        assert_eq!(
+            late(Some(Operation::CreateTransfers)).to_string(),
+            format!("{text}; the outcome is unknown: it is safe to retry with the same ids")
+        );
         let text = ClientError::TooMuchData { events: 8190, limit: 8189 }.to_string();
         assert_eq!(text, "8190 events, at most 8189 fit one request");
         let text = ClientError::ClusterMismatch { cluster: 7, address }.to_string();
@@ -220,8 +236,10 @@ mod tests {
     /// Goal: whoever must know whether to send again is told.
     #[test]
     fn outcomes() {
-        let deadline = ClientError::Deadline { waited: Duration::ZERO, connection: None };
-        assert!(deadline.is_outcome_unknown());
+        let deadline =
+            |request| ClientError::Deadline { waited: Duration::ZERO, request, connection: None };
+        assert!(deadline(Some(Operation::CreateAccounts)).is_outcome_unknown());
+        assert!(!deadline(None).is_outcome_unknown(), "nothing was sent");
         assert!(ClientError::Evicted(EvictionReason::NoSession).is_outcome_unknown());
         assert!(!ClientError::Evicted(EvictionReason::ClientReleaseTooLow).is_outcome_unknown());
         assert!(!ClientError::TooMuchData { events: 2, limit: 1 }.is_outcome_unknown());

@@ -48,8 +48,8 @@
 //! # }
 //! ```
 //!
-//! An answer may fail to come. Then nobody knows whether the request was executed, and it is sent
-//! again with the same ids: what was done already is answered with `exists`.
+//! An answer may fail to come. Then nobody knows whether the request was executed. It is safe to
+//! retry with the same ids: what was done already is answered with `exists`.
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/example_server.inc"));
@@ -67,6 +67,7 @@
 //! client.set_deadline(Duration::ZERO); // No answer is as fast.
 //! let error = client.create_accounts(&[account]).unwrap_err();
 //! assert!(matches!(error, ClientError::Deadline { .. }) && error.is_outcome_unknown());
+//! assert!(error.to_string().ends_with("it is safe to retry with the same ids"));
 //!
 //! // Either wait on for the answer, or begin anew:
 //! let mut client = Client::connect(0, addresses, &Options::default())?;
@@ -89,6 +90,8 @@ mod asynchronous_tests;
 pub mod batch;
 mod connection;
 pub mod error;
+#[cfg(test)]
+mod hostile_tests;
 pub mod id;
 pub mod random;
 pub mod session;
@@ -137,6 +140,8 @@ pub struct Client {
     poller: Poller,
     cluster: u128,
     deadline: Duration,
+    /// What was sent last.
+    request: Option<Operation>,
 }
 
 impl Client {
@@ -159,7 +164,8 @@ impl Client {
         let addresses = addresses.to_replicas()?;
         let wire_options = WireOptions { cluster, addresses, release: options.release };
         let wire = Wire::new(&wire_options, poller.now_ns())?;
-        let mut client = Client { wire, poller, cluster, deadline: options.deadline };
+        let mut client =
+            Client { wire, poller, cluster, deadline: options.deadline, request: None };
         client.wait()?;
         assert!(client.wire.is_registered());
         Ok(client)
@@ -194,7 +200,7 @@ impl Client {
         };
         target.copy_from_slice(body);
         self.wire.stage_body(operation, to_size(body.len()));
-        self.wire.submit(self.poller.now_ns());
+        self.submit(operation);
         self.resume()
     }
 
@@ -270,8 +276,13 @@ impl Client {
         }
         self.wire.body_mut()[..events.len()].copy_from_slice(events);
         self.wire.stage(operation, to_size(count));
-        self.wire.submit(self.poller.now_ns());
+        self.submit(operation);
         self.resume()
+    }
+
+    fn submit(&mut self, operation: Operation) {
+        self.request = Some(operation);
+        self.wire.submit(self.poller.now_ns());
     }
 
     /// Waits on for the answer to a request whose deadline has passed.
@@ -323,10 +334,11 @@ impl Client {
 
     /// Why there is no answer after this time.
     fn late(&self, waited: Duration) -> ClientError {
-        match self.wire.refusal() {
-            Some((address, _)) => ClientError::ClusterMismatch { cluster: self.cluster, address },
-            None => ClientError::Deadline { waited, connection: self.wire.connection_error() },
+        if let Some((address, _)) = self.wire.refusal() {
+            return ClientError::ClusterMismatch { cluster: self.cluster, address };
         }
+        let (request, connection) = (self.request, self.wire.connection_error());
+        ClientError::Deadline { waited, request, connection }
     }
 
     /// Creates accounts: one result per account, in order.

@@ -12,6 +12,10 @@ use crate::protocol::{
 };
 use zerocopy::FromBytes;
 
+/// Bytes of a request's body that every cluster must accept: one event of any kind and the trailer
+/// that counts it.
+const BATCH_SIZE_LIMIT_MIN: u32 = 256;
+
 /// Who the client is.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
@@ -297,7 +301,7 @@ impl Session {
         let body_size = reply.frame.size - HEADER_SIZE;
         let result =
             RegisterResult::read_from_bytes(body).map_err(|_| ServerError::Body { body_size })?;
-        if result.batch_size_limit == 0 || result.batch_size_limit > BODY_SIZE_MAX {
+        if !(BATCH_SIZE_LIMIT_MIN..=BODY_SIZE_MAX).contains(&result.batch_size_limit) {
             return Err(ServerError::BatchSizeLimit(result.batch_size_limit));
         }
         assert_ne!(reply.commit, 0, "a valid reply has a position");

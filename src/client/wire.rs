@@ -137,6 +137,12 @@ impl Wire {
         Ok(wire)
     }
 
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> u128 {
+        self.session.cluster()
+    }
+
     /// Whether the session is open.
     #[must_use]
     pub fn is_registered(&self) -> bool {
@@ -358,6 +364,10 @@ impl Wire {
     }
 
     fn on_frame(&mut self, index: usize, size: usize, now_ns: u64) {
+        if matches!(self.state, State::Failed(_)) {
+            // The session is over, whatever else comes.
+            return self.connections[index].consume(size);
+        }
         let primary = self.session.primary();
         let received = self.session.receive(self.connections[index].front(size));
         if let Ok(Received::Reply(facts)) = received {

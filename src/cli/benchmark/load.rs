@@ -13,6 +13,8 @@ use std::time::Duration;
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one answer, in nanoseconds.
 const ANSWER_DEADLINE_NS: u64 = 120_000_000_000;
+/// Longest wait for all sessions to open.
+const SESSION_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest latency that is told from larger ones, in microseconds: one hour.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
 const LATENCY_DIGITS: u8 = 3;
@@ -121,6 +123,28 @@ impl<'world> Load<'world> {
                 }
             }
             self.look_after(&mut checked_at_ns)?;
+            self.check_sessions(start_ns)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it makes sense to wait on for sessions: not if the cluster is another one, or nobody
+    /// is there.
+    fn check_sessions(&self, start_ns: u64) -> Result<(), ClientError> {
+        let waited = Duration::from_nanos(self.poller.now_ns() - start_ns);
+        let is_late = waited >= SESSION_DEADLINE;
+        for wire in self.wires.iter().filter(|wire| !wire.is_registered()) {
+            match wire.refusal() {
+                Some((address, is_everywhere)) if is_everywhere || is_late => {
+                    let cluster = wire.cluster();
+                    return Err(ClientError::ClusterMismatch { cluster, address });
+                }
+                Some(_) | None if is_late => {
+                    let connection = wire.connection_error();
+                    return Err(ClientError::Deadline { waited, request: None, connection });
+                }
+                Some(_) | None => {}
+            }
         }
         Ok(())
     }
@@ -221,7 +245,8 @@ impl<'world> Load<'world> {
             if wire.is_waiting() && waited_ns > ANSWER_DEADLINE_NS {
                 let waited = Duration::from_nanos(waited_ns);
                 let connection = wire.connection_error();
-                return Err(ClientError::Deadline { waited, connection }.into());
+                // Nobody sends it again.
+                return Err(ClientError::Deadline { waited, request: None, connection }.into());
             }
         }
         Ok(())

@@ -308,16 +308,3 @@ fn dev_serves() {
     assert!(status.success());
     assert!(child.wait().unwrap().success(), "SIGINT is a clean end");
 }
-
-/// Goal: the help of every command has examples.
-#[test]
-fn help() {
-    for command in ["format", "start", "dev", "repl", "inspect", "benchmark"] {
-        let output = output(&[command, "--help"]);
-        assert!(output.status.success());
-        let help = text(&output.stdout);
-        assert!(help.contains("Examples:") && help.contains(&format!("florin {command}")));
-    }
-    let help = text(&output(&["--help"]).stdout);
-    assert!(help.contains("Exit codes:"), "{help}");
-}

@@ -4,8 +4,9 @@
 //! through. Of a cluster the account's last transfer is asked for, and then whether a pending
 //! transfer expired since: an expiry is an event, but no transfer. If nothing was pending there was
 //! none; if what is pending now is what was pending then, neither; else the events in between are
-//! read.
+//! read, those of all accounts. Who waits at a terminal sees how far that is.
 
+use indicatif::ProgressBar;
 use zerocopy::IntoBytes;
 
 use super::exit::{ExitClass, Failure};
@@ -13,7 +14,7 @@ use super::export::balances::{Side, balance_at, sides_of_event, sides_of_rows};
 use super::export::offline::DataFileSource;
 use super::export::online::ClusterSource;
 use super::export::records::{BALANCE_AT, BalanceAt};
-use super::export::{Source, SourceArguments};
+use super::export::{Source, SourceArguments, progress_bar};
 use super::moment::{Moment, Rfc3339};
 use super::output::print;
 use super::patient::Stop;
@@ -34,7 +35,11 @@ Examples:
 
 Any account, whether it has `history` or not. Balances are those right after the account's last \
 event at or before --at: a transfer, or a pending transfer that expired. TIME is in nanoseconds \
-since 1970, or like 2026-11-26T18:30:00Z.";
+since 1970, or like 2026-11-26T18:30:00Z.
+
+A cluster is asked three or four questions. Only if something was pending at that moment, and is \
+not so any more, all events from the account's last transfer before the moment up to it are read, \
+2730 with each question. Of a data file all events are read. Both show how far they are.";
 
 /// How balances are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -81,13 +86,16 @@ fn parse_id(text: &str) -> Result<u128, String> {
 /// If the source cannot be read, or there was no such account.
 pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
-    let found = match arguments.source.open(&stop)? {
-        Source::DataFile(mut source) => offline(&mut source, arguments.account, arguments.at)?,
+    let source = arguments.source.open(&stop)?;
+    let (id, at) = (arguments.account, arguments.at);
+    let walk = Walk { bar: progress_bar(&source), stop };
+    let found = match source {
+        Source::DataFile(mut source) => offline(&mut source, id, at, &walk)?,
         Source::Cluster(mut source) => {
-            let found = online(&mut source, arguments.account, arguments.at)?;
-            found.ok_or_else(|| Failure::new(ExitClass::Error, "interrupted"))?
+            online(&mut source, id, at, &walk)?.ok_or_else(interrupted)?
         }
     };
+    walk.bar.finish_and_clear();
     let row = found.row(arguments.account, arguments.at)?;
     match arguments.format {
         Format::Json => {
@@ -98,6 +106,24 @@ pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
         Format::Text => print(&text_of(&row)),
     }
     Ok(())
+}
+
+fn interrupted() -> Failure {
+    Failure::new(ExitClass::Error, "interrupted")
+}
+
+/// Shows how far looking through many records is, and ends it if that is wanted.
+struct Walk {
+    bar: ProgressBar,
+    stop: Stop,
+}
+
+impl Walk {
+    /// One record more was looked at.
+    fn step(&self) -> Result<(), Failure> {
+        self.bar.inc(1);
+        if self.stop.is_wanted() { Err(interrupted()) } else { Ok(()) }
+    }
 }
 
 /// What there is to say of an account at a moment.
@@ -126,27 +152,34 @@ impl Found {
 }
 
 /// From the rows of a data file.
-fn offline(source: &mut DataFileSource, id: u128, at: Moment) -> Result<Found, Failure> {
+fn offline(
+    source: &mut DataFileSource,
+    id: u128,
+    at: Moment,
+    walk: &Walk,
+) -> Result<Found, Failure> {
     let last = at.timestamp(u64::MAX);
     let mut account = None;
+    walk.bar.set_prefix("accounts");
     source.accounts(&mut |row| {
         if row.id == id {
             account = Some(*row);
         }
-        Ok(())
+        walk.step()
     })?;
     let Some(account) = account else { return Ok(Found::NoAccount) };
     if account.timestamp > last {
         return Ok(Found::Later(account.timestamp));
     }
     let mut newest = None;
+    walk.bar.set_prefix("events");
     source.events(&mut |event| {
         let transfer = &event.transfer;
         let is_ours = transfer.debit_account_id == id || transfer.credit_account_id == id;
         if is_ours && transfer.timestamp <= last {
             newest = ours(&sides_of_rows(transfer, &event.balances), id);
         }
-        Ok(())
+        walk.step()
     })?;
     Ok(Found::Row(row_after(&account, newest)))
 }
@@ -161,7 +194,12 @@ fn row_after(account: &Account, newest: Option<Side>) -> BalanceAt {
 }
 
 /// From a cluster; none if it shall stop.
-fn online(source: &mut ClusterSource, id: u128, at: Moment) -> Result<Option<Found>, Failure> {
+fn online(
+    source: &mut ClusterSource,
+    id: u128,
+    at: Moment,
+    walk: &Walk,
+) -> Result<Option<Found>, Failure> {
     let Some((current, now)) = source.account(id)? else { return Ok(None) };
     let Some(current) = current else { return Ok(Some(Found::NoAccount)) };
     let last = at.timestamp(now).min(now);
@@ -194,9 +232,10 @@ fn online(source: &mut ClusterSource, id: u128, at: Moment) -> Result<Option<Fou
         !is_open
     };
     if !is_settled {
+        walk.bar.set_prefix("events");
         let is_complete = source.events(first + 1, last, &mut |event| {
             newest = ours(&sides_of_event(event), id).or(newest);
-            Ok(())
+            walk.step()
         })?;
         if !is_complete {
             return Ok(None);

@@ -4,9 +4,9 @@
 
 use super::exit::Failure;
 use super::output::print;
-use super::start::{Service, Sizes, serve};
+use super::start::{Service, Sizes, TellingArguments, serve};
 use super::{exit::ExitClass, format};
-use crate::client::parse_address;
+use crate::io::address::resolve;
 use crate::protocol::Release;
 use crate::storage::Config;
 use crate::vsr::Genesis;
@@ -18,6 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   florin dev
   florin dev --address=0 /tmp/test.florin
+  florin dev --metrics=9100
+      with metrics at http://127.0.0.1:9100/metrics
 
 The data file stays; remove it to start over. The cluster's id is 0.";
 
@@ -25,9 +27,12 @@ The data file stays; remove it to start over. The cluster's id is 0.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DevArguments {
-    /// Where to listen: IP:PORT, IP or PORT; the port 0 stands for a free one
+    /// Where to listen: HOST:PORT, HOST or PORT; the port 0 stands for a free one
     #[arg(long, value_name = "ADDRESS", default_value = "3000")]
     pub address: String,
+    /// Where it tells how it is
+    #[command(flatten)]
+    pub telling: TellingArguments,
     /// The data file; made if it does not exist
     #[arg(value_name = "PATH", default_value = "dev.florin")]
     pub path: PathBuf,
@@ -39,8 +44,9 @@ pub struct DevArguments {
 ///
 /// If the server cannot be started or cannot go on.
 pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
-    let address = parse_address(&arguments.address)
+    let address = resolve(&arguments.address)
         .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+    let telling = arguments.telling.resolve(&[address])?;
     if !arguments.path.exists() {
         let config = Config::development();
         let genesis =
@@ -53,8 +59,7 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         sizes: Sizes::DEVELOPMENT,
         scrub_rate: SCRUB_RATE,
         clock_offset: 0,
-        metrics: None,
-        statsd: None,
+        telling,
         program: Release::PROGRAM,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,

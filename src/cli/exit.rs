@@ -38,7 +38,7 @@ Exit codes:
   0    success
   1    an error that is none of the following
   2    the command line is wrong, or a statement in it or in a script
-  3    the data file is missing, exists already, is in use, or is of another kind
+  3    the data file is missing, exists already, in use, or of another kind
   4    too little memory, or the kernel lacks something that is needed
   5    an address cannot be listened on
   6    stored bytes were found damaged; the message says where

@@ -109,7 +109,10 @@ impl From<FileError> for Failure {
             | FileErrorKind::TooShort { .. } => ExitClass::DataFile,
             FileErrorKind::Superblock(error) => superblock_class(error),
             FileErrorKind::NoSpace { .. } => ExitClass::Machine,
-            FileErrorKind::System { .. } => ExitClass::Error,
+            FileErrorKind::System { error, .. } => match error.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => ExitClass::Machine,
+                _ => ExitClass::Error,
+            },
         };
         Failure::new(class, error.to_string())
     }

@@ -53,10 +53,24 @@ pub fn run_completions(arguments: &CompletionsArguments) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Where bash is told which word it completes, and what must follow: for bash a `=` is a word of
+/// its own, and all our examples have one.
+const BASH_WORDS: &str = "    prev=\"$3\"\n";
+const BASH_EQUALS: &str = "    if [[ \"${prev}\" == \"=\" ]]; then
+        prev=\"${COMP_WORDS[COMP_CWORD-2]}\"
+    elif [[ \"${cur}\" == \"=\" ]]; then
+        cur=\"\"
+    fi
+";
+
 fn completions(shell: Shell) -> String {
     let mut bytes = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "florin", &mut bytes);
-    String::from_utf8(bytes).expect("the definitions are text")
+    let script = String::from_utf8(bytes).expect("the definitions are text");
+    match shell {
+        Shell::Bash => script.replacen(BASH_WORDS, &format!("{BASH_WORDS}{BASH_EQUALS}"), 1),
+        _ => script,
+    }
 }
 
 /// Prints a manual page, or writes all of them.
@@ -76,8 +90,22 @@ pub fn run_man(arguments: &ManArguments) -> Result<(), Failure> {
     }
     let mut page = Vec::new();
     Man::new(Arguments::command()).render(&mut page).expect("memory can be written to");
-    let _ = std::io::stdout().lock().write_all(&page);
+    let page = String::from_utf8(page).expect("the definitions are text");
+    let _ = std::io::stdout().lock().write_all(copyable(&page).as_bytes());
     Ok(())
+}
+
+/// A page whose examples can be copied: no hyphens at line ends and no spaces to fill lines.
+fn copyable(page: &str) -> String {
+    let mut text = String::with_capacity(page.len() + 100);
+    for line in page.lines() {
+        text.push_str(if line == ".SH EXTRA" { ".SH EXAMPLES" } else { line });
+        text.push('\n');
+        if line.starts_with(".TH ") {
+            text.push_str(".nh\n.ad l\n");
+        }
+    }
+    text
 }
 
 /// Pages of `florin` and all its commands; how many.
@@ -90,7 +118,13 @@ fn write_pages(folder: &Path) -> Result<usize, Failure> {
     clap_mangen::generate_to(Arguments::command(), folder).map_err(failed)?;
     let pages = std::fs::read_dir(folder).map_err(failed)?.filter_map(Result::ok);
     let is_ours = |name: &str| name.starts_with("florin") && name.ends_with(".1");
-    Ok(pages.filter(|page| page.file_name().to_str().is_some_and(is_ours)).count())
+    let mut count = 0;
+    for page in pages.filter(|page| page.file_name().to_str().is_some_and(is_ours)) {
+        let text = std::fs::read_to_string(page.path()).map_err(failed)?;
+        std::fs::write(page.path(), copyable(&text)).map_err(failed)?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 #[cfg(test)]
@@ -106,6 +140,7 @@ mod tests {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }
+        assert!(completions(Shell::Bash).contains(BASH_EQUALS), "clap has changed its script");
     }
 
     /// Goal: there is a page for every command; a place that is none is named.
@@ -117,6 +152,8 @@ mod tests {
         assert!(count > commands, "{count} pages, {commands} commands");
         let page = std::fs::read_to_string(folder.join("florin-start.1")).unwrap();
         assert!(page.contains(".TH") && page.contains("cache\\-accounts"), "{page}");
+        assert!(page.contains("\n.nh\n.ad l\n.SH NAME\n"), "{page}");
+        assert!(page.contains("\n.SH EXAMPLES\n"), "{page}");
         std::fs::remove_dir_all(&folder).unwrap();
         let failure = write_pages(Path::new("/dev/null/man")).unwrap_err();
         assert!(failure.message.starts_with("/dev/null/man: "), "{failure}");

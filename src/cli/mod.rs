@@ -16,6 +16,7 @@ pub mod manual;
 pub mod moment;
 pub mod output;
 pub mod patient;
+pub mod progress;
 pub mod recover;
 pub mod repl;
 pub mod size;
@@ -24,7 +25,7 @@ pub mod status;
 pub mod version;
 pub mod vopr;
 
-use crate::io::log;
+use crate::io::{log, system};
 use clap::{Parser, Subcommand};
 use exit::{EXIT_CODES_HELP, Failure};
 use std::process::ExitCode;
@@ -39,8 +40,8 @@ Examples:
   florin benchmark
       how fast this machine is
 
-SIZE is a whole number with a unit: 512MiB, 1GiB, 64M. LIST is IP:PORT, IP (port 3001) or PORT \
-(IP 127.0.0.1), separated by commas.
+SIZE is a whole number with a unit: 512MiB, 1GiB, 64M. LIST is HOST:PORT, HOST (port 3001) or PORT \
+(host 127.0.0.1), separated by commas.
 ";
 
 fn after_help() -> String {
@@ -97,6 +98,7 @@ pub enum Command {
 /// Runs the command that was typed; returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
+    system::ignore_file_size_signal();
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Format(arguments) => format::run(arguments),

@@ -112,12 +112,9 @@ pub struct StartArguments {
         allow_negative_numbers = true
     )]
     pub clock_offset: i64,
-    /// Address to serve metrics on, for Prometheus: /metrics, /healthz, /readyz
-    #[arg(long, value_name = "ADDRESS")]
-    pub metrics: Option<String>,
-    /// Address to send metrics to, for StatsD with tags: a datagram or some every 10 seconds
-    #[arg(long, value_name = "ADDRESS")]
-    pub statsd: Option<String>,
+    /// Where it tells how it is
+    #[command(flatten)]
+    pub telling: TellingArguments,
     /// Release that this program takes itself for, to test upgrades
     #[arg(long, hide = true, value_name = "RELEASE", default_value_t = Release::PROGRAM,
         requires = "development", value_parser = parse_release)]
@@ -142,6 +139,54 @@ pub struct StartArguments {
     /// The data file, made by `florin format`
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+}
+
+/// Where a server tells how it is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TellingArguments {
+    /// Address to serve metrics on, for Prometheus: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
+    /// Address to send metrics to, for StatsD with tags: a datagram or some every 10 seconds
+    #[arg(long, value_name = "ADDRESS")]
+    pub statsd: Option<String>,
+}
+
+impl TellingArguments {
+    /// Where metrics are served, and where they are sent.
+    ///
+    /// # Errors
+    ///
+    /// If an address is none, or metrics are to be served where clients are.
+    pub fn resolve(&self, own: &[SocketAddr]) -> Result<Telling, Failure> {
+        let of = |option: &str, text: &Option<String>| {
+            let usage =
+                |error: String| Failure::new(ExitClass::Usage, format!("--{option}: {error}"));
+            let address = text.as_deref().map(resolve).transpose();
+            address.map_err(|error| usage(error.to_string()))
+        };
+        let (metrics, statsd) = (of("metrics", &self.metrics)?, of("statsd", &self.statsd)?);
+        if let Some(address) = metrics.filter(|it| it.port() != 0 && own.contains(it)) {
+            let message = format!("--metrics: {address} is for clients: choose another port");
+            return Err(Failure::new(ExitClass::Usage, message));
+        }
+        Ok(Telling { metrics, statsd })
+    }
+}
+
+/// See [`TellingArguments`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Telling {
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Where metrics are sent.
+    pub statsd: Option<SocketAddr>,
+}
+
+impl Telling {
+    fn is_wanted(&self) -> bool {
+        self.metrics.is_some() || self.statsd.is_some()
+    }
 }
 
 fn parse_release(text: &str) -> Result<Release, String> {
@@ -223,19 +268,6 @@ impl StartArguments {
         Ok(addresses)
     }
 
-    /// An address of another option than `--addresses`.
-    fn address(&self, option: &str, text: Option<&str>) -> Result<Option<SocketAddr>, Failure> {
-        let Some(text) = text else { return Ok(None) };
-        let usage =
-            |message: String| Failure::new(ExitClass::Usage, format!("--{option}: {message}"));
-        let address = resolve(text).map_err(|error| usage(error.to_string()))?;
-        let own = resolve_list(&self.addresses).unwrap_or_default();
-        if option == "metrics" && own.contains(&address) && address.port() != 0 {
-            return Err(usage(format!("{address} is in --addresses too: choose another port")));
-        }
-        Ok(Some(address))
-    }
-
     fn sizes(&self) -> Sizes {
         let default = if self.development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION };
         let or = |size: Option<ByteSize>, default| size.map_or(default, |size| size.0);
@@ -262,10 +294,8 @@ pub struct Service {
     pub scrub_rate: u64,
     /// Seconds that the clock is ahead of the system's.
     pub clock_offset: i64,
-    /// Where metrics are served.
-    pub metrics: Option<SocketAddr>,
-    /// Where metrics are sent.
-    pub statsd: Option<SocketAddr>,
+    /// Where it tells how it is.
+    pub telling: Telling,
     /// Release of the program.
     pub program: Release,
     /// Oldest client release admitted.
@@ -288,13 +318,12 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     let addresses = arguments.check()?;
     let service = Service {
         is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
+        telling: arguments.telling.resolve(&addresses)?,
         addresses,
         path: arguments.path.clone(),
         sizes: arguments.sizes(),
         scrub_rate: arguments.scrub_rate.0,
         clock_offset: arguments.clock_offset,
-        metrics: arguments.address("metrics", arguments.metrics.as_deref())?,
-        statsd: arguments.address("statsd", arguments.statsd.as_deref())?,
         program: arguments.program_release,
         release_min: arguments.release_min,
         release_max: arguments.release_max,
@@ -369,13 +398,13 @@ fn endpoint_start(
     service: &Service,
     server: &Server<Replica<Ledger>>,
 ) -> Result<Option<Endpoint>, Failure> {
-    if service.metrics.is_none() && service.statsd.is_none() {
+    if !service.telling.is_wanted() {
         return Ok(None);
     }
     let (metrics, clock) = server.metrics();
     let options = EndpointOptions {
-        listen: service.metrics,
-        statsd: service.statsd,
+        listen: service.telling.metrics,
+        statsd: service.telling.statsd,
         file: File::open(&service.path).ok(),
     };
     let reserved = Arc::clone(&metrics);
@@ -493,9 +522,8 @@ pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, developme
         sizes: if development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION },
         scrub_rate: SCRUB_RATE,
         clock_offset: 0,
+        telling: Telling::default(),
         program: Release::PROGRAM,
-        metrics: None,
-        statsd: None,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,
         is_development: development,
@@ -519,7 +547,7 @@ fn memory_table(service: &Service, superblock: &Superblock) -> MemoryTable {
     for (name, bytes) in Ledger::memory_bytes(&ledger_options(service, config)) {
         table.add(name, bytes);
     }
-    if service.metrics.is_some() || service.statsd.is_some() {
+    if service.telling.is_wanted() {
         table.add("metrics", Metrics::memory_bytes() + Endpoint::memory_bytes());
     }
     table.add("everything else", OTHER_BYTES);
@@ -751,8 +779,7 @@ mod tests {
                 sizes: arguments.sizes(),
                 scrub_rate: SCRUB_RATE,
                 clock_offset: 0,
-                metrics: None,
-                statsd: None,
+                telling: Telling::default(),
                 program: Release::PROGRAM,
                 release_min: Release::CLIENT_MIN,
                 release_max: Release::CLIENT_MAX,

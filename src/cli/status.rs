@@ -28,7 +28,8 @@ const CLOCK_OFFSET_MAX_NS: u64 = 1_000_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
-  florin status --addresses=3000
+  florin status
+      what `florin dev` serves
   florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000
   florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --json
 
@@ -43,7 +44,7 @@ pub struct StatusArguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cluster: u128,
     /// All replicas of the cluster, in order, and then its standbys
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", default_value = "3000")]
     pub addresses: String,
     /// Seconds to wait for an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 2,

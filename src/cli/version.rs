@@ -4,8 +4,15 @@ use super::exit::Failure;
 use super::output::print;
 use crate::protocol::{BODY_SIZE_MAX, CLIENTS_MAX, Release};
 
+const EXAMPLES: &str = "\
+Examples:
+  florin version
+  florin version --verbose
+      with the releases of clients that are admitted";
+
 /// Options of `florin version`.
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct VersionArguments {
     /// Also print what it was built for and what it is compatible with
     #[arg(long)]

@@ -25,8 +25,10 @@ pub struct ClusterReport {
     told: Option<(u32, Role)>,
     /// Whether blocks were missing when that was told last.
     syncing: bool,
-    /// Whether the replica had no vote when that was told last.
+    /// It was told that the replica has no vote.
     recovering: bool,
+    /// The replica had none since it was told last that it votes; that may pass between two looks.
+    was_recovering: bool,
     /// The look at which it may be said again that the replica is too far behind.
     behind_next: u64,
     /// Looks since a majority of the clocks agreed last.
@@ -36,15 +38,17 @@ pub struct ClusterReport {
 }
 
 impl ClusterReport {
-    /// Lets a tick pass; whether it is time to look.
-    pub fn tick(&mut self) -> bool {
+    /// Lets a tick pass, and looks now and then; what to print, if anything.
+    pub fn tick(&mut self, state: Option<ClusterState>) -> Option<ClusterMessage> {
         self.ticks += 1;
-        self.ticks.is_multiple_of(LOOK_TICKS)
+        let state = state?;
+        self.was_recovering |= state.recovering;
+        if self.ticks.is_multiple_of(LOOK_TICKS) { self.look(state) } else { None }
     }
 
-    /// Looks; what to print, if anything.
-    pub fn look(&mut self, state: ClusterState) -> Option<ClusterMessage> {
+    fn look(&mut self, state: ClusterState) -> Option<ClusterMessage> {
         self.looks += 1;
+        self.was_recovering |= state.recovering;
         self.timeless = if state.clocks_agree { 0 } else { self.timeless + 1 };
         if self.told != Some((state.view, state.role)) {
             self.told = Some((state.view, state.role));
@@ -54,8 +58,10 @@ impl ClusterReport {
             self.syncing = state.syncing;
             return Some(ClusterMessage::Sync(state));
         }
-        if state.recovering != self.recovering {
-            self.recovering = state.recovering;
+        let recovers = state.recovering && !self.recovering;
+        let is_recovered = self.was_recovering && !state.recovering;
+        if recovers || is_recovered {
+            (self.recovering, self.was_recovering) = (state.recovering, state.recovering);
             return Some(ClusterMessage::Recover(state));
         }
         if state.clocks_agree && self.timeless_next.take().is_some() {
@@ -212,7 +218,6 @@ mod tests {
     fn told_once() {
         let mut report = ClusterReport::default();
         let changing = state(2, Role::Changing, false);
-        assert!(!report.tick());
         let text = report.look(changing).unwrap().to_string();
         assert_eq!(text, "view 2: waiting for it to begin on replica 1");
         assert_eq!(report.look(changing), None);
@@ -242,5 +247,21 @@ mod tests {
         let follower = state(8, Role::Follower, false);
         assert!(report.look(follower).unwrap().to_string().contains("following"));
         assert!(report.look(follower).unwrap().to_string().contains("votes again"));
+    }
+
+    /// Goal: that a replica votes again is told even if it had no vote for an instant only.
+    #[test]
+    fn brief_recovery() {
+        let mut report = ClusterReport::default();
+        let follower = state(8, Role::Follower, false);
+        let recovering = ClusterState { recovering: true, ..follower };
+        assert_eq!(report.tick(None), None);
+        assert_eq!(report.tick(Some(recovering)), None);
+        let told: Vec<String> = (0..5 * LOOK_TICKS)
+            .filter_map(|_| report.tick(Some(follower)))
+            .map(|message| message.to_string())
+            .collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("following") && told[1].contains("votes again"), "{told:?}");
     }
 }

@@ -475,10 +475,7 @@ impl<C: Core> Server<C> {
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
         self.publish();
-        if self.cluster_report.tick()
-            && let Some(state) = self.core.cluster_state()
-            && let Some(message) = self.cluster_report.look(state)
-        {
+        if let Some(message) = self.cluster_report.tick(self.core.cluster_state()) {
             message.log();
         }
         if self.storage_warning.tick()

@@ -1,8 +1,9 @@
 //! Small questions to the kernel that std has no call for. None of them allocates.
 //!
-//! Covered: waiting for several descriptors, free space, processor time, limits, the state of the
-//! clock's synchronisation. Not covered: sockets ([`socket`](super::socket)), files
-//! ([`file`](super::file)), memory limits ([`memory`](super::memory)).
+//! Covered: waiting for several descriptors, free space, processor time, limits and what happens at
+//! one of them, the state of the clock's synchronisation. Not covered: sockets
+//! ([`socket`](super::socket)), files ([`file`](super::file)), memory limits
+//! ([`memory`](super::memory)).
 
 #![allow(unsafe_code)]
 
@@ -119,6 +120,18 @@ pub fn limit(which: Limit) -> io::Result<Option<u64>> {
         return Err(io::Error::last_os_error());
     }
     Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+}
+
+/// Has writes beyond the limit of a file's length (`ulimit -f`) answered with an error, which can
+/// be told, instead of a signal that ends the process without a word.
+///
+/// # Panics
+///
+/// Never: that signal may be ignored.
+pub fn ignore_file_size_signal() {
+    // SAFETY: to ignore a signal runs no code of ours, and the number is valid.
+    let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    assert!(before != libc::SIG_ERR, "the signal exists and may be ignored");
 }
 
 /// How well the system's clock is kept.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-/// Width of what was expected, in columns.
+/// Width of the line that is shown, and of what was expected, in columns.
 const COLUMNS_MAX: usize = 78;
 
 /// A mistake in a statement.
@@ -33,8 +33,9 @@ impl SyntaxError {
         SyntaxError { expected: expected.into(), ..self }
     }
 
-    /// The mistake as several lines for people: what, the line of the text, the caret, what was
-    /// expected. `line_first` is the number of the text's first line; none are shown if it is zero.
+    /// The mistake as several lines for people: what, the line of the text (of a long one the part
+    /// around the place), the caret, what was expected. `line_first` is the number of the text's
+    /// first line; none are shown if it is zero.
     ///
     /// # Panics
     ///
@@ -51,13 +52,13 @@ impl SyntaxError {
             first => (first + text[..line_start].matches('\n').count()).to_string(),
         };
         let margin = " ".repeat(number.len());
-        let indent: String = line
-            .chars()
-            .take(text[line_start..start].chars().count())
-            .map(|character| if character == '\t' { '\t' } else { ' ' })
-            .collect();
         let end = self.span.end.clamp(start, line_start + line.len().max(start - line_start));
-        let width = text[start..end].chars().count().max(1);
+        let place = text[line_start..start].chars().count();
+        let room = COLUMNS_MAX - margin.len() - 3;
+        let (line, place) = window(line, place, room);
+        let width = text[start..end].chars().count().clamp(1, room - place.min(room - 1));
+        let blank = |character| if character == '\t' { '\t' } else { ' ' };
+        let indent: String = line.chars().take(place).map(blank).collect();
         let mut output = format!("error: {}\n", self.message);
         let carets = "^".repeat(width);
         write!(output, "{number} | {line}\n{margin} | {indent}{carets}").expect("to a string");
@@ -74,6 +75,26 @@ impl SyntaxError {
         }
         output
     }
+}
+
+/// As much of a line as there is room for, in characters, so that a place in it is shown, and where
+/// the place is then. What is left out has a mark.
+fn window(line: &str, place: usize, room: usize) -> (String, usize) {
+    assert!(room > 2);
+    let count = line.chars().count();
+    if count <= room {
+        return (line.to_owned(), place);
+    }
+    // The place a third from the left, unless an end of the line is near.
+    let first = place.saturating_sub(room / 3).min(count - room);
+    let mut shown: Vec<char> = line.chars().skip(first).take(room).collect();
+    if first > 0 {
+        shown[0] = '…';
+    }
+    if first + room < count {
+        shown[room - 1] = '…';
+    }
+    (shown.into_iter().collect(), place - first)
 }
 
 /// The name most like what was typed, if one is like it at all.
@@ -129,6 +150,26 @@ mod tests {
             "error: a value is missing\n10 | lookup_accounts id=\n   |                    ^"
         );
         assert_eq!(SyntaxError::new(0..0, "x").render("", 1), "error: x\n1 | \n  | ^");
+    }
+
+    /// Goal: of a line that is longer than a terminal is wide, the part with the place is shown.
+    #[test]
+    fn renders_long_lines() {
+        let text =
+            format!("lookup_accounts {} idd=7, {};", "id=1, ".repeat(40), "id=2, ".repeat(40));
+        let start = text.find("idd").unwrap();
+        let shown = SyntaxError::new(start..start + 3, "x").render(&text, 12);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS_MAX), "{shown}");
+        let column = lines[2].find('^').unwrap();
+        let marked: String = lines[1].chars().skip(column).take(3).collect();
+        assert_eq!((marked.as_str(), lines[2].matches('^').count()), ("idd", 3), "{shown}");
+        assert_eq!(lines[1].matches('…').count(), 2, "{shown}");
+        let end = text.len() - 1..text.len();
+        let shown = SyntaxError::new(end, "x").render(&text, 0);
+        assert!(shown.lines().nth(1).unwrap().ends_with("id=2, ;"), "{shown}");
+        let all = SyntaxError::new(0..text.len(), "x").render(&text, 0);
+        assert!(all.lines().all(|line| line.chars().count() <= COLUMNS_MAX), "{all}");
     }
 
     /// Goal: characters count, not bytes; a place of several lines is marked to its line's end.

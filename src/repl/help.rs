@@ -1,10 +1,9 @@
 //! The help: of everything, and of each statement; from the same tables as the parser.
 
 use super::schema::{FORMS, Form, Kind};
-use std::fmt::Write;
 
 /// The width of the help's texts, in columns.
-const EXAMPLE_COLUMNS: usize = 76;
+const COLUMNS_MAX: usize = 79;
 
 /// What can be said at all.
 ///
@@ -16,11 +15,12 @@ pub fn overview() -> String {
     let mut text = String::from(
         "A statement is an operation and objects, and ends with a semicolon:\n\n  \
          OPERATION FIELD=VALUE FIELD=VALUE … , FIELD=VALUE … ;\n\n\
-         Objects are separated by commas, flags are joined by `|`. Numbers are decimal or hex\n\
-         (0x1F), or count down from the maximum: -0 is the maximum, -1 one less.\n\nOperations:\n",
+         Objects are separated by commas, flags are joined by `|`. Numbers are decimal\n\
+         or hex (0x1F), or count down from the maximum: -0 is the maximum, -1 one less.\n\n\
+         Operations:\n",
     );
     for form in &FORMS {
-        writeln!(text, "  {:<22} {}", form.name, form.about).expect("to a string");
+        push_line(&mut text, &format!("  {:<22} ", form.name), form.about);
     }
     text.push_str(
         "\nhelp OPERATION tells its fields and flags. exit or Ctrl-D ends.\n\
@@ -36,7 +36,9 @@ pub fn overview() -> String {
 /// Never: writing to a string does not fail.
 #[must_use]
 pub fn statement(form: &Form) -> String {
-    let mut text = format!("{}: {}\n\nFields:\n", form.name, form.about);
+    let mut text = String::new();
+    push_words(&mut text, "", &format!("{}: {}", form.name, form.about), 2);
+    text.push_str("\n\nFields:\n");
     for field in form.event.fields.iter().filter(|field| field.kind != Kind::Balance) {
         let about = match field.kind {
             Kind::Flags(_) if field.about.is_empty() => "see below".to_owned(),
@@ -44,48 +46,58 @@ pub fn statement(form: &Form) -> String {
             _ => format!("{} bits; {}", field.size * 8, field.about),
         };
         let must = if form.required.contains(&field.name) { "; required" } else { "" };
-        writeln!(text, "  {:<18} {about}{must}", field.name).expect("to a string");
+        push_line(&mut text, &format!("  {:<18} ", field.name), &format!("{about}{must}"));
     }
     for field in form.event.fields {
         if let Kind::Flags(flags) = field.kind {
             text.push_str("\nFlags:\n");
             let width = flags.iter().map(|flag| flag.name.len()).max().unwrap_or(0).max(18);
             for flag in flags {
-                writeln!(text, "  {:<width$} {}", flag.name, flag.about).expect("to a string");
+                push_line(&mut text, &format!("  {:<width$} ", flag.name), flag.about);
             }
         }
     }
     text.push_str("\nExamples:");
     for line in form.examples.lines() {
-        text.push_str("\n  ");
-        text.push_str(&fold(line));
+        let mut folded = String::new();
+        push_words(&mut folded, "  ", line, 6);
+        text.push('\n');
+        text.push_str(&folded);
     }
     text
 }
 
-/// A long example on several lines, broken between words.
-fn fold(line: &str) -> String {
-    let mut text = String::with_capacity(line.len());
-    let mut column = 0;
-    for word in line.split(' ') {
-        if column > 0 && column + 1 + word.len() > EXAMPLE_COLUMNS {
-            text.push_str("\n      ");
-            column = 4;
-        } else if column > 0 {
+/// A name and what is said of it, beneath each other if that is long.
+fn push_line(text: &mut String, name: &str, about: &str) {
+    push_words(text, name, about, name.len());
+    text.push('\n');
+}
+
+/// Words behind a start, broken so that no line is too long; later lines are indented.
+fn push_words(text: &mut String, start: &str, words: &str, indent: usize) {
+    text.push_str(start);
+    let mut column = start.len();
+    let mut is_first = true;
+    for word in words.split(' ') {
+        if !is_first && column + 1 + word.len() > COLUMNS_MAX {
+            text.push('\n');
+            text.push_str(&" ".repeat(indent));
+            column = indent;
+        } else if !is_first {
             text.push(' ');
             column += 1;
         }
         text.push_str(word);
         column += word.len();
+        is_first = false;
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Goal: the help names every operation, field and flag, and fits 90 columns.
+    /// Goal: the help names every operation, field and flag, and fits 80 columns.
     #[test]
     fn is_complete() {
         let overview = overview();
@@ -101,7 +113,7 @@ mod tests {
             let folded = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(form.examples.lines().all(|line| folded.contains(line)), "{text}");
             for line in overview.lines().chain(text.lines()) {
-                assert!(line.chars().count() <= 90, "{line}");
+                assert!(line.chars().count() < 80, "{line}");
             }
         }
         let text = statement(&FORMS[0]);

@@ -9,7 +9,7 @@ use std::process::Command;
 use zerocopy::FromBytes;
 
 /// Balances and flags of an account as `lookup_accounts` had them.
-type Seen = (u128, u128, u128, u128, u16);
+pub type Seen = (u128, u128, u128, u128, u16);
 
 fn seen(account: &Account) -> Seen {
     (
@@ -22,7 +22,7 @@ fn seen(account: &Account) -> Seen {
 }
 
 /// The same of a line of JSON.
-fn shown(row: &Value) -> Seen {
+pub fn shown(row: &Value) -> Seen {
     let number = |name: &str| row[name].as_str().unwrap().parse::<u128>().unwrap();
     let flags = row["flags"].as_array().unwrap();
     let bit = |name: &Value| match name.as_str().unwrap() {
@@ -123,7 +123,7 @@ fn tell(servers: &Servers) -> Story {
 }
 
 /// The rows that an export writes, by account.
-fn balances(output: &str) -> BTreeMap<u128, Seen> {
+pub fn balances(output: &str) -> BTreeMap<u128, Seen> {
     let row = |line: &str| {
         let row: Value = serde_json::from_str(line).unwrap();
         (row["account_id"].as_str().unwrap().parse().unwrap(), shown(&row))

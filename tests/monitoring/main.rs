@@ -4,6 +4,7 @@
 
 #[path = "../support/free_port.rs"]
 mod free_port;
+mod full_disk;
 mod metrics;
 mod servers;
 mod setups;

@@ -133,7 +133,7 @@ fn wrong_addresses() {
         (format!("--metrics={taken}"), 5, "another process uses that port"),
         ("--metrics=70000".to_owned(), 2, "--metrics: "),
         ("--statsd=no.such.invalid:1".to_owned(), 2, "--statsd: "),
-        ("--metrics=3999".to_owned(), 2, "is in --addresses too"),
+        ("--metrics=3999".to_owned(), 2, "is for clients: choose another port"),
     ] {
         let output = florin(&["start", "--development", "--addresses=3999", &option, &path]);
         assert_eq!(output.status.code(), Some(code), "{}", errors(&output));

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_florin");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 /// What is waited for takes a fraction of a second; a machine that is busy may need more.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -18,12 +18,12 @@ mod tests;
 
 use super::exit::{ExitClass, Failure};
 use super::output::print;
+use super::progress::{self, Counts};
 use crate::client::{IdGenerator, Poller, Random, Wire, WireOptions, resolve_addresses};
 use crate::protocol::{Operation, Release, to_index};
 use distribution::Distribution;
 use generate::{Generator, Plan, Totals};
 use identity::IdOrder;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use load::{Load, Phase, Work};
 use report::{Report, ServerUsage};
 use server::{Server, ServerOptions};
@@ -186,14 +186,6 @@ impl BenchmarkArguments {
     }
 }
 
-fn progress_bar(name: &'static str, length: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    let template = "{prefix:>10} {bar:40} {human_pos}/{human_len} {per_sec} {eta}";
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
-    bar.set_prefix(name);
-    bar
-}
-
 /// Does a work behind a progress bar.
 fn run_phase(
     load: &mut Load<'_>,
@@ -202,7 +194,8 @@ fn run_phase(
     name: &'static str,
     length: u64,
 ) -> Result<Phase, Failure> {
-    let bar = progress_bar(name, length);
+    let bar = progress::bar(Counts::Things(length));
+    bar.set_prefix(name);
     let counts_batches = length == work.batches();
     let phase = load.run(work, clients, &mut |events| {
         bar.inc(if counts_batches { 1 } else { events });

@@ -84,8 +84,9 @@ pub fn thousands(value: u64) -> String {
 }
 
 /// A fraction without its decimals.
+#[must_use]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole(value: f64) -> u64 {
+pub fn whole(value: f64) -> u64 {
     // Saturates; rates and ratios are neither negative nor large.
     value.round() as u64
 }
@@ -94,19 +95,31 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", ratio(bytes, 1 << 20))
 }
 
-/// Latencies in milliseconds with all microseconds.
-fn latency_text(latency_us: &Histogram<u64>) -> String {
-    if latency_us.is_empty() {
-        return "-".to_owned();
-    }
-    let mut text = String::new();
-    for (name, percentile) in PERCENTILES {
-        let value = latency_us.value_at_percentile(percentile);
-        let separator = if text.is_empty() { "" } else { "  " };
-        write!(text, "{separator}{name} {}.{:03}", value / 1000, value % 1000)
+/// Milliseconds with all microseconds.
+fn milliseconds(us: u64) -> String {
+    format!("{}.{:03}", thousands(us / 1000), us % 1000)
+}
+
+/// Rows of cells as lines: the first column to the left, numbers to the right, as wide as need be.
+fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match index {
+                0 => write!(line, "{cell:<width$}"),
+                _ => write!(line, "  {cell:>width$}"),
+            }
             .expect("writing to a string");
-    }
-    text
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 fn latency_json(latency_us: &Histogram<u64>) -> Value {
@@ -130,42 +143,58 @@ fn phase_json(phase: &Phase) -> Value {
 }
 
 impl Report {
-    /// For people.
+    /// For people: no line is longer than 80 columns.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut lines = Vec::new();
-        for (name, phase) in [("accounts", &self.accounts), ("transfers", &self.transfers)] {
-            if phase.batches == 0 {
-                continue;
-            }
-            lines.push(format!(
-                "{name}: {} in {:.3} s: {} per second",
-                thousands(phase.events),
-                float(phase.duration_ns) / 1e9,
-                thousands(whole(rate(phase.events, phase.duration_ns))),
-            ));
-            lines.push(format!("  batch latency, ms: {}", latency_text(&phase.latency_us)));
+        let phases = [
+            ("accounts", &self.accounts, self.accounts.events),
+            ("transfers", &self.transfers, self.transfers.events),
+            ("queries", &self.queries, self.queries.batches),
+        ];
+        let phases: Vec<_> = phases.into_iter().filter(|(_, it, _)| it.batches > 0).collect();
+        let words = |words: [&str; 4]| words.map(str::to_owned).to_vec();
+        let mut rows = vec![words(["", "count", "seconds", "per second"])];
+        let mut latencies = vec![vec!["latency, ms".to_owned()]];
+        for (name, phase, count) in &phases {
+            let seconds = float(phase.duration_ns) / 1e9;
+            let rate = thousands(whole(rate(*count, phase.duration_ns)));
+            rows.push(vec![(*name).to_owned(), thousands(*count), format!("{seconds:.3}"), rate]);
+            latencies[0].push((*name).to_owned());
         }
-        if self.queries.batches > 0 {
-            lines.push(format!(
-                "queries: {} by account in {:.3} s, {} transfers read",
-                thousands(self.queries.batches),
-                float(self.queries.duration_ns) / 1e9,
-                thousands(self.queries.events),
-            ));
-            lines.push(format!("  latency, ms: {}", latency_text(&self.queries.latency_us)));
+        for (percentile_name, percentile) in PERCENTILES {
+            let of = |phase: &Phase| milliseconds(phase.latency_us.value_at_percentile(percentile));
+            let mut row = vec![format!("  {percentile_name}")];
+            row.extend(phases.iter().map(|(_, phase, _)| of(phase)));
+            latencies.push(row);
         }
-        if let Some((accounts, transfers)) = self.validated {
-            lines.push(format!(
-                "validated: {} accounts, {} transfers",
-                thousands(accounts),
-                thousands(transfers)
-            ));
-        }
+        let mut lines = columns(&rows);
+        self.facts(&mut lines);
+        lines.push(String::new());
+        lines.extend(columns(&latencies));
         if let Some(server) = &self.server {
+            lines.push(String::new());
             self.server_text(server, &mut lines);
         }
         lines.join("\n")
+    }
+
+    /// What numbers of requests and results do not say.
+    fn facts(&self, lines: &mut Vec<String>) {
+        let batches = self.transfers.batches;
+        if batches > 0 {
+            lines.push(format!(
+                "the transfers in {} requests, {} at a time",
+                thousands(batches),
+                self.clients
+            ));
+        }
+        if self.queries.batches > 0 {
+            lines.push(format!("the queries read {} transfers", thousands(self.queries.events)));
+        }
+        if let Some((accounts, transfers)) = self.validated {
+            let (accounts, transfers) = (thousands(accounts), thousands(transfers));
+            lines.push(format!("validated: {accounts} accounts, {transfers} transfers"));
+        }
     }
 
     fn server_text(&self, server: &ServerUsage, lines: &mut Vec<String>) {
@@ -174,25 +203,28 @@ impl Report {
         let written = server.after.written_bytes - server.before.written_bytes;
         let file = server.after.file_bytes;
         let growth = file.saturating_sub(server.file_bytes_at_birth);
-        lines.push("server:".to_owned());
-        lines.push(format!(
-            "  processor time per transfer: {} ns ({:.2} s in all)",
-            whole(ratio(processor_ns, transfers)),
-            float(processor_ns) / 1e9
-        ));
-        lines.push(format!("  peak memory: {}", mebibytes(server.end.memory_peak_bytes)));
-        lines.push(format!(
-            "  written per transfer: {:.1} bytes ({} in all)",
-            ratio(written, transfers),
-            mebibytes(written)
-        ));
-        lines.push(format!(
-            "  data file per transfer: {:.1} bytes ({} in all), {:.1} bytes ({}) since its birth",
-            ratio(file, transfers),
-            mebibytes(file),
-            ratio(growth, transfers),
-            mebibytes(growth),
-        ));
+        let bytes = |name: &str, bytes: u64| {
+            let each = format!("{:.1} bytes", ratio(bytes, transfers));
+            vec![format!("  {name}"), each, mebibytes(bytes)]
+        };
+        let words = |words: [&str; 3]| words.map(str::to_owned).to_vec();
+        let processor = format!("{} ns", whole(ratio(processor_ns, transfers)));
+        lines.extend(columns(&[
+            words(["server", "per transfer", "in all"]),
+            vec![
+                "  processor time".to_owned(),
+                processor,
+                format!("{:.2} s", float(processor_ns) / 1e9),
+            ],
+            bytes("written", written),
+            bytes("data file", file),
+            bytes("  without what it had at birth", growth),
+            vec![
+                "  memory at most".to_owned(),
+                String::new(),
+                mebibytes(server.end.memory_peak_bytes),
+            ],
+        ]));
     }
 
     /// For programs: one JSON object.
@@ -302,19 +334,25 @@ mod tests {
     fn text() {
         let text = report().text();
         let expected = [
-            "transfers: 1,000,000 in 2.000 s: 500,000 per second",
-            "p50 0.500",
-            "p100 1.000",
-            "validated: 10 accounts, 1,000,000 transfers",
-            "processor time per transfer: 1000 ns (1.00 s in all)",
-            "peak memory: 64.0 MiB",
-            "written per transfer: 300.0 bytes (286.1 MiB in all)",
-            "data file per transfer: 350.0 bytes (333.8 MiB in all), 250.0 bytes (238.4 MiB)",
+            "               count  seconds  per second\n",
+            "\ntransfers  1,000,000    2.000     500,000\n",
+            "\nthe transfers in 10 requests, 1 at a time\n",
+            "\nlatency, ms  accounts  transfers\n",
+            "\n  p50           0.100      0.500\n",
+            "\n  p100          0.100      1.000\n",
+            "\nvalidated: 10 accounts, 1,000,000 transfers\n",
+            "\nserver                            per transfer     in all\n",
+            "\n  processor time                       1000 ns     1.00 s\n",
+            "\n  written                          300.0 bytes  286.1 MiB\n",
+            "\n  data file                        350.0 bytes  333.8 MiB\n",
+            "\n    without what it had at birth   250.0 bytes  238.4 MiB\n",
+            "\n  memory at most                                 64.0 MiB",
         ];
         for part in expected {
             assert!(text.contains(part), "`{part}` is missing in:\n{text}");
         }
         assert!(!text.contains("queries"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     /// Goal: the object for programs has the same numbers, unrounded.
@@ -339,7 +377,10 @@ mod tests {
             assert_eq!(thousands(value), text);
         }
         assert!(ratio(1, 0).abs() < f64::EPSILON);
-        assert_eq!(latency_text(&Phase::new().latency_us), "-");
+        assert_eq!(
+            (milliseconds(7), milliseconds(1_234_567)),
+            ("0.007".into(), "1,234.567".into())
+        );
         assert_eq!(whole(2.5), 3);
     }
 }

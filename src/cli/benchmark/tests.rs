@@ -184,7 +184,7 @@ fn nothing_to_do() {
     let report =
         run_against(Ledger::default(), "--transfer-count=0 --query-count=0 --validate").unwrap();
     assert_eq!(report.validated, Some((10_000, 0)));
-    assert!(report.text().contains("accounts: 10,000"));
+    assert!(report.text().contains("\naccounts  10,000  "));
 }
 
 /// Goal: a refused transfer ends the benchmark, with the name of the status.

@@ -15,13 +15,14 @@ pub mod sink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use zerocopy::IntoBytes;
 
 use super::exit::{ExitClass, Failure};
 use super::moment::Moment;
 use super::output::print_error;
 use super::patient::{PatientClient, Stop};
+use super::progress::{self, Counts};
 use crate::client::resolve_addresses;
 use crate::repl::schema::{Record, TRANSFER};
 use balances::{BalancesAt, sides_of_event, sides_of_rows};
@@ -212,21 +213,15 @@ fn cannot_write(text: &str) -> Failure {
     Failure::new(ExitClass::Error, format!("the rows cannot be written: {text}"))
 }
 
-/// A bar where the end is known, else a count; nothing unless standard error is a terminal.
-fn progress_bar(source: &Source) -> ProgressBar {
+/// A bar where the end is known, else a count.
+#[must_use]
+pub fn progress_bar(source: &Source) -> ProgressBar {
     let length = match source {
         Source::DataFile(source) => source.row_counts().ok(),
         Source::Cluster(_) => None,
     };
-    let (length, template) = match length {
-        Some((events, accounts)) => {
-            (Some(events + accounts), "{prefix:>10} {bar:40} {human_pos} of {human_len} {eta}")
-        }
-        None => (None, "{prefix:>10} {spinner} {human_pos} records, {per_sec}, {msg}"),
-    };
-    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
-    bar
+    let counts = length.map(|(events, accounts)| Counts::Things(events + accounts));
+    progress::bar(counts.unwrap_or(Counts::Unknown))
 }
 
 /// An export under way.

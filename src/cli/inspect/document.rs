@@ -1,8 +1,9 @@
 //! What an inspection has to say, once for people and once for programs.
 //!
 //! A document is a list of sections: facts with names, or rows of a table. People get tables that
-//! fit a terminal of 100 columns, programs one JSON object with a member for each section. Numbers
-//! of more than 64 bits are strings in JSON; checksums and hashes hexadecimal ones.
+//! fit 100 columns, or a terminal that is narrower, programs one JSON object with a member for each
+//! section. Numbers of more than 64 bits are strings in JSON; checksums and hashes hexadecimal
+//! ones.
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde_json::{Map, Value, json};
@@ -219,11 +220,19 @@ fn facts_text(facts: &[(&'static str, Cell)]) -> String {
     facts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Columns that tables may have: those of the terminal, if the output goes to one that is narrow.
+fn width() -> u16 {
+    match terminal_size::terminal_size_of(std::io::stdout()) {
+        Some((terminal_size::Width(width), _)) if width > 0 => width.min(WIDTH),
+        _ => WIDTH,
+    }
+}
+
 fn rows_text(columns: &[&'static str], rows: &[Vec<Cell>]) -> String {
     let mut table = Table::new();
     let line = LineStyle::none().fill('─').junction('─');
     table.load_style(TableStyle::new().header_separator(line));
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width());
     table.set_header(columns.iter().map(|name| spaced(name)));
     for row in rows {
         table.add_row(row.iter().map(|cell| cell.human(true)));

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::document::{Cell, Document};
 use super::file::{Checkpoint, Inspected};
@@ -18,6 +18,7 @@ use super::integrity_index::check_indexes;
 use super::superblock::Copies;
 use super::wal::{SlotSeen, WalReader};
 use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::progress::{self, Counts};
 use crate::ledger::check_state;
 use crate::protocol::{Pool, PrepareHeader, Requests, to_index};
 use crate::storage::checkpoint::{CheckpointRoot, append_part};
@@ -74,7 +75,7 @@ pub fn inspect(path: &Path) -> Result<(Document, Option<Failure>), Failure> {
     let inspected = Inspected::open(path)?;
     let mut integrity = Integrity {
         inspected: &inspected,
-        bar: progress_bar(inspected.zones.start(Zone::Grid)),
+        bar: progress::bar(Counts::Bytes(inspected.zones.start(Zone::Grid))),
         findings: Vec::new(),
         notices: Vec::new(),
         slots: 0,
@@ -87,13 +88,6 @@ pub fn inspect(path: &Path) -> Result<(Document, Option<Failure>), Failure> {
     integrity.grid();
     integrity.bar.finish_and_clear();
     Ok(integrity.report())
-}
-
-fn progress_bar(length: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    let template = "{prefix:>10} {bar:40} {binary_bytes}/{binary_total_bytes} {eta}";
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
-    bar
 }
 
 impl Integrity<'_> {

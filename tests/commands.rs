@@ -1,0 +1,153 @@
+//! Every command, used rightly and wrongly; a command that is missing here fails the test.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
+
+#[path = "support/serve_dev.rs"]
+mod serve_dev;
+
+use clap::CommandFactory;
+use florin::cli::Arguments;
+use serve_dev::serve_dev;
+use std::collections::BTreeSet;
+use std::process::{Command, Output, Stdio};
+
+/// Words that succeed, with a part of what is printed; words that fail, with the exit code and a
+/// part of what is said. `DIR` is a folder with the data file `there`, `ADDRESS` a server's.
+type Uses = ((&'static str, &'static str), (&'static str, i32, &'static str));
+
+/// By command, in an order in which each has what it needs.
+const USES: [Uses; 15] = [
+    (
+        (
+            "format --cluster=7 --replica=0 --replica-count=1 --development DIR/new",
+            "replica 0 of 1",
+        ),
+        ("format --cluster=7 --replica=0 --replica-count=1 DIR/there", 3, "exists already"),
+    ),
+    (
+        (
+            "recover --cluster=7 --replica=1 --replica-count=3 --development DIR/lost",
+            "of a lost file",
+        ),
+        ("recover --cluster=7 --replica=1 --replica-count=2 DIR/two", 2, "neither of two"),
+    ),
+    // Without input it ends as soon as it serves.
+    (
+        ("start --development --addresses=0 DIR/new", "\n"),
+        ("start --development --addresses=0 DIR/missing", 3, "florin format"),
+    ),
+    (
+        ("completions bash", "complete -F _florin"),
+        ("completions cobol", 2, "possible values: bash"),
+    ),
+    (("man", ".TH florin 1"), ("man /dev/null/pages", 1, "/dev/null/pages: ")),
+    (
+        ("status --addresses=ADDRESS", "cluster 0: healthy"),
+        ("status --addresses=127.0.0.1:1", 7, "unavailable"),
+    ),
+    (("doctor --development DIR", "io_uring"), ("doctor /no/such/place", 4, "direct I/O")),
+    (("version --verbose", "protocol release"), ("version --loud", 2, "unexpected argument")),
+    (
+        ("repl --addresses=ADDRESS --command=create_accounts_id=1_ledger=1_code=1", "created"),
+        ("repl --addresses=ADDRESS --command=select", 2, "no operation `select`"),
+    ),
+    (
+        ("cdc --addresses=ADDRESS --until=now", ""),
+        ("cdc --addresses=ADDRESS --from=yesterday", 2, "nanoseconds since 1970"),
+    ),
+    (
+        ("export --addresses=ADDRESS --what=accounts", "\n1,0,0,0,1,1,"),
+        ("export --addresses=ADDRESS --output=/dev/null/x", 1, "cannot be written"),
+    ),
+    (
+        ("balance --addresses=ADDRESS --account=1", "account id       1\n"),
+        ("balance --addresses=ADDRESS --account=2", 1, "there is no account 2"),
+    ),
+    (
+        (
+            "benchmark --addresses=ADDRESS --transfer-count=100 --query-count=1",
+            "\ntransfers     100  ",
+        ),
+        ("benchmark --addresses=ADDRESS --cluster=9", 7, "it is not of cluster 9"),
+    ),
+    (
+        ("inspect superblock DIR/new", "cluster"),
+        ("inspect superblock DIR/missing", 3, "does not exist"),
+    ),
+    (
+        ("vopr 1 --calm --requests=5 --batch-events=4", "1"),
+        ("vopr 1 --fault=rain=1", 2, "no such fault"),
+    ),
+];
+
+fn florin(words: &str, folder: &str, address: &str) -> Output {
+    let words = words.split(' ').map(|word| {
+        let word = word.replace("DIR", folder).replace("ADDRESS", address);
+        // A statement is one word.
+        if word.starts_with("--command=create_accounts_") {
+            return word
+                .replace("_id", " id")
+                .replace("_ledger", " ledger")
+                .replace("_code", " code");
+        }
+        word
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
+    command.args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Names of all commands.
+fn commands() -> BTreeSet<String> {
+    Arguments::command().get_subcommands().map(|it| it.get_name().to_owned()).collect()
+}
+
+/// Goal: each command does what it is for, and says what is wrong with an exit code of its own; a
+/// failure is told on standard error alone, where it names what is wrong.
+#[test]
+fn good_and_bad() {
+    let folder = std::env::temp_dir().join(format!("florin-test-uses-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    // `dev` is the server of the others; wrongly used, it finds a folder where its file should be.
+    let (mut server, address) = serve_dev(&folder.join("there"));
+    let place = folder.display().to_string();
+    let mut used = BTreeSet::from(["dev".to_owned()]);
+    let wrong = florin("dev --address=0 DIR", &place, "");
+    assert_eq!(wrong.status.code(), Some(3), "{}", text(&wrong.stderr));
+    assert!(text(&wrong.stderr).contains("is not a regular file"), "{}", text(&wrong.stderr));
+    for ((good, shown), (bad, code, told)) in USES {
+        let output = florin(good, &place, &address);
+        assert!(output.status.success(), "{good}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(shown), "{good}: {}", text(&output.stdout));
+        let output = florin(bad, &place, &address);
+        assert_eq!(output.status.code(), Some(code), "{bad}: {}", text(&output.stderr));
+        // What was found is printed, a failure is told.
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert!(all.contains(told) && !output.stderr.is_empty(), "{bad}: {all}");
+        used.extend(good.split(' ').next().map(str::to_owned));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(used, commands(), "every command is here");
+}
+
+/// Goal: the help of every command has examples of it, and no line is too long for a terminal.
+#[test]
+fn help() {
+    for command in commands() {
+        let output = florin(&format!("{command} --help"), "", "");
+        assert!(output.status.success());
+        let help = text(&output.stdout);
+        assert!(help.contains("Examples:"), "{help}");
+        assert!(help.contains(&format!("  florin {command}")), "{help}");
+        let long = help.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(long, None, "{command}");
+    }
+    let help = text(&florin("--help", "", "").stdout);
+    assert!(help.contains("Exit codes:"), "{help}");
+}

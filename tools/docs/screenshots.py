@@ -82,7 +82,8 @@ def repl(terminal):
 
 
 def benchmark(terminal):
-    terminal.type("clear; florin benchmark --transfer-count=1000000; echo END", "END\n", 600)
+    terminal.type("clear", "$")
+    terminal.type("florin benchmark --transfer-count=1000000", "memory at most", 600)
     terminal.picture("benchmark", "florin benchmark")
 
 
@@ -90,6 +91,29 @@ def inspect(terminal):
     terminal.type("florin benchmark --transfer-count=300000 --development --file=x.florin > /dev/null; clear", "$", 300)
     terminal.type("florin inspect log --row=1000 x.florin", "Balances after", 300)
     terminal.picture("inspect", "florin inspect")
+
+
+def status(terminal):
+    terminal.type("for i in 0 1 2; do florin format --cluster=7 --replica=$i --replica-count=3 --development "
+                  "0_$i.florin; done > /dev/null; clear; echo MADE", "MADE\n")
+    # In subshells, so that the shell says nothing of its jobs.
+    terminal.type("for i in 0 1 2; do (florin start --development --addresses=3000,3001,3002 0_$i.florin "
+                  "2> $i.log & echo $! > $i.pid); done; sleep 3; clear; echo UP", "UP\n")
+    terminal.type("florin benchmark --cluster=7 --addresses=3000,3001,3002 --transfer-count=200000 > /dev/null; "
+                  "sleep 1; clear; echo DONE", "DONE\n")
+    terminal.type("clear", "$")
+    terminal.type("florin status --cluster=7 --addresses=3000,3001,3002", "healthy")
+    terminal.type("kill $(cat 2.pid)", "$")
+    time.sleep(3)
+    terminal.type("florin status --cluster=7 --addresses=3000,3001,3002", "connection refused")
+    terminal.picture("status", "florin status")
+    terminal.type("clear; kill $(cat 0.pid 1.pid); echo ENDED", "ENDED\n")
+
+
+def doctor(terminal):
+    terminal.type("clear", "$")
+    terminal.type("florin doctor", "clock")
+    terminal.picture("doctor", "florin doctor")
 
 
 def data(terminal):
@@ -104,7 +128,8 @@ def data(terminal):
     terminal.picture("data", "getting data out")
 
 
-SHOTS = {"repl": (repl, 38), "benchmark": (benchmark, 40), "inspect": (inspect, 36), "data": (data, 22)}
+SHOTS = {"repl": (repl, 38), "benchmark": (benchmark, 30), "status": (status, 22), "doctor": (doctor, 14),
+         "inspect": (inspect, 36), "data": (data, 22)}
 
 
 def main():

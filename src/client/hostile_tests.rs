@@ -178,5 +178,6 @@ fn conversations() {
         drop(TcpStream::connect(address));
         server.join().unwrap();
     }
-    assert!(answers > 20 && errors > 100, "{answers} answers, {errors} errors");
+    // How many of which depends on how busy the machine is.
+    assert!(errors > 0 && u64::from(answers + errors) >= CONVERSATIONS, "{answers}, {errors}");
 }

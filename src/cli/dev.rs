@@ -10,7 +10,7 @@ use crate::io::address::resolve;
 use crate::protocol::Release;
 use crate::storage::Config;
 use crate::vsr::Genesis;
-use crate::vsr::sync::SCRUB_RATE;
+use crate::vsr::scrub::SCRUB_RATE;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

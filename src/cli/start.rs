@@ -28,7 +28,7 @@ use crate::storage::grid::GridFaultKind;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{Config, Zones};
 use crate::vsr::checkpoint::checkpoint_extra_max;
-use crate::vsr::sync::{SCRUB_RATE, scrub_ns};
+use crate::vsr::scrub::{SCRUB_RATE, scrub_ns};
 use crate::vsr::{
     Fatal, Replica, ReplicaOptions, Superblock, journal_memory_bytes, messages_needed,
 };

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 41] = [
+pub const MARKS: [&str; 44] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
@@ -21,6 +21,7 @@ pub const MARKS: [&str; 41] = [
     "eviction_passed_on",
     "head_recovered",
     "head_uncertain",
+    "headers_repaired",
     "headers_requested",
     "journal_read_failed",
     "page_missing",
@@ -28,6 +29,7 @@ pub const MARKS: [&str; 41] = [
     "prepare_gap",
     "prepare_requested",
     "prepare_resent",
+    "prepare_rewritten",
     "prepare_served_from_disk",
     "primary_abdicates",
     "probe_missing",
@@ -40,6 +42,7 @@ pub const MARKS: [&str; 41] = [
     "request_forwarded",
     "request_resent",
     "session_evicted",
+    "superblock_repaired",
     "sync_completed",
     "sync_started",
     "upgraded",

@@ -5,7 +5,7 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 22] = [
+pub const MUTATIONS: [&str; 23] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
     "checkpoint_backwards",
@@ -22,6 +22,7 @@ pub const MUTATIONS: [&str; 22] = [
     "serve_unverified",
     "skip_block_repair",
     "skip_chain_check",
+    "skip_log_scrub",
     "skip_sync",
     "skip_sync_walk",
     "trust_one_clock",

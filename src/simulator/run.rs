@@ -23,7 +23,10 @@ use super::random::{Part, Random};
 use super::swarm::{RunKind, Swarm};
 use super::trace::Detail;
 use crate::require;
+use crate::storage::zones::SUPERBLOCK_COPIES;
+use crate::storage::{Zones, count_of};
 use crate::vsr::recent::RecentPrepares;
+use crate::vsr::superblock::COPY_SIZE;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Simulated time within which a healed core must answer, and a healed cluster converge.
@@ -114,7 +117,7 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
     if cluster.swarm.kind != RunKind::Calm {
         heal_core(cluster, &mut random)?;
     }
-    heal_all(cluster)?;
+    heal_all(cluster, &mut random)?;
     check_all(cluster)?;
     once_more(cluster)?;
     check_all(cluster)?;
@@ -202,23 +205,50 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Heals everything and demands that all come to the same op and rest, and that then all blocks
-/// are read once.
-fn heal_all(cluster: &mut Cluster) -> Result<(), Failure> {
+/// Heals everything and demands that all come to the same op and rest, and that then everything is
+/// read once, and what rotted meanwhile repaired.
+fn heal_all(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
     say(cluster, "all");
     cluster.heal(|_| true);
     cluster.clients.is_asking = false;
     converge(cluster, "the cluster does not come to rest")?;
+    if cluster.swarm.kind != RunKind::Calm {
+        rot_at_rest(cluster, random);
+    }
     scrub(cluster)?;
     converge(cluster, "the cluster does not come to rest again")
 }
 
-/// Demands that all blocks are read once more, and so repaired.
-fn scrub(cluster: &mut Cluster) -> Result<(), Failure> {
-    // A replica that votes alone has nobody to mend its blocks.
-    if cluster.swarm.replicas == 1 {
-        return Ok(());
+/// Damages a copy of the superblock, a header and a prepare of each replica, which nobody would
+/// read before it starts again. No prepare twice, and none of a replica that votes alone: it has
+/// nobody to mend it.
+fn rot_at_rest(cluster: &mut Cluster, random: &mut Random) {
+    let (config, zones) = (config(), Zones::new(&config()));
+    let head = cluster.history.head();
+    let voters = u64::from(cluster.swarm.replicas);
+    say(cluster, "rot");
+    for index in 0..cluster.processes.len() {
+        let mut slot_after = |op: u64| {
+            let op = op + 1 + random.below(head - op);
+            (op, u32::try_from(op % u64::from(config.journal_slots)).expect("few slots"))
+        };
+        let checkpoint = cluster.seen[index].checkpoint;
+        let disk = &mut cluster.processes[index].disk;
+        if checkpoint < head {
+            let (_, slot) = slot_after(checkpoint);
+            disk.corrupt(zones.wal_header_offset(slot));
+            let (op, slot) = slot_after(checkpoint);
+            if voters > 1 && op % voters == count_of(index) {
+                disk.corrupt(zones.wal_prepare_offset(slot));
+            }
+        }
+        let copy = u32::try_from(random.below(SUPERBLOCK_COPIES.into())).expect("few copies");
+        disk.corrupt(zones.superblock_offset(copy) + random.below(count_of(COPY_SIZE)));
     }
+}
+
+/// Demands that everything is read once more, and so repaired.
+fn scrub(cluster: &mut Cluster) -> Result<(), Failure> {
     let scrubs = |cluster: &Cluster| -> Vec<u64> {
         let replicas = cluster.processes.iter().map(|process| process.replica.as_ref());
         replicas.map(|replica| replica.map_or(0, |replica| replica.scrubs())).collect()
@@ -250,7 +280,8 @@ fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
         let at_head = cluster.seen.iter().all(|seen| seen.commit == head);
         let rests = |index: usize| {
             let process = &cluster.processes[index];
-            let whole = !cluster.syncing[index] && !cluster.recovering[index];
+            let log = process.replica.as_ref().is_some_and(|replica| replica.is_log_whole());
+            let whole = log && !cluster.syncing[index] && !cluster.recovering[index];
             process.is_normal() && process.is_quiet() && whole
         };
         at_head && cluster.clients.is_idle() && (0..cluster.processes.len()).all(rests)
@@ -285,8 +316,8 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
     let config = config();
     let head = cluster.history.head();
     for (index, process) in cluster.processes.iter().enumerate() {
-        // What rots while nobody looks is found when it is read, or when the process starts.
-        if !atlas::log_is_damaged(process) {
+        // The scrub has found what rotted while nobody looked, but cannot mend it without peers.
+        if cluster.swarm.replicas > 1 || !atlas::log_is_damaged(process) {
             let ops = cluster.seen[index].checkpoint + 1..=head;
             check_log(index, &process.disk, &config, ops, &cluster.history)?;
         }

@@ -24,6 +24,8 @@ pub const READS_MAX: u32 = 4;
 /// Writes on their way, or waiting to be taken, at most: so many for each place of the pipeline,
 /// since repairs are written while new prepares arrive.
 const WRITES_PER_PIPELINE: u32 = 2;
+/// Sectors of headers that are read or repaired by the scrub at a time.
+const SCRUBBING: u32 = 2;
 
 /// Damage of a slot, and what it may hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub enum ReadPurpose {
         /// The replica.
         to: u8,
     },
+    /// To see whether it is intact.
+    Scrub,
 }
 
 /// Why a prepare could not be read.
@@ -121,6 +125,14 @@ struct Read {
     result: Option<Result<Message, ReadFault>>,
 }
 
+/// A sector of headers that is read to see whether it is intact.
+#[derive(Clone, Copy, Debug)]
+struct SectorRead {
+    sector: u32,
+    /// A write of the sector was started since.
+    overwritten: bool,
+}
+
 /// The log of an open file.
 #[derive(Debug)]
 pub struct Journal {
@@ -132,7 +144,10 @@ pub struct Journal {
     writes: Vec<Option<Write>>,
     reads: Vec<Option<Read>>,
     sector_busy: Vec<bool>,
+    sector_read: Option<SectorRead>,
     sector_pool: Pool,
+    /// Sectors of headers that were damaged and written again.
+    sectors_repaired: u64,
 }
 
 impl Journal {
@@ -154,7 +169,9 @@ impl Journal {
             writes: vec![None; to_index(writes_max)],
             reads: (0..READS_MAX).map(|_| None).collect(),
             sector_busy: vec![false; to_index(geometry.sectors())],
-            sector_pool: Pool::new("journal headers", writes_max, SECTOR_SIZE),
+            sector_read: None,
+            sector_pool: Pool::new("journal headers", writes_max + SCRUBBING, SECTOR_SIZE),
+            sectors_repaired: 0,
         }
     }
 
@@ -167,7 +184,7 @@ impl Journal {
             + u64::from(writes_max) * size_of::<Option<Write>>() as u64
             + u64::from(READS_MAX) * size_of::<Option<Read>>() as u64
             + u64::from(geometry.sectors())
-            + Pool::memory_bytes(writes_max, SECTOR_SIZE)
+            + Pool::memory_bytes(writes_max + SCRUBBING, SECTOR_SIZE)
     }
 
     /// Takes over the rings as recovery left them on disk.
@@ -193,10 +210,12 @@ impl Journal {
         &self.geometry
     }
 
-    /// Whether nothing is on its way or waits to be taken.
+    /// Whether nothing is on its way or waits to be taken, but for what the scrub reads.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.writes.iter().all(Option::is_none) && self.reads.iter().all(Option::is_none)
+        let mut reads = self.reads.iter().flatten();
+        self.writes.iter().all(Option::is_none)
+            && reads.all(|read| read.purpose == ReadPurpose::Scrub)
     }
 
     /// The header that the log should have at `op`, if it is known.
@@ -329,14 +348,65 @@ impl Journal {
         Some(write.header)
     }
 
-    /// Whether a read can be started now. Reads for others leave a place for execution.
+    /// Whether a read can be started now. Reads for others leave a place for execution, the scrub
+    /// leaves one for both.
     #[must_use]
     pub fn can_read(&self, purpose: ReadPurpose) -> bool {
         let free = self.reads.iter().filter(|read| read.is_none()).count();
         match purpose {
             ReadPurpose::Commit => free > 0,
             ReadPurpose::Serve { .. } => free > 1,
+            ReadPurpose::Scrub => free > 2,
         }
+    }
+
+    /// The prepare that is durable in a slot, if there is one.
+    #[must_use]
+    pub fn stored_in(&self, slot: u32) -> Option<&PrepareHeader> {
+        self.slots[to_index(slot)].stored.as_ref()
+    }
+
+    /// Sectors of headers that were damaged and have been written again since the file was opened.
+    #[must_use]
+    pub fn sectors_repaired(&self) -> u64 {
+        self.sectors_repaired
+    }
+
+    /// Starts to read a sector of headers, to write it again if it is damaged; whether it could be
+    /// done now.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such sector.
+    pub fn scrub_sector(&mut self, sector: u32, outbox: &mut StorageOutbox) -> bool {
+        if self.sector_read.is_some() || self.sector_busy[to_index(sector)] {
+            return false;
+        }
+        let Some(buffer) = self.sector_pool.try_acquire() else { return false };
+        self.sector_read = Some(SectorRead { sector, overwritten: false });
+        outbox.disk.push(self.geometry.header_request(DiskKind::Read, sector, buffer));
+        true
+    }
+
+    /// Compares a sector with what must be there. While no write of it is on its way, that is what
+    /// the ring in memory says.
+    fn scrub_done(&mut self, done: DiskDone, outbox: &mut StorageOutbox) {
+        let read = self.sector_read.take().expect("an answer to a read of a sector");
+        assert!(read.sector == done.request.token.index);
+        if read.overwritten {
+            return;
+        }
+        assert!(!self.sector_busy[to_index(read.sector)], "every write is noted");
+        let refused = self.geometry.disk_fault(&done).is_some();
+        let found = done.request.buffer.expect("a read returns its buffer");
+        let mut buffer = self.sector_pool.acquire();
+        encode_sector(&self.ring, read.sector, buffer.bytes_mut());
+        if !refused && found.bytes() == buffer.bytes() {
+            return;
+        }
+        crate::mark!("headers_repaired");
+        self.sectors_repaired += 1;
+        self.sector_push(read.sector, buffer, outbox);
     }
 
     /// Starts to read a prepare that the log has into `buffer`.
@@ -396,6 +466,7 @@ impl Journal {
         let index = done.request.token.index;
         match (done.request.token.owner, done.request.kind) {
             (DiskOwner::JournalPrepare, DiskKind::Read) => self.read_done(done),
+            (DiskOwner::JournalHeader, DiskKind::Read) => self.scrub_done(done, outbox),
             (DiskOwner::JournalPrepare | DiskOwner::JournalHeader, _) => {
                 if let Some(fatal) = self.geometry.disk_fault(&done) {
                     return Err(fatal);
@@ -480,10 +551,18 @@ impl Journal {
         if needed {
             let mut buffer = self.sector_pool.acquire();
             encode_sector(&self.ring, sector, buffer.bytes_mut());
-            self.sector_busy[to_index(sector)] = true;
-            let kind = DiskKind::WriteDurable;
-            outbox.disk.push(self.geometry.header_request(kind, sector, buffer));
+            self.sector_push(sector, buffer, outbox);
         }
+    }
+
+    fn sector_push(&mut self, sector: u32, buffer: Buffer, outbox: &mut StorageOutbox) {
+        assert!(!self.sector_busy[to_index(sector)], "one write of a sector at a time");
+        self.sector_busy[to_index(sector)] = true;
+        if let Some(read) = self.sector_read.as_mut().filter(|read| read.sector == sector) {
+            read.overwritten = true;
+        }
+        let kind = DiskKind::WriteDurable;
+        outbox.disk.push(self.geometry.header_request(kind, sector, buffer));
     }
 
     fn slot(&self, op: u64) -> &SlotState {

@@ -243,6 +243,75 @@ fn refused_writes_are_fatal() {
     }
 }
 
+/// Goal: a sector of headers that is damaged or unreadable is written again from memory, one that
+/// is intact is not, and neither is one that was written while it was read.
+#[test]
+fn scrub_of_headers() {
+    let (mut journal, pool, mut outbox) = journal();
+    let mut message = pulse(1, 1, &pool);
+    store(&mut journal, &mut outbox, &mut message);
+    let mut sector = [0; 4096];
+    for (round, what) in ["intact", "changed", "device", "overwritten"].into_iter().enumerate() {
+        assert!(journal.scrub_sector(0, &mut outbox) && !journal.scrub_sector(0, &mut outbox));
+        assert!(journal.is_idle(), "nobody waits for the scrub");
+        let mut read = outbox.disk.pop().unwrap();
+        assert_eq!((read.kind, read.length), (DiskKind::Read, 4096));
+        let bytes = read.buffer.as_mut().unwrap().bytes_mut();
+        let headers = [reserved_header(CLUSTER, 0), *message.header()];
+        for (slot, header) in headers.iter().enumerate() {
+            bytes[slot * 256..(slot + 1) * 256].copy_from_slice(header.as_bytes());
+        }
+        for slot in 2..16_u32 {
+            let at = to_index(slot * 256);
+            bytes[at..at + 256].copy_from_slice(reserved_header(CLUSTER, slot).as_bytes());
+        }
+        if round == 0 {
+            sector.copy_from_slice(bytes);
+        }
+        bytes[300] ^= u8::from(what == "changed" || what == "overwritten");
+        if what == "overwritten" {
+            store(&mut journal, &mut outbox, &mut pulse(2, 1, &pool));
+        }
+        let error = DiskError { errno: 5, bytes_done: 0 };
+        let result = if what == "device" { Err(error) } else { Ok(()) };
+        journal.on_disk_done(DiskDone { request: read, result }, &mut outbox).unwrap();
+        let write = outbox.disk.pop();
+        assert_eq!(write.is_some(), what == "changed" || what == "device", "{what}");
+        if let Some(write) = write {
+            assert_eq!(write.kind, DiskKind::WriteDurable);
+            assert!(write.buffer.as_ref().unwrap().bytes() == sector);
+            assert!(!journal.scrub_sector(0, &mut outbox), "it is being written");
+            finish(&mut journal, &mut outbox, write);
+        }
+    }
+    assert_eq!(journal.sectors_repaired(), 2);
+    assert!(journal.has(1, checksum(&message)));
+}
+
+/// Goal: the scrub leaves places among the reads for others, and what it finds damaged is missing
+/// from then on.
+#[test]
+fn scrub_of_prepares() {
+    let (mut journal, pool, mut outbox) = journal();
+    for op in 1..=4 {
+        store(&mut journal, &mut outbox, &mut pulse(op, 1, &pool));
+    }
+    assert!(journal.stored_in(0).is_none());
+    let header = *journal.stored_in(3).unwrap();
+    let (op, sum) = (header.op, header.frame.checksum);
+    for _ in 0..2 {
+        assert!(journal.can_read(ReadPurpose::Scrub));
+        journal.read(op, sum, pool.acquire(), ReadPurpose::Scrub, &mut outbox);
+    }
+    assert!(!journal.can_read(ReadPurpose::Scrub) && journal.can_read(ReadPurpose::Commit));
+    assert!(journal.is_idle(), "nobody waits for the scrub");
+    finish_all(&mut journal, &mut outbox);
+    let done = journal.take_read().unwrap();
+    assert_eq!((done.op, done.purpose), (3, ReadPurpose::Scrub));
+    assert!(matches!(done.result, Err(ReadFault::Lost(_))), "zeros are no prepare");
+    assert!(!journal.has(3, sum) && !journal.may_nack(3, sum) && journal.stored_in(3).is_none());
+}
+
 /// Goal: two ops of one slot are not confused, and the shared helper chains as its name says.
 #[test]
 fn slots_wrap() {

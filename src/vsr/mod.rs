@@ -34,6 +34,7 @@ pub mod replica;
 pub mod replication;
 pub mod report;
 pub mod requests;
+pub mod scrub;
 pub mod sessions;
 pub mod superblock;
 pub mod superblock_zone;

@@ -13,9 +13,9 @@ use super::journal::ReadPurpose;
 use super::log_chain::LogChain;
 use super::machine::StateMachine;
 use super::replica::{Replica, Status};
-use crate::mark;
 use crate::protocol::peer::{HEADERS_MAX, body_headers, prepare_header, write_headers};
 use crate::protocol::{Command, Message, PrepareHeader};
+use crate::{mark, mutated};
 
 /// Prepares asked for at a time.
 const REQUESTS_MAX: usize = 8;
@@ -40,6 +40,10 @@ pub struct Repair {
     /// It is time to look what is missing.
     look: bool,
     requests: [Option<Request>; REQUESTS_MAX],
+    /// Oldest executed op whose prepare was found damaged; none if there is none.
+    damaged: Option<u64>,
+    /// Prepares that were found damaged when they were read.
+    pub prepares_damaged: u64,
     /// When headers below the proven part were asked for last; zero when none are on their way.
     older_ns: u64,
     newer_ns: u64,
@@ -84,6 +88,12 @@ impl Repair {
     #[must_use]
     pub fn is_answer(&self, nonce: u64) -> bool {
         nonce != 0 && nonce == self.nonce
+    }
+
+    /// Whether prepares were found damaged and are not repaired yet.
+    #[must_use]
+    pub fn has_damaged(&self) -> bool {
+        self.damaged.is_some()
     }
 
     /// Prepares that were asked for and have not come.
@@ -169,16 +179,43 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// A prepare of this log was found damaged: it is written again from memory, or fetched.
+    /// Executed ones too, since a restart executes them again, unless a checkpoint covers them.
+    pub(super) fn prepare_damaged(&mut self, op: u64, checksum: u128) {
+        self.repair.prepares_damaged += 1;
+        if op <= self.checkpoint_op() || mutated!("skip_log_scrub") {
+            return;
+        }
+        let wanted = self.journal.header(op).map(|header| header.frame.checksum);
+        let recent = self.recent.get(op, checksum).filter(|_| wanted == Some(checksum)).cloned();
+        if let Some(message) = recent.filter(|_| self.journal.can_write(op)) {
+            mark!("prepare_rewritten");
+            let header = *message.prepare();
+            return self.store(&header, message);
+        }
+        if self.options.is_solo() {
+            // Nobody has another copy. The next checkpoint makes it unnecessary.
+            return;
+        }
+        self.repair.damaged = Some(self.repair.damaged.map_or(op, |other| other.min(op)));
+        self.repair.wanted = true;
+        self.repair.look = true;
+    }
+
     /// Asks for prepares that are not here, lowest first.
     fn request_missing(&mut self) {
         let last = self.chain.head().op.min(self.op_max());
         let mut missing = false;
-        for op in self.commit.op + 1..=last {
+        let first = self.repair.damaged.map_or(self.commit.op + 1, |op| op.min(self.commit.op + 1));
+        for op in first.max(self.checkpoint_op() + 1)..=last {
             if op == self.chain.head().op {
                 let head = *self.chain.head();
                 self.know_header(&head);
             }
             let Some(header) = self.journal.header(op) else {
+                if op <= self.commit.op {
+                    continue;
+                }
                 // The log had no room for its header before the last checkpoint.
                 mark!("chain_restarted");
                 self.chain.restart();
@@ -196,6 +233,9 @@ impl<M: StateMachine> Replica<M> {
             if !self.request_prepare(op, checksum) {
                 break;
             }
+        }
+        if !missing {
+            self.repair.damaged = None;
         }
         self.repair.wanted = missing || self.chain.head().op > last;
     }

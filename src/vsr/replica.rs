@@ -32,6 +32,7 @@ use super::quorum::Quorums;
 use super::recent::RecentPrepares;
 use super::recover::Recover;
 use super::repair::Repair;
+use super::scrub::Scrub;
 use super::sessions::Sessions;
 use super::superblock_zone::SuperblockZone;
 use super::sync::Sync;
@@ -214,6 +215,7 @@ pub struct Replica<M> {
     pub(super) repair: Repair,
     pub(super) blocks: BlockRepair,
     pub(super) sync: Sync,
+    pub(super) scrub: Scrub,
     pub(super) recover: Recover,
     pub(super) peers: Peers,
     pub(super) timers: Timers,
@@ -268,6 +270,7 @@ impl<M: StateMachine> Replica<M> {
             repair: Repair::default(),
             blocks: BlockRepair::new(),
             sync: Sync::new(),
+            scrub: Scrub::new(),
             recover: Recover::default(),
             peers: Peers::default(),
             timers: Timers::new(options.seed),
@@ -399,10 +402,18 @@ impl<M: StateMachine> Replica<M> {
         self.sessions.len()
     }
 
-    /// Copies of the superblock, slots and sectors of the log that were repaired on opening.
+    /// Copies of the superblock, and slots and sectors of the log, that were damaged, since the file
+    /// was opened. But for prepares that no peer has sent yet they are repaired.
     #[must_use]
-    pub fn repairs(&self) -> u32 {
-        self.superblock.repaired() + self.recovery.repairs()
+    pub fn repairs(&self) -> u64 {
+        let opening = u64::from(self.superblock.repaired() + self.recovery.repairs());
+        opening + self.journal.sectors_repaired() + self.repair.prepares_damaged
+    }
+
+    /// Whether no prepare that a restart would execute is known to be damaged here.
+    #[must_use]
+    pub fn is_log_whole(&self) -> bool {
+        !self.repair.has_damaged()
     }
 
     /// The next stage of the work that has ended, to be measured.
@@ -605,16 +616,18 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn on_journal_read(&mut self, read: ReadDone) {
-        if let Err(ReadFault::Lost(fatal)) = read.result
-            && self.options.is_solo()
-        {
-            return self.stop(fatal);
+        if let Err(ReadFault::Lost(fatal)) = read.result {
+            if self.options.is_solo() && read.purpose != ReadPurpose::Scrub {
+                return self.stop(fatal);
+            }
+            self.prepare_damaged(read.op, read.checksum);
         }
         let message = read.result.ok();
         if message.is_none() {
             crate::mark!("journal_read_failed");
         }
         match read.purpose {
+            ReadPurpose::Scrub => {}
             ReadPurpose::Commit => self.commit_loaded(message),
             ReadPurpose::Serve { to } => {
                 if let Some(message) = message {
@@ -668,7 +681,7 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let requests = self.pipeline.is_quiet() && self.commit.is_idle();
-        let disk = self.superblock.is_idle() && self.journal.is_idle();
+        let disk = self.superblock.is_resting() && self.journal.is_idle();
         requests && self.checkpoint.is_idle() && disk
     }
 

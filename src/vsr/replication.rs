@@ -135,7 +135,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Writes a prepare to the log and keeps it at hand, unless too many are being written.
-    fn store(&mut self, header: &PrepareHeader, mut message: Message) {
+    pub(super) fn store(&mut self, header: &PrepareHeader, mut message: Message) {
         assert!(header.op <= self.op_max());
         if !message.valid_checksum_body() || Requests::of(&message).is_err() {
             return;

@@ -124,7 +124,7 @@ pub struct Report {
     pub blocks_requested: u64,
     /// Times that the scrub has read everything.
     pub scrubs: u64,
-    /// Copies of the superblock, slots and sectors of the log repaired on opening.
+    /// Copies of the superblock, and slots and sectors of the log, that were damaged.
     pub repairs: u64,
     /// Our clock against the cluster's; `None` alone, and while no majority agrees.
     pub clock: Option<ClockReading>,
@@ -175,7 +175,7 @@ impl<M: StateMachine> Replica<M> {
             prepares_requested: count(self.repair.requested()),
             blocks_requested: count(self.blocks.requested()),
             scrubs: self.scrubs(),
-            repairs: u64::from(if read { self.repairs() } else { 0 }),
+            repairs: if read { self.repairs() } else { 0 },
             clock: self.cluster_clock.reading(self.now),
             peers: self.peers.report(self.now.monotonic_ns),
         }

@@ -2,7 +2,7 @@
 //!
 //! One thing happens at a time and every write is durable before the next begins: first copies
 //! that differ from the chosen one are repaired, later each update writes all four in turn. An
-//! update counts once all four are durable. What a superblock contains is in
+//! update counts once all four are durable. Between updates the scrub reads a copy now and then. What a superblock contains is in
 //! [`superblock`](super::superblock).
 
 use zerocopy::IntoBytes;
@@ -24,6 +24,8 @@ enum Stage {
     Repairing { copy: u32 },
     /// This copy of an update is being written.
     Updating { copy: u32 },
+    /// This copy is being read, to see whether it is intact.
+    Scrubbing { copy: u32 },
     /// Nothing to do.
     Idle,
 }
@@ -77,6 +79,26 @@ impl SuperblockZone {
         self.stage == Stage::Idle
     }
 
+    /// Whether nothing is being written, and the superblock is known.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        matches!(self.stage, Stage::Idle | Stage::Scrubbing { .. })
+    }
+
+    /// Starts to read a copy, to write it again if it is damaged; whether it could be done now.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such copy.
+    pub fn scrub(&mut self, copy: u32, outbox: &mut StorageOutbox) -> bool {
+        if self.stage != Stage::Idle {
+            return false;
+        }
+        self.stage = Stage::Scrubbing { copy };
+        outbox.disk.push(request(DiskKind::Read, copy, self.pool.acquire()));
+        true
+    }
+
     /// Whether the copies have been read.
     #[must_use]
     pub fn was_read(&self) -> bool {
@@ -94,7 +116,7 @@ impl SuperblockZone {
         &self.durable
     }
 
-    /// Copies that were damaged or stale when the file was opened, and have been repaired.
+    /// Copies that were damaged or stale and have been repaired since the file was opened.
     #[must_use]
     pub fn repaired(&self) -> u32 {
         self.repaired
@@ -146,6 +168,11 @@ impl SuperblockZone {
             self.stage = Stage::Reading { remaining: remaining - 1 };
             return if remaining == 1 { self.read_done(outbox) } else { Ok(()) };
         }
+        if let Stage::Scrubbing { copy: reading } = self.stage {
+            assert!(copy == reading);
+            self.scrub_done(&done, outbox);
+            return Ok(());
+        }
         if let Err(error) = done.result {
             let offset = done.request.offset;
             return Err(Fatal::SuperblockWrite { copy, offset, error });
@@ -167,7 +194,7 @@ impl SuperblockZone {
                     self.stage = Stage::Idle;
                 }
             }
-            Stage::Closed | Stage::Reading { .. } | Stage::Idle => {
+            Stage::Closed | Stage::Reading { .. } | Stage::Scrubbing { .. } | Stage::Idle => {
                 panic!("an answer without a request")
             }
         }
@@ -192,6 +219,22 @@ impl SuperblockZone {
         drop(held);
         self.repair_next(outbox);
         Ok(())
+    }
+
+    fn scrub_done(&mut self, done: &DiskDone, outbox: &mut StorageOutbox) {
+        let copy = done.request.token.index;
+        let buffer = done.request.buffer.as_ref().expect("a read returns its buffer");
+        let parsed = done.result.is_ok().then(|| Superblock::parse(buffer.bytes(), copy));
+        let intact = parsed.is_some_and(|parsed| {
+            parsed.is_ok_and(|parsed| {
+                (parsed.sequence, parsed.checksum) == (self.durable.sequence, self.durable.checksum)
+            })
+        });
+        if !intact {
+            crate::mark!("superblock_repaired");
+        }
+        self.repair[copy as usize] = !intact;
+        self.repair_next(outbox);
     }
 
     fn repair_next(&mut self, outbox: &mut StorageOutbox) {

@@ -12,9 +12,6 @@
 //!
 //! A newer checkpoint may be taken over at any time in between, in the opening too, when nobody has
 //! a block any more. The log is not touched: what was acknowledged before stays in it.
-//!
-//! Afterwards, and in every cluster all the time, a slow walk without end reads all blocks, so that
-//! damage is found while others are intact: the *scrub*.
 
 use super::fatal::Fatal;
 use super::machine::StateMachine;
@@ -31,8 +28,6 @@ use crate::{mark, mutated};
 const STUCK_NS: u64 = 1_000_000_000;
 /// Between questions for a newer checkpoint.
 const ASK_NS: u64 = 100_000_000;
-/// Bytes that the scrub reads in a second unless told otherwise: 100 GiB take less than six hours.
-pub const SCRUB_RATE: u64 = 5 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -49,31 +44,19 @@ enum Stage {
     Clearing,
 }
 
-/// The sync in progress, and the scrub.
+/// The sync in progress.
 #[derive(Debug)]
 pub struct Sync {
     stage: Stage,
     /// When others were asked for a checkpoint last.
     asked_ns: u64,
-    /// The part of the scrub that goes on, if it has begun.
-    scrub: Option<WalkPart>,
-    scrub_ns: u64,
-    /// Times that the scrub has read everything.
-    pub scrubs: u64,
-}
-
-/// Nanoseconds between blocks of this size that are scrubbed at so many bytes a second; for ever
-/// for a rate of zero.
-#[must_use]
-pub fn scrub_ns(block_size: u32, rate: u64) -> u64 {
-    (u64::from(block_size) * 1_000_000_000).checked_div(rate).map_or(u64::MAX, |ns| ns.max(1))
 }
 
 impl Sync {
     /// None in progress.
     #[must_use]
     pub fn new() -> Sync {
-        Sync { stage: Stage::Idle, asked_ns: 0, scrub: None, scrub_ns: 0, scrubs: 0 }
+        Sync { stage: Stage::Idle, asked_ns: 0 }
     }
 }
 
@@ -95,12 +78,6 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn is_syncing(&self) -> bool {
         self.sync.stage != Stage::Idle
-    }
-
-    /// Times that all blocks were read, and repaired if need be, since the start.
-    #[must_use]
-    pub fn scrubs(&self) -> u64 {
-        self.sync.scrubs
     }
 
     /// Whether execution waits for the directories of indexes.
@@ -257,7 +234,7 @@ impl<M: StateMachine> Replica<M> {
         self.blocks_stuck_ns() >= STUCK_NS
     }
 
-    /// Lets time pass: asks for a newer checkpoint if need be, and scrubs.
+    /// Lets time pass: asks for a newer checkpoint if need be.
     pub(super) fn sync_tick(&mut self) {
         if self.options.is_solo() {
             return;
@@ -272,32 +249,6 @@ impl<M: StateMachine> Replica<M> {
             if let Some(message) = self.control(Command::RequestCheckpoint) {
                 self.send_control(replica, message);
             }
-        }
-        // What a tick cannot read is not made up for.
-        let due = now_ns.saturating_sub(self.sync.scrub_ns) / self.options.scrub_ns;
-        if due > 0 && self.status == Status::Normal && self.sync.stage == Stage::Idle {
-            self.sync.scrub_ns = now_ns;
-            self.scrub(usize::try_from(due).unwrap_or(WALKING).min(WALKING));
-        }
-    }
-
-    /// Reads so many blocks more, from the beginning again after the last.
-    fn scrub(&mut self, blocks_due: usize) {
-        let Some(blocks) = self.machine.blocks() else { return };
-        let Some(part) = self.sync.scrub else {
-            blocks.walk_start(WalkPart::Directories, u64::MAX);
-            self.sync.scrub = Some(WalkPart::Directories);
-            return;
-        };
-        if blocks.walk_step(blocks_due).is_wait() {
-            return;
-        }
-        if part == WalkPart::Directories {
-            blocks.walk_start(WalkPart::Rest, u64::MAX);
-            self.sync.scrub = Some(WalkPart::Rest);
-        } else {
-            self.sync.scrubs += 1;
-            self.sync.scrub = None;
         }
     }
 }

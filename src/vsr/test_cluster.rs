@@ -440,6 +440,11 @@ impl Cluster {
         self.node_mut(node).disk.corrupt(Cluster::offset(zone, number) + 100);
     }
 
+    /// Whether a header in a replica's file is damaged.
+    pub fn is_damaged(&self, node: u8, zone: &str, number: u64) -> bool {
+        self.node(node).disk.is_damaged(Cluster::offset(zone, number), 1)
+    }
+
     /// Everything is in order: all run in one view, with one log, executed to its end.
     pub fn has_converged(&self) -> Result<(), String> {
         let first = self.replica(0);

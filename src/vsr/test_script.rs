@@ -538,6 +538,7 @@ impl Script {
                     |header: &PrepareHeader| replica.journal.has(header.op, header.frame.checksum);
                 require(header.is_some_and(has))
             }
+            "damaged" => require(self.cluster.is_damaged(index, fact[1], value(2))),
             "knows" => require(replica.journal.header(value(1)).is_some()),
             "holds" => require(!replica.held.is_empty()),
             "timed" => require(replica.cluster_now().is_some()),

@@ -132,6 +132,7 @@ impl<M: StateMachine> Replica<M> {
         }
         self.blocks_tick();
         self.sync_tick();
+        self.scrub_tick();
         if matches!(self.status, Status::Opening(_)) {
             return;
         }

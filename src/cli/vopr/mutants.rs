@@ -27,7 +27,7 @@ const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=par
                           --fault=packet-loss=100000 --fault=grid-rot=0 \
                           --fault=grid-unreadable=0 --fault=absence=0 --fault-kinds=30";
 
-const TRIALS: [Trial; 22] = [
+const TRIALS: [Trial; 23] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
     Trial { mutation: "ack_beyond_checkpoint", seeds: 40, arguments: "" },
     Trial { mutation: "checkpoint_backwards", seeds: 20, arguments: "" },
@@ -48,6 +48,7 @@ const TRIALS: [Trial; 22] = [
         seeds: 1500,
         arguments: "--lite --replicas=3 --fault=partition=50000 --fault=packet-loss=100000",
     },
+    Trial { mutation: "skip_log_scrub", seeds: 100, arguments: "" },
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
     Trial { mutation: "skip_sync_walk", seeds: 20, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },

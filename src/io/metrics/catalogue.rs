@@ -297,10 +297,10 @@ metrics! {
     BlocksMissing, "repair_blocks_missing", Gauge, Flag, None,
         "Whether blocks that are needed here are being had from others.";
     BlocksRepaired, "repair_blocks_total", Counter, Count, None, "Blocks had from others.";
-    RepairsAtStart, "repair_at_start_total", Counter, Count, None,
-        "Copies of the superblock, slots and sectors of the log repaired when opening the file.";
+    LogRepairs, "repair_log_total", Counter, Count, None,
+        "Copies of the superblock, and slots and sectors of the log, that were damaged.";
     ScrubCycles, "scrub_cycles_total", Counter, Count, None,
-        "Times that the scrub has read all blocks.";
+        "Times that the scrub has read everything.";
     ScrubBlocks, "scrub_blocks", Gauge, Count, None,
         "Blocks that the scrub, or the fetching of a checkpoint, has read in its present round.";
     BlocksUsed, "grid_blocks_used", Gauge, Count, None, "Blocks of the grid in use.";

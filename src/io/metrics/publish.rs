@@ -88,7 +88,7 @@ pub fn publish_replica(report: &Report, metrics: &Metrics) {
         (Metric::PreparesRequested, report.prepares_requested),
         (Metric::BlocksRequested, report.blocks_requested),
         (Metric::ScrubCycles, report.scrubs),
-        (Metric::RepairsAtStart, report.repairs),
+        (Metric::LogRepairs, report.repairs),
     ] {
         metrics.set(metric, value);
     }

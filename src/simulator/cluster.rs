@@ -657,7 +657,8 @@ impl Cluster {
             let free_set = replica.machine.store.grid().free_set();
             let disk = &self.processes[index].disk;
             if disk.damaged_from(self.zones.start(Zone::Grid)).next().is_none() {
-                check_references(index, disk, superblock, free_set)?;
+                let is_needed = |address| free_set.is_acquired(address);
+                check_references(index, disk, superblock, is_needed)?;
             }
         }
         Ok(())

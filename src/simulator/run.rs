@@ -10,6 +10,8 @@
 //!
 //! Not covered: how a failure is shown.
 
+use std::collections::BTreeSet;
+
 use super::atlas;
 use super::checkers::Failure;
 use super::checkers::blocks::in_use;
@@ -35,6 +37,9 @@ const HEAL_LIMIT_NS: u64 = 60 * SECOND_NS;
 const CORE_ANSWERS: u64 = 3;
 /// Ops that a replica may lag while only the core works: still within the log.
 const CORE_LAG_MAX: u64 = 14;
+
+/// The blocks of each replica that were in use when a full scrub began.
+type Scrubbed = Vec<BTreeSet<u64>>;
 
 /// What a passed run has done.
 #[derive(Clone, Debug)]
@@ -117,10 +122,10 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
     if cluster.swarm.kind != RunKind::Calm {
         heal_core(cluster, &mut random)?;
     }
-    heal_all(cluster, &mut random)?;
-    check_all(cluster)?;
-    once_more(cluster)?;
-    check_all(cluster)?;
+    let scrubbed = heal_all(cluster, &mut random)?;
+    check_all(cluster, &scrubbed)?;
+    let scrubbed = once_more(cluster)?;
+    check_all(cluster, &scrubbed)?;
     cluster.history.finish();
     Ok(())
 }
@@ -207,7 +212,7 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
 
 /// Heals everything and demands that all come to the same op and rest, and that then everything is
 /// read once, and what rotted meanwhile repaired.
-fn heal_all(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
+fn heal_all(cluster: &mut Cluster, random: &mut Random) -> Result<Scrubbed, Failure> {
     say(cluster, "all");
     cluster.heal(|_| true);
     cluster.clients.is_asking = false;
@@ -215,8 +220,9 @@ fn heal_all(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> {
     if cluster.swarm.kind != RunKind::Calm {
         rot_at_rest(cluster, random);
     }
-    scrub(cluster)?;
-    converge(cluster, "the cluster does not come to rest again")
+    let scrubbed = scrub(cluster)?;
+    converge(cluster, "the cluster does not come to rest again")?;
+    Ok(scrubbed)
 }
 
 /// Damages a copy of the superblock, a header and a prepare of each replica, which nobody would
@@ -247,8 +253,15 @@ fn rot_at_rest(cluster: &mut Cluster, random: &mut Random) {
     }
 }
 
-/// Demands that everything is read once more, and so repaired.
-fn scrub(cluster: &mut Cluster) -> Result<(), Failure> {
+/// Demands that everything is read once more, and so repaired. Pulses go on meanwhile, so that a
+/// merge may come due with damage that only the next scrub will find: which blocks were in use when
+/// it began.
+fn scrub(cluster: &mut Cluster) -> Result<Scrubbed, Failure> {
+    let scrubbed = cluster.processes.iter().map(|process| {
+        let replica = process.replica.as_ref().expect("all run");
+        in_use(&replica.machine.store).collect()
+    });
+    let scrubbed = scrubbed.collect();
     let scrubs = |cluster: &Cluster| -> Vec<u64> {
         let replicas = cluster.processes.iter().map(|process| process.replica.as_ref());
         replicas.map(|replica| replica.map_or(0, |replica| replica.scrubs())).collect()
@@ -259,18 +272,19 @@ fn scrub(cluster: &mut Cluster) -> Result<(), Failure> {
     let done = run_until(cluster, limit_ns, |cluster| {
         scrubs(cluster).iter().zip(&before).all(|(now, before)| *now >= before + 2)
     })?;
-    if done { Ok(()) } else { Err(stuck(cluster, "blocks are missing for good")) }
+    if done { Ok(scrubbed) } else { Err(stuck(cluster, "blocks are missing for good")) }
 }
 
 /// Kills everything at once and demands the same again.
-fn once_more(cluster: &mut Cluster) -> Result<(), Failure> {
+fn once_more(cluster: &mut Cluster) -> Result<Scrubbed, Failure> {
     say(cluster, "once more");
     for index in 0..cluster.processes.len() {
         cluster.kill(index, false, 0);
     }
     converge(cluster, "the cluster does not come back")?;
-    scrub(cluster)?;
-    converge(cluster, "the cluster does not come to rest again")
+    let scrubbed = scrub(cluster)?;
+    converge(cluster, "the cluster does not come to rest again")?;
+    Ok(scrubbed)
 }
 
 fn converge(cluster: &mut Cluster, complaint: &str) -> Result<(), Failure> {
@@ -312,7 +326,7 @@ fn stuck(cluster: &Cluster, complaint: &str) -> Failure {
 }
 
 /// Looks at all disks at rest.
-fn check_all(cluster: &Cluster) -> Result<(), Failure> {
+fn check_all(cluster: &Cluster, scrubbed: &[BTreeSet<u64>]) -> Result<(), Failure> {
     let config = config();
     let head = cluster.history.head();
     for (index, process) in cluster.processes.iter().enumerate() {
@@ -328,9 +342,14 @@ fn check_all(cluster: &Cluster) -> Result<(), Failure> {
         let replica = process.replica.as_ref().expect("all run");
         if let Some(superblock) = replica.durable_superblock() {
             let free_set = replica.machine.store.grid().free_set();
-            check_references(index, &process.disk, superblock, free_set)?;
-            if cluster.swarm.replicas > 1 {
-                cluster.blocks.rest(index, &process.disk, in_use(&replica.machine.store))?;
+            // A replica that votes alone has nobody to mend its blocks, and none of them is damaged.
+            let is_alone = cluster.swarm.replicas == 1;
+            let was_read = |address| is_alone || scrubbed[index].contains(&address);
+            let is_needed = |address| free_set.is_acquired(address) && was_read(address);
+            check_references(index, &process.disk, superblock, is_needed)?;
+            if !is_alone {
+                let both = in_use(&replica.machine.store).filter(|address| was_read(*address));
+                cluster.blocks.rest(index, &process.disk, both)?;
             }
         }
         let sessions = u32::try_from(replica.sessions_count()).expect("few sessions");

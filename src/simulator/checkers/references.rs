@@ -5,13 +5,13 @@ use super::Failure;
 use crate::require;
 use crate::simulator::disk::MemoryDisk;
 use crate::storage::reachable::{SurveyFault, survey};
-use crate::storage::{BlockRef, FreeSet, Zones, block};
+use crate::storage::{BlockRef, Zones, block};
 use crate::vsr::Superblock;
 use crate::vsr::ledger_machine::store_root;
 
-/// Checks the checkpoint that a replica's superblock names, from nothing but its disk. `free_set`
-/// says what the replica, which has gone on since, still uses: what it has released need not be
-/// intact, since only a start would read it, and repair it.
+/// Checks the checkpoint that a replica's superblock names, from nothing but its disk. Blocks that
+/// are not needed may be damaged: the replica has gone on since, and of what it has released only a
+/// start would read, and repair, anything.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn check_references(
     replica: usize,
     disk: &MemoryDisk,
     superblock: &Superblock,
-    free_set: &FreeSet,
+    is_needed: impl Fn(u64) -> bool,
 ) -> Result<(), Failure> {
     let (op, config) = (superblock.checkpoint.op, &superblock.config);
     if op == 0 {
@@ -43,7 +43,7 @@ pub fn check_references(
     };
     let found = match survey(&root, config, |reached, bytes| read(&reached.block, bytes)) {
         Ok(found) => found,
-        Err(SurveyFault::Block(reached, _)) if !free_set.is_acquired(reached.block.address) => {
+        Err(SurveyFault::Block(reached, _)) if !is_needed(reached.block.address) => {
             return Ok(());
         }
         Err(fault) => return Err(fail(format!("{fault:?}"))),
@@ -58,7 +58,7 @@ pub fn check_references(
     for reached in &found.blocks {
         let result = read(&reached.block, &mut bytes);
         if let Err(error) = result
-            && free_set.is_acquired(reached.block.address)
+            && is_needed(reached.block.address)
         {
             return Err(fail(format!("{reached:?} is not intact: {error}")));
         }

@@ -335,9 +335,7 @@ fn check_all(cluster: &Cluster, scrubbed: &[BTreeSet<u64>]) -> Result<(), Failur
             let ops = cluster.seen[index].checkpoint + 1..=head;
             check_log(index, &process.disk, &config, ops, &cluster.history)?;
         }
-        if !atlas::superblock_is_damaged(&process.disk) {
-            check_superblock(index, &process.disk, &config)?;
-        }
+        check_superblock(index, &process.disk, &config)?;
         let messages = process.messages_held();
         let replica = process.replica.as_ref().expect("all run");
         if let Some(superblock) = replica.durable_superblock() {

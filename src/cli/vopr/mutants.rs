@@ -48,7 +48,7 @@ const TRIALS: [Trial; 23] = [
         seeds: 1500,
         arguments: "--lite --replicas=3 --fault=partition=50000 --fault=packet-loss=100000",
     },
-    Trial { mutation: "skip_log_scrub", seeds: 100, arguments: "" },
+    Trial { mutation: "skip_log_scrub", seeds: 20, arguments: "" },
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },
     Trial { mutation: "skip_sync_walk", seeds: 600, arguments: "" },
     Trial { mutation: "trust_one_clock", seeds: 20, arguments: "" },

@@ -340,7 +340,7 @@ fn check_all(cluster: &Cluster, scrubbed: &[BTreeSet<u64>]) -> Result<(), Failur
         let replica = process.replica.as_ref().expect("all run");
         if let Some(superblock) = replica.durable_superblock() {
             let free_set = replica.machine.store.grid().free_set();
-            // A replica that votes alone has nobody to mend its blocks, and none of them is damaged.
+            // A replica that votes alone has nobody to mend its blocks: none of them is damaged.
             let is_alone = cluster.swarm.replicas == 1;
             let was_read = |address| is_alone || scrubbed[index].contains(&address);
             let is_needed = |address| free_set.is_acquired(address) && was_read(address);

@@ -366,6 +366,18 @@ impl Journal {
         self.slots[to_index(slot)].stored.as_ref()
     }
 
+    /// Takes back that a prepare was found damaged, unless its slot has another one or is being
+    /// written: without peers there is nothing to do but to read it again another time.
+    pub fn count_as_stored(&mut self, op: u64, checksum: u128) {
+        let is_writing = self.is_writing(op);
+        let slot = self.slot_mut(op);
+        let header = slot.header.filter(|header| header.frame.checksum == checksum);
+        if header.is_some() && slot.stored.is_none() && !is_writing {
+            slot.stored = header;
+            slot.fault = SlotFault::None;
+        }
+    }
+
     /// Sectors of headers that were damaged and have been written again since the file was opened.
     #[must_use]
     pub fn sectors_repaired(&self) -> u64 {

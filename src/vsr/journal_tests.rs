@@ -310,6 +310,10 @@ fn scrub_of_prepares() {
     assert_eq!((done.op, done.purpose), (3, ReadPurpose::Scrub));
     assert!(matches!(done.result, Err(ReadFault::Lost(_))), "zeros are no prepare");
     assert!(!journal.has(3, sum) && !journal.may_nack(3, sum) && journal.stored_in(3).is_none());
+    journal.count_as_stored(3, sum + 1);
+    assert!(!journal.has(3, sum), "another prepare");
+    journal.count_as_stored(3, sum);
+    assert!(journal.has(3, sum) && journal.stored_in(3) == Some(&header));
 }
 
 /// Goal: two ops of one slot are not confused, and the shared helper chains as its name says.

@@ -194,8 +194,9 @@ impl<M: StateMachine> Replica<M> {
             return self.store(&header, message);
         }
         if self.options.is_solo() {
-            // Nobody has another copy. The next checkpoint makes it unnecessary.
-            return;
+            // Nobody has another copy. The next checkpoint makes it unnecessary, or the device can
+            // read it the next time.
+            return self.journal.count_as_stored(op, checksum);
         }
         self.repair.damaged = Some(self.repair.damaged.map_or(op, |other| other.min(op)));
         self.repair.wanted = true;

@@ -402,7 +402,7 @@ impl<M: StateMachine> Replica<M> {
         self.sessions.len()
     }
 
-    /// Copies of the superblock, and slots and sectors of the log, that were damaged, since the file
+    /// Copies of the superblock, and slots and sectors of the log, that were damaged since the file
     /// was opened. But for prepares that no peer has sent yet they are repaired.
     #[must_use]
     pub fn repairs(&self) -> u64 {

@@ -2,8 +2,8 @@
 //!
 //! One thing happens at a time and every write is durable before the next begins: first copies
 //! that differ from the chosen one are repaired, later each update writes all four in turn. An
-//! update counts once all four are durable. Between updates the scrub reads a copy now and then. What a superblock contains is in
-//! [`superblock`](super::superblock).
+//! update counts once all four are durable. Between updates the scrub reads a copy now and then.
+//! What a superblock contains is in [`superblock`](super::superblock).
 
 use zerocopy::IntoBytes;
 

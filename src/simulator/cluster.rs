@@ -102,6 +102,8 @@ pub struct Cluster {
     /// Whether faults may pause for a replica that lags.
     pub may_rescue: bool,
     pub(super) is_rescuing: bool,
+    /// The time of faults is over: a rescue that ends does not bring them back.
+    pub(super) faults_are_over: bool,
     pub(super) seen: Vec<Seen>,
     /// Newest op that each replica ever had executed.
     pub(super) commit_max: Vec<u64>,
@@ -167,6 +169,7 @@ impl Cluster {
             lag_max: atlas::LAG_MAX,
             may_rescue: true,
             is_rescuing: false,
+            faults_are_over: false,
             seen: vec![SEEN_NOTHING; nodes],
             commit_max: vec![0; nodes],
             head_last: vec![0; nodes],
@@ -264,7 +267,7 @@ impl Cluster {
             self.trace.line(now_ns, Detail::Short, || "rescue begins".to_owned());
         } else if self.is_rescuing && lag <= atlas::RESCUED_LAG {
             self.is_rescuing = false;
-            self.faults.set_active(self.may_rescue);
+            self.faults.set_active(self.may_rescue && !self.faults_are_over);
             let now_ns = self.events.now_ns();
             self.trace.line(now_ns, Detail::Short, || "rescue ends".to_owned());
         }

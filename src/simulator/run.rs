@@ -110,6 +110,7 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
         return Ok(());
     }
     cluster.faults.set_active(false);
+    cluster.faults_are_over = true;
     let quorum = view_change_quorum(usize::from(cluster.swarm.replicas));
     let limit_ns = cluster.events.now_ns() + HEAL_LIMIT_NS;
     // Who has just missed a checkpoint while a block of his was damaged cannot be relied on yet.
@@ -117,7 +118,6 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
     if !run_until(cluster, limit_ns, calm)? {
         return Err(stuck(cluster, "the rescue does not end, or leaves no fit quorum"));
     }
-    cluster.faults.set_active(false);
     cluster.may_rescue = false;
     if cluster.swarm.kind != RunKind::Calm {
         heal_core(cluster, &mut random)?;

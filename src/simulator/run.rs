@@ -126,8 +126,7 @@ fn phases(cluster: &mut Cluster) -> Result<(), Failure> {
     check_all(cluster, &scrubbed)?;
     let scrubbed = once_more(cluster)?;
     check_all(cluster, &scrubbed)?;
-    cluster.history.finish();
-    Ok(())
+    cluster.history.finish()
 }
 
 /// Lets time pass until a condition holds at a tick; whether it came to hold.

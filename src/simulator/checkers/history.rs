@@ -55,6 +55,8 @@ pub struct History {
     executed: BTreeSet<(u128, u32)>,
     sessions: BTreeMap<u128, SessionRecord>,
     evicted: BTreeSet<u128>,
+    /// Clients that were told so while a replica executes the next op, which must do it.
+    evicted_early: BTreeSet<u128>,
     timestamp: u64,
     replies_checked: u64,
 }
@@ -79,6 +81,7 @@ impl History {
             executed: BTreeSet::new(),
             sessions: BTreeMap::new(),
             evicted: BTreeSet::new(),
+            evicted_early: BTreeSet::new(),
             timestamp: 0,
             replies_checked: 0,
         }
@@ -150,6 +153,10 @@ impl History {
         };
         self.execute(header, &bytes[to_index(HEADER_SIZE)..])?;
         self.headers.push(*header);
+        for client in std::mem::take(&mut self.evicted_early) {
+            let went = self.evicted.contains(&client);
+            require!(went, "client {client:#x} was evicted, but not by op {op}");
+        }
         self.prepares.retain(|(other, _), _| *other > op);
         if op.is_multiple_of(INVARIANTS_INTERVAL) {
             self.model.check_invariants();
@@ -158,8 +165,18 @@ impl History {
     }
 
     /// The last look at all balances.
-    pub fn finish(&self) {
+    ///
+    /// # Errors
+    ///
+    /// If a client was told that its session is over, and it is not.
+    pub fn finish(&self) -> Result<(), Failure> {
         self.model.check_invariants();
+        require!(
+            self.evicted_early.is_empty(),
+            "clients {:#x?} were evicted although their sessions are alive",
+            self.evicted_early
+        );
+        Ok(())
     }
 
     fn execute(&mut self, header: &PrepareHeader, body: &[u8]) -> Result<(), Failure> {
@@ -270,15 +287,18 @@ impl History {
     ///
     /// # Errors
     ///
-    /// If it still is among the newest ones.
-    pub fn evicted(&self, client: u128, reason: EvictionReason) -> Result<(), Failure> {
+    /// If it can't be over.
+    pub fn evicted(&mut self, client: u128, reason: EvictionReason) -> Result<(), Failure> {
         let went = self.evicted.contains(&client);
         // A late copy of the registration may have made another session since.
         let known = reason == EvictionReason::NoSession
             || (reason == EvictionReason::SessionTooLow && went);
         require!(known, "client {client:#x} was evicted because of {reason:?}");
-        let alive = self.sessions.contains_key(&client) && !went;
-        require!(!alive, "client {client:#x} was evicted although its session is alive");
+        // Then it must go by the op after the newest: a replica that is executing it knows that
+        // before it has done so.
+        if self.sessions.contains_key(&client) && !went {
+            self.evicted_early.insert(client);
+        }
         Ok(())
     }
 }

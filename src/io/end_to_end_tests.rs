@@ -85,6 +85,10 @@ impl StateMachine for Silent {
         Fetch::Ready(())
     }
 
+    fn is_paused(&self) -> bool {
+        false
+    }
+
     fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8> {
         panic!("op {op} is no op of these tests")
     }

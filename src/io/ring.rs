@@ -419,6 +419,25 @@ impl Ring {
         }
     }
 
+    /// Hands everything new to the kernel and waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel cannot.
+    pub fn submit(&mut self) -> Result<(), RingError> {
+        if self.kernel.submission().is_empty() {
+            return Ok(());
+        }
+        match self.kernel.submit() {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // What was not submitted is still in the queue.
+                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(ring_error("submit to io_uring", error)),
+            },
+        }
+    }
+
     /// An operation that has ended; `None` if there is no more now.
     pub fn next_completion(&mut self) -> Option<Completion> {
         loop {

@@ -3,6 +3,7 @@
 //! Each turn makes one system call: it submits what the last turn produced and waits for
 //! completions, at most until the next tick. Then everything that has ended is given to the core,
 //! what the core wants is taken from its outboxes, and messages that have arrived are delivered.
+//! Before it would wait, a core that has work does a part of it.
 //! Ends cleanly on SIGINT, SIGTERM or the end of an input: nothing more is accepted, what is in
 //! flight ends. All memory is reserved by [`Server::new`], which then freezes the allocator.
 //! Not covered: making the replica (the caller does), what it decides.
@@ -61,6 +62,10 @@ pub trait Core {
     fn on_job_done(&mut self, job: Job, now: Now);
     /// 10 ms have passed.
     fn tick(&mut self, now: Now);
+    /// Whether there is work that is to be done once everything that was wanted is on its way.
+    fn has_work(&self) -> bool;
+    /// Does it.
+    fn work(&mut self, now: Now);
     /// Disk requests and jobs to start.
     fn storage_outbox(&mut self) -> &mut StorageOutbox;
     /// The next message to send.
@@ -108,6 +113,14 @@ impl<M: StateMachine + Publish> Core for Replica<M> {
 
     fn tick(&mut self, now: Now) {
         Replica::tick(self, now);
+    }
+
+    fn has_work(&self) -> bool {
+        Replica::has_work(self)
+    }
+
+    fn work(&mut self, now: Now) {
+        Replica::work(self, now);
     }
 
     fn storage_outbox(&mut self) -> &mut StorageOutbox {
@@ -357,9 +370,15 @@ impl<C: Core> Server<C> {
         self.drain();
         self.connect();
         loop {
+            if self.core.has_work() {
+                self.ring.submit()?;
+                self.core.work(self.clock.now());
+                self.drain();
+            }
             let elapsed_ns = self.clock.monotonic_ns();
             self.note_turn(now.monotonic_ns, elapsed_ns);
-            self.ring.wait(self.next_tick_ns.saturating_sub(elapsed_ns))?;
+            let idle_ns = self.next_tick_ns.saturating_sub(elapsed_ns);
+            self.ring.wait(if self.core.has_work() { 0 } else { idle_ns })?;
             now = self.clock.now();
             if let Some(reason) = self.turn(now) {
                 return Ok(reason);
@@ -441,7 +460,8 @@ impl<C: Core> Server<C> {
         let Some(mut lap) = self.core.next_lap() else { return };
         let now_ns = self.clock.monotonic_ns();
         loop {
-            self.metrics.record(lap.stage, now_ns.saturating_sub(lap.since_ns));
+            let until_ns = lap.until_ns.unwrap_or(now_ns);
+            self.metrics.record(lap.stage, until_ns.saturating_sub(lap.since_ns));
             let Some(next) = self.core.next_lap() else { return };
             lap = next;
         }
@@ -701,6 +721,14 @@ mod tests {
 
         fn on_job_done(&mut self, _job: Job, _now: Now) {
             panic!("there are no jobs");
+        }
+
+        fn has_work(&self) -> bool {
+            false
+        }
+
+        fn work(&mut self, _now: Now) {
+            panic!("there is no work");
         }
 
         fn tick(&mut self, _now: Now) {

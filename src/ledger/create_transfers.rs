@@ -270,13 +270,16 @@ impl Ledger {
         work.drive(&mut Context { store, cache, creates, body }, run_task)
     }
 
-    /// Executes all events of all batches: the size of the reply's body in bytes.
-    pub(super) fn transfers_execute(&mut self, body: &[u8], reply: &mut [u8]) -> u32 {
+    /// Executes all events of all batches, with pauses: the size of the reply's body in bytes.
+    pub(super) fn transfers_execute(&mut self, body: &[u8], reply: &mut [u8]) -> Fetch<u32> {
+        let mut slice = self.slice_events;
         while !self.batches.is_done() {
-            let mut frame = self.batch_frame();
+            let begun = self.begun_batch.take();
+            let (mut frame, first) = begun.unwrap_or_else(|| (self.batch_frame(), 0));
             let before = self.batches.events_before();
             let events = self.batches.events();
-            for index in 0..events {
+            let end = events.min(first + slice);
+            for index in first..end {
                 if index + AHEAD < events {
                     let ahead = before + index + AHEAD;
                     self.store.prefetch_transfer(event_at(body, ahead).id);
@@ -287,11 +290,16 @@ impl Ledger {
                 let event = event_at(body, before + index);
                 self.transfer_execute(&mut frame, index, before + index, &event, reply);
             }
+            if end < events {
+                self.begun_batch = Some((frame, end));
+                return self.pause();
+            }
+            slice -= end - first;
             assert!(!self.scope.is_open(), "chains end within their batch");
             self.batches.finish_batch();
         }
         count_results(&mut self.counters.transfers, self.batches.answered(reply));
-        self.batches.finish(reply)
+        Fetch::Ready(self.batches.finish(reply))
     }
 
     fn transfer_execute(

@@ -2,7 +2,8 @@
 //!
 //! A request is begun with [`Ledger::begin`] and carried on with [`Ledger::step`] until it is
 //! ready. Writing requests first look up everything they need (which may have to wait for the
-//! disk), then execute all their events in order without waiting. Reads look up and answer in
+//! disk), then execute all their events in order without waiting, but with a pause now and then in
+//! which the caller may do something more urgent. Reads look up and answer in
 //! turns. Results depend on the committed operations only: never on caches, the order of disk
 //! completions, or time.
 //!
@@ -55,6 +56,8 @@ use state::State;
 pub use counters::{ACCOUNT_STATUSES, LedgerCounters, TRANSFER_STATUSES};
 pub use state::{STATE_SIZE, StateError, check_state};
 
+/// Parts in which the largest batch of transfers is executed.
+const SLICES: u32 = 4;
 /// Bytes of a row of the transfers' and the accounts' logs.
 const ROW_SIZE: u32 = 128;
 static_assertions::const_assert_eq!(size_of::<Transfer>(), 128);
@@ -129,6 +132,12 @@ pub struct Ledger {
     phase: Phase,
     /// The request was looked at before, and waits for pages.
     has_waited: bool,
+    /// Transfers that are executed without a pause.
+    slice_events: u32,
+    /// The last `Wait` was only a pause.
+    is_paused: bool,
+    /// A batch in whose middle there was a pause, and its next event.
+    begun_batch: Option<(Frame, u32)>,
     state: State,
     cache: AccountCache,
     batches: Batches,
@@ -164,6 +173,9 @@ impl Ledger {
             timestamp: 0,
             phase: Phase::Idle,
             has_waited: false,
+            slice_events: options.batch_max.div_ceil(SLICES),
+            is_paused: false,
+            begun_batch: None,
             state: State::default(),
             cache: AccountCache::new(options.accounts()),
             batches: Batches::new(options.request_body_size_max),
@@ -232,10 +244,11 @@ impl Ledger {
     /// When no request was begun.
     pub fn step(&mut self, body: &[u8], reply: &mut [u8]) -> Fetch<u32> {
         assert!(self.phase != Phase::Idle, "begin comes first");
-        if self.has_waited && !self.store.pages_arrived() {
+        if self.has_waited && !self.is_paused && !self.store.pages_arrived() {
             return Fetch::Wait;
         }
         self.has_waited = true;
+        self.is_paused = false;
         let size = match self.operation {
             Operation::CreateAccounts => {
                 if self.phase == Phase::Begun {
@@ -249,9 +262,12 @@ impl Ledger {
                 if self.phase == Phase::Begun {
                     self.transfers_prefetch_start(body);
                     self.phase = Phase::Working;
+                    if self.batches.events_total() > self.slice_events {
+                        return self.pause();
+                    }
                 }
                 ready!(self.transfers_prefetch(body));
-                self.transfers_execute(body, reply)
+                ready!(self.transfers_execute(body, reply))
             }
             Operation::LookupAccounts | Operation::LookupTransfers => {
                 ready!(self.lookup_step(self.operation, body, reply))
@@ -266,6 +282,19 @@ impl Ledger {
         };
         self.phase = Phase::Idle;
         Fetch::Ready(size)
+    }
+
+    /// Leaves the rest of long work to the next call.
+    fn pause<T>(&mut self) -> Fetch<T> {
+        self.is_paused = true;
+        Fetch::Wait
+    }
+
+    /// Whether the last `Wait`, of the end of an op too, was only a pause: the next call goes on at
+    /// once.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused || self.store.is_paused()
     }
 
     /// How much of the clock a request takes: its commit timestamp is that much later than the

@@ -107,9 +107,17 @@ impl World {
         loop {
             match step(self) {
                 Fetch::Ready(value) => return value,
+                Fetch::Wait if self.ledger.is_paused() && self.is_idle() => {}
                 Fetch::Wait => self.turn(),
             }
         }
+    }
+
+    /// Nothing is under way that could end now.
+    fn is_idle(&mut self) -> bool {
+        self.ledger.store.pump(&mut self.outbox);
+        self.disk.submit_all(&mut self.outbox);
+        self.jobs.is_empty() && self.outbox.jobs.is_empty() && self.disk.in_flight() == 0
     }
 
     fn open(&mut self) {

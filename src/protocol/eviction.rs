@@ -44,6 +44,19 @@ impl TryFrom<u8> for EvictionReason {
     }
 }
 
+impl EvictionReason {
+    /// Whether the reason is what became of the session, not what the client sent.
+    #[must_use]
+    pub fn is_about_session(self) -> bool {
+        matches!(
+            self,
+            EvictionReason::NoSession
+                | EvictionReason::SessionTooLow
+                | EvictionReason::SessionReleaseMismatch
+        )
+    }
+}
+
 impl From<EvictionReason> for u8 {
     fn from(reason: EvictionReason) -> u8 {
         reason as u8

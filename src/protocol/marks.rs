@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 44] = [
+pub const MARKS: [&str; 45] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
@@ -39,6 +39,7 @@ pub const MARKS: [&str; 44] = [
     "recovering_does_not_report",
     "repair_timed_out",
     "reply_from_backup",
+    "reply_withheld",
     "request_forwarded",
     "request_resent",
     "session_evicted",

@@ -5,9 +5,10 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 23] = [
+pub const MUTATIONS: [&str; 24] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
+    "answer_ahead",
     "checkpoint_backwards",
     "commit_without_quorum",
     "count_syncing_checkpoint",

@@ -210,6 +210,7 @@ impl Cluster {
             Event::Deliver(packet) => self.deliver(packet)?,
             Event::Disk { replica, incarnation, id } => self.disk_done(replica, incarnation, id)?,
             Event::Job { replica, incarnation, id } => self.job_done(replica, incarnation, id)?,
+            Event::Work { replica, incarnation } => self.work(replica, incarnation)?,
             Event::PeerLost { replica, peer } => {
                 self.note(4, replica, peer);
                 let peer = u8::try_from(peer).expect("few replicas");
@@ -494,6 +495,34 @@ impl Cluster {
         self.input(replica, |replica, now| replica.on_job_done(job, now))
     }
 
+    /// A replica does a part of its work.
+    fn work(&mut self, replica: usize, incarnation: u32) -> Result<(), Failure> {
+        let process = &mut self.processes[replica];
+        if process.incarnation != incarnation || process.replica.is_none() {
+            return Ok(());
+        }
+        if matches!(process.activity, Activity::Paused { .. }) {
+            self.events.after(RESUME_LOOK_NS, Event::Work { replica, incarnation });
+            return Ok(());
+        }
+        process.is_work_planned = false;
+        self.note(9, replica, 0);
+        self.input(replica, Replica::work)
+    }
+
+    /// Plans when a replica gets around to its work, if there is any: sooner or later than what its
+    /// disk is doing.
+    fn plan_work(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let has_work = process.replica.as_ref().is_some_and(|replica| replica.has_work());
+        if has_work && !process.is_work_planned {
+            process.is_work_planned = true;
+            let delay_ns = process.jobs_random.delay(1, self.swarm.disk_mean_us) * MICROSECOND_NS;
+            let incarnation = process.incarnation;
+            self.events.after(delay_ns, Event::Work { replica: index, incarnation });
+        }
+    }
+
     fn wake_client(&mut self, client: usize) {
         if self.clients.wake_ns(client) > self.events.now_ns() {
             return;
@@ -548,6 +577,7 @@ impl Cluster {
             // It has to start again.
             return Ok(());
         }
+        self.plan_work(replica);
         self.take_sends(replica)
     }
 

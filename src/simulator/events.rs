@@ -33,6 +33,13 @@ pub enum Event {
         /// The process's number of the job.
         id: u64,
     },
+    /// A replica gets around to a part of its work.
+    Work {
+        /// Which one.
+        replica: usize,
+        /// The start of its process.
+        incarnation: u32,
+    },
     /// A replica learns that its connection to another is broken.
     PeerLost {
         /// Who learns it.

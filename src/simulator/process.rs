@@ -96,6 +96,8 @@ pub struct Process {
     pub full_until_ns: Option<u64>,
     /// Requests of the disk that failed since the process was started.
     pub errors: u32,
+    /// Whether it is planned when the replica gets around to its work.
+    pub is_work_planned: bool,
     pool: Pool,
     jobs: Vec<(u64, Job)>,
     jobs_taken: u64,
@@ -123,6 +125,7 @@ impl Process {
             gray: None,
             full_until_ns: None,
             errors: 0,
+            is_work_planned: false,
             pool: Pool::new("messages", count, config().reply_size_max),
             jobs: Vec::new(),
             jobs_taken: 0,
@@ -193,6 +196,7 @@ impl Process {
         self.activity = Activity::Running;
         self.is_powered = true;
         self.errors = 0;
+        self.is_work_planned = false;
     }
 
     /// Lets a request of the disk fail; `None` if it is not in flight any more.

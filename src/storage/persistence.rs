@@ -110,11 +110,21 @@ impl Store {
     // End of an op.
 
     /// Ends an op: seals full blocks, makes index entries, rotates memtables and installs finished
-    /// runs. Call until ready; it waits only where work with a deadline at this op isn't done.
+    /// runs. Call until ready; it pauses once after many rows, and waits only where work with a
+    /// deadline at this op isn't done.
     pub fn end_op(&mut self, op: u64) -> Fetch<()> {
-        if self.end_op_stage == EndOpStage::Logs {
+        self.is_paused = false;
+        if self.end_op_stage == EndOpStage::Index {
+            let rows = self.transfers.rows() - self.events_indexed;
             self.index_events();
             self.index_accounts();
+            self.end_op_stage = EndOpStage::Logs;
+            if rows > self.pause_rows {
+                self.is_paused = true;
+                return Fetch::Wait;
+            }
+        }
+        if self.end_op_stage == EndOpStage::Logs {
             self.end_op_logs(op);
             self.end_op_stage = EndOpStage::Events;
         }
@@ -132,8 +142,14 @@ impl Store {
             self.end_op_stage = EndOpStage::Room;
         }
         ready!(self.make_room());
-        self.end_op_stage = EndOpStage::Logs;
+        self.end_op_stage = EndOpStage::Index;
         Fetch::Ready(())
+    }
+
+    /// Whether the last `Wait` was only a pause: the next call goes on at once.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// Makes room in memory for the rows of another op.
@@ -166,7 +182,7 @@ impl Store {
     /// When the checkpoint before is not finished.
     pub fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8> {
         assert!(self.checkpoint == CheckpointStage::Idle, "one checkpoint at a time");
-        assert!(self.end_op_stage == EndOpStage::Logs, "the op has ended");
+        assert!(self.end_op_stage == EndOpStage::Index, "the op has ended");
         assert!(self.events_indexed == self.transfers.rows(), "the op has ended");
         self.checkpoint = CheckpointStage::Filling { op };
         let blob = self.blob.blob_mut();

@@ -175,6 +175,7 @@ pub(super) enum OpenStage {
 /// How far the end of the current op has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndOpStage {
+    Index,
     Logs,
     Events,
     Accounts,
@@ -217,6 +218,10 @@ pub struct Store {
     /// The same of accounts.
     pub(super) account_boundaries: Vec<(u64, [u64; 2])>,
     pub(super) end_op_stage: EndOpStage,
+    /// An op of more rows pauses at its end.
+    pub(super) pause_rows: u64,
+    /// The last `Wait` at the end of an op was only a pause.
+    pub(super) is_paused: bool,
     pub(super) blob: BlobWriter,
     pub(super) checkpoint: CheckpointStage,
     pub(super) opening: OpenStage,
@@ -303,7 +308,9 @@ impl Store {
             maxima: Maxima::default(),
             boundaries: Vec::with_capacity(boundaries_max),
             account_boundaries: Vec::with_capacity(boundaries_max),
-            end_op_stage: EndOpStage::Logs,
+            end_op_stage: EndOpStage::Index,
+            pause_rows: u64::from(rows_per_op_max(config)) / 4,
+            is_paused: false,
             blob: BlobWriter::new(options.cluster, config.block_size, blob_size),
             checkpoint: CheckpointStage::Idle,
             opening: OpenStage::Closed,

@@ -74,7 +74,7 @@ impl<M: StateMachine> Replica<M> {
             EvictionReason::ClientReleaseTooLow
         } else if release > self.options.release_client_max {
             EvictionReason::ClientReleaseTooHigh
-        } else if unknown && ping.session <= self.commit.op {
+        } else if unknown && ping.session <= self.commit.op && !self.is_ahead() {
             EvictionReason::NoSession
         } else {
             return false;
@@ -169,6 +169,8 @@ impl<M: StateMachine> Replica<M> {
                 // The same bytes from elsewhere: the client has reconnected.
                 self.pipeline.heard(client, header.frame.checksum, connection);
             }
+            // What ended the session may not be durable. The client asks again.
+            Verdict::Evict(reason) if self.is_ahead() && reason.is_about_session() => {}
             Verdict::Evict(reason) => match sender {
                 Sender::Client(connection) => {
                     self.evict(Destination::Connection(connection), client, reason);

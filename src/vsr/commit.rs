@@ -1,12 +1,13 @@
 //! Executing the log: one op after the other, request after request.
 //!
-//! An op is executed once it is committed, proven to belong to the log, and here. The same code
+//! An op is executed once it is committed, proven to belong to the log, and here; in a cluster of
+//! one maybe a little earlier (see [`ahead`](super::ahead)). The same code
 //! runs on a primary, on a backup and when the log is replayed after a restart; the replies come
 //! out the same, byte for byte, because everything in them comes from the prepare and the state.
 
 use zerocopy::IntoBytes;
 
-use super::Destination;
+use super::{ConnectionId, Destination};
 use super::fatal::Fatal;
 use super::journal::ReadPurpose;
 use super::machine::StateMachine;
@@ -21,7 +22,7 @@ use crate::{mark, mutated};
 
 /// Where the execution of the next op is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// Waiting for the next op to be durable.
     Idle,
     /// Reading the op from the log.
@@ -41,7 +42,7 @@ pub struct Commit {
     pub op: u64,
     /// Checksum of its header.
     pub checksum: u128,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The op being executed.
     message: Option<Message>,
     /// The reply being written.
@@ -71,23 +72,28 @@ impl Default for Commit {
 impl<M: StateMachine> Replica<M> {
     /// Executes what can be executed; whether there was any progress.
     pub(super) fn pump_commit(&mut self) -> bool {
-        if !self.may_commit() {
+        if !self.may_commit() || self.executes_when_asked() {
             return false;
         }
         let mut progress = false;
         loop {
             let before = self.commit.stage;
-            let went_on = match before {
-                Stage::Idle => self.commit_next(),
-                Stage::Load => false,
-                Stage::Release => self.commit_release(),
-                Stage::Execute { place, begun } => self.commit_execute(place, begun),
-                Stage::End => self.commit_end(),
-            };
+            let went_on = self.commit_step();
             progress |= went_on || self.commit.stage != before;
             if !went_on || self.status == Status::Fatal {
                 return progress;
             }
+        }
+    }
+
+    /// One stage of the execution of an op; whether the next can follow at once.
+    pub(super) fn commit_step(&mut self) -> bool {
+        match self.commit.stage {
+            Stage::Idle => self.commit_next(),
+            Stage::Load => false,
+            Stage::Release => self.commit_release(),
+            Stage::Execute { place, begun } => self.commit_execute(place, begun),
+            Stage::End => self.commit_end(),
         }
     }
 
@@ -103,7 +109,7 @@ impl<M: StateMachine> Replica<M> {
     fn commit_next(&mut self) -> bool {
         assert!(self.commit.message.is_none());
         let next = self.commit.op + 1;
-        if next > self.commit_max || !self.chain.is_proven(next) || self.sync_holds_commits() {
+        if next > self.execute_max(next) || !self.chain.is_proven(next) || self.sync_holds_commits() {
             return false;
         }
         let Some(header) = self.journal.header(next).copied() else {
@@ -122,7 +128,8 @@ impl<M: StateMachine> Replica<M> {
             return true;
         }
         if !self.journal.has(next, checksum) {
-            self.repair.wanted = true;
+            // What is not committed is still being written.
+            self.repair.wanted |= next <= self.commit_max;
             return false;
         }
         if !self.journal.can_read(ReadPurpose::Commit) {
@@ -180,7 +187,8 @@ impl<M: StateMachine> Replica<M> {
             if !begun {
                 self.machine.begin(Operation::Pulse, header.timestamp, &[]);
             }
-            self.commit.stage = match self.machine.step(&[], &mut []) {
+            let pauses = self.executes_when_asked();
+            self.commit.stage = match step(&mut self.machine, pauses, &[], &mut []) {
                 Fetch::Ready(_) => Stage::End,
                 Fetch::Wait => Stage::Execute { place, begun: true },
             };
@@ -219,6 +227,7 @@ impl<M: StateMachine> Replica<M> {
             self.commit.reply = Some(Message::new(buffer, Command::Reply));
         }
         let body_max = self.reply_body_max();
+        let pauses = self.executes_when_asked();
         let reply = self.commit.reply.as_mut().expect("a reply's buffer was acquired");
         let body_size = if request.operation == Operation::Register {
             let limit = self.options.config.message_size_max - HEADER_SIZE;
@@ -232,7 +241,7 @@ impl<M: StateMachine> Replica<M> {
                 self.commit.stage = Stage::Execute { place, begun: true };
             }
             let area = &mut reply.body_area_mut()[..body_max];
-            match self.machine.step(request.body, area) {
+            match step(&mut self.machine, pauses, request.body, area) {
                 Fetch::Ready(size) => size,
                 Fetch::Wait => return false,
             }
@@ -240,37 +249,26 @@ impl<M: StateMachine> Replica<M> {
         let mut reply = self.commit.reply.take().expect("a reply is being written");
         reply.set_body_size(body_size);
         fill_reply(&mut reply, header, request);
-        self.answer(reply, header.frame.view, place, request);
+        self.answer(reply, place, request);
         true
     }
 
-    /// Keeps a reply with its session and sends it: on the primary to whom it accepted the request
-    /// from, elsewhere to whom it has handed the request over for.
-    fn answer(&mut self, reply: Message, view: u32, place: u32, request: &RequestView<'_>) {
+    /// Keeps a reply with its session, and sends it if its op is committed.
+    fn answer(&mut self, reply: Message, place: u32, request: &RequestView<'_>) {
         let client = request.client;
-        let accepted = self.pipeline.finish(client, request.request_checksum);
-        if let Some(accepted) = accepted {
-            self.lap(super::laps::Stage::Request, accepted.accepted_ns);
-        }
-        let accepted = accepted.map(|accepted| accepted.connection);
-        let held = self.held.finish(client, request.request_checksum);
-        let orphan = view < self.view;
-        let handed = held.filter(|held| held.forwarded || orphan).and_then(|held| held.connection);
-        let heard = accepted.flatten().or(handed);
-        let session = self.sessions.find(client);
-        let known = session.and_then(|session| session.connection);
-        let here = accepted.is_some() || (orphan && self.is_primary());
-        let connection = heard.or(if here { known } else { None });
-        if let Some(connection) = connection {
-            self.outbox.sends.push((Destination::Connection(connection), reply.clone()));
+        let mut connection = None;
+        if reply.reply().op <= self.commit_max || mutated!("answer_ahead") {
+            connection = self.deliver(reply.clone());
+        } else {
+            self.withhold(reply.clone());
         }
         if let Some(session) = self.sessions.find_mut(client) {
-            session.connection = heard.or(session.connection);
+            session.connection = connection.or(session.connection);
             session.place = place;
             session.reply = reply;
         } else if request.operation == Operation::Register {
             let session = reply.reply().op;
-            let entry = Session { session, place, connection: heard, reply };
+            let entry = Session { session, place, connection, reply };
             if self.sessions.register(entry).is_some() {
                 mark!("session_evicted");
             }
@@ -279,10 +277,37 @@ impl<M: StateMachine> Replica<M> {
         // an eviction when it asks again.
     }
 
+    /// Sends a reply: on the primary to whom it accepted the request from, elsewhere to whom it has
+    /// handed the request over for. Where the client was heard, if it was.
+    pub(super) fn deliver(&mut self, reply: Message) -> Option<ConnectionId> {
+        let header = reply.reply();
+        let (client, checksum) = (header.client, header.request_checksum);
+        let view = header.frame.view;
+        let accepted = self.pipeline.finish(client, checksum);
+        if let Some(accepted) = accepted {
+            self.lap(super::laps::Stage::Request, accepted.accepted_ns);
+        }
+        let accepted = accepted.map(|accepted| accepted.connection);
+        let held = self.held.finish(client, checksum);
+        let orphan = view < self.view;
+        let handed = held.filter(|held| held.forwarded || orphan).and_then(|held| held.connection);
+        let heard = accepted.flatten().or(handed);
+        let session = self.sessions.find(client);
+        let known = session.and_then(|session| session.connection);
+        let here = accepted.is_some() || (orphan && self.is_primary());
+        let connection = heard.or(if here { known } else { None });
+        if let Some(connection) = connection {
+            self.outbox.sends.push((Destination::Connection(connection), reply));
+        }
+        heard
+    }
+
     fn commit_end(&mut self) -> bool {
         let op = self.commit.op + 1;
-        if self.machine.end_op(op).is_wait() {
-            return false;
+        while self.machine.end_op(op).is_wait() {
+            if !self.machine.is_paused() || self.executes_when_asked() {
+                return false;
+            }
         }
         let message = self.commit.message.take().expect("an op is being executed");
         assert!(message.prepare().op == op);
@@ -290,7 +315,6 @@ impl<M: StateMachine> Replica<M> {
         self.lap(super::laps::Stage::Execute, self.laps.execute_ns);
         self.commit.checksum = message.header().frame.checksum;
         self.commit.stage = Stage::Idle;
-        self.pipeline.executed(op);
         if self.options.is_solo() {
             self.recent.remove(op);
         }
@@ -298,8 +322,26 @@ impl<M: StateMachine> Replica<M> {
             self.checkpoint_start(message.prepare());
         }
         drop(message);
-        self.prepare_pulse();
+        if op <= self.commit_max {
+            self.pipeline.executed(op);
+            self.prepare_pulse();
+        }
         true
+    }
+}
+
+/// Goes on with an operation, past pauses if they are not wanted.
+fn step<M: StateMachine>(
+    machine: &mut M,
+    pauses: bool,
+    body: &[u8],
+    reply: &mut [u8],
+) -> Fetch<u32> {
+    loop {
+        let result = machine.step(body, reply);
+        if !result.is_wait() || pauses || !machine.is_paused() {
+            return result;
+        }
     }
 }
 

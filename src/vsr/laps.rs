@@ -1,8 +1,8 @@
 //! How long the stages of the work take: what the replica knows of it.
 //!
 //! The replica has no clock: it knows when a stage began, by the time it was told with some input,
-//! and that it has ended now. It leaves both in a bounded queue, and the world, which has a clock,
-//! measures the rest. A world that never takes them loses nothing else. Not covered: what is done
+//! and that it has ended, with this input or now. It leaves both in a bounded queue, and the world,
+//! which has a clock, measures the rest. A world that never takes them loses nothing else. Not covered: what is done
 //! with durations.
 
 use crate::storage::Queue;
@@ -69,6 +69,8 @@ pub struct Lap {
     pub stage: Stage,
     /// When it began, by the monotonic clock in nanoseconds.
     pub since_ns: u64,
+    /// When it ended; `None` if that is now, when the lap is taken.
+    pub until_ns: Option<u64>,
 }
 
 /// The stages that have ended, and the beginnings of some that have not.
@@ -98,10 +100,19 @@ impl Laps {
         }
     }
 
-    /// Notes that a stage has ended which began then.
+    /// Notes that a stage has ended just now which began then.
     pub fn end(&mut self, stage: Stage, since_ns: u64) {
+        self.push(Lap { stage, since_ns, until_ns: None });
+    }
+
+    /// Notes that a stage ended with the input that told so, before what else that led to.
+    pub fn end_at(&mut self, stage: Stage, since_ns: u64, until_ns: u64) {
+        self.push(Lap { stage, since_ns, until_ns: Some(until_ns) });
+    }
+
+    fn push(&mut self, lap: Lap) {
         if !self.ended.is_full() {
-            self.ended.push(Lap { stage, since_ns });
+            self.ended.push(lap);
         }
     }
 
@@ -115,12 +126,12 @@ impl Laps {
         self.writes[Laps::place(op)] = (op, now_ns);
     }
 
-    /// Notes that an op is durable in the log.
-    pub fn write_ended(&mut self, op: u64) {
+    /// Notes that an op is durable in the log since `now_ns`.
+    pub fn write_ended(&mut self, op: u64, now_ns: u64) {
         let (began, since_ns) = self.writes[Laps::place(op)];
         if began == op && op > 0 {
             self.writes[Laps::place(op)] = (0, 0);
-            self.end(Stage::Log, since_ns);
+            self.end_at(Stage::Log, since_ns, now_ns);
         }
     }
 
@@ -148,11 +159,13 @@ mod tests {
         laps.write_began(5, 100);
         laps.write_began(6, 110);
         laps.end(Stage::Queue, 90);
-        laps.write_ended(5);
-        laps.write_ended(5);
-        laps.write_ended(70);
-        assert_eq!(laps.take(), Some(Lap { stage: Stage::Queue, since_ns: 90 }));
-        assert_eq!(laps.take(), Some(Lap { stage: Stage::Log, since_ns: 100 }));
+        laps.write_ended(5, 150);
+        laps.write_ended(5, 160);
+        laps.write_ended(70, 170);
+        let queue = Lap { stage: Stage::Queue, since_ns: 90, until_ns: None };
+        assert_eq!(laps.take(), Some(queue));
+        let log = Lap { stage: Stage::Log, since_ns: 100, until_ns: Some(150) };
+        assert_eq!(laps.take(), Some(log));
         assert_eq!(laps.take(), None);
         for _ in 0..2 * LAPS_MAX {
             laps.end(Stage::Execute, 1);

@@ -96,6 +96,10 @@ impl StateMachine for Ledger {
         self.store.end_op(op)
     }
 
+    fn is_paused(&self) -> bool {
+        Ledger::is_paused(self)
+    }
+
     fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8> {
         self.store.checkpoint_begin(op)
     }

@@ -89,6 +89,10 @@ pub trait StateMachine {
     /// Ends an op after all its operations; the same until it is ready.
     fn end_op(&mut self, op: u64) -> Fetch<()>;
 
+    /// Whether the last `Wait` of `step` or `end_op` was only a pause in long work: the next call
+    /// goes on at once.
+    fn is_paused(&self) -> bool;
+
     /// Begins a checkpoint of the state right after the end of `op`. What the replica appends to
     /// the
     /// bytes that this returns becomes part of it: at most

@@ -4,6 +4,7 @@
 //! each component is its own file with its own tests, each protocol a file of its name. Not
 //! covered: sockets, files and time, which the worlds bring.
 
+pub mod ahead;
 pub mod block_repair;
 pub mod checkpoint;
 pub mod client_requests;

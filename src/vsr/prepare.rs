@@ -228,6 +228,12 @@ impl Pipeline {
         });
     }
 
+    /// The oldest op on its way.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u64> {
+        self.prepared.front().map(|prepared| prepared.op)
+    }
+
     /// Ends the oldest prepare if it is the one that was executed.
     ///
     /// # Panics
@@ -412,7 +418,7 @@ impl<M: StateMachine> Replica<M> {
             parent: head.frame.checksum,
             checkpoint_id: self.superblock.durable().checkpoint_id(),
             op: head.op + 1,
-            commit: self.commit.op,
+            commit: self.commit_op(),
             timestamp: self.clock.newest,
         }
     }

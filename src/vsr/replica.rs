@@ -14,6 +14,7 @@
 //! [`upgrade`](super::upgrade) says by which rules an op is executed,
 //! [`timers`](super::timers) says when.
 
+use super::ahead::Ahead;
 use super::block_repair::BlockRepair;
 use super::checkpoint::Checkpoint;
 use super::clock::{ClusterClock, Now, PrimaryClock};
@@ -199,6 +200,7 @@ pub struct Replica<M> {
     pub(super) clock: PrimaryClock,
     pub(super) cluster_clock: ClusterClock,
     pub(super) commit: Commit,
+    pub(super) ahead: Ahead,
     /// Newest op known to be committed.
     pub(super) commit_max: u64,
     pub(super) checkpoint: Checkpoint,
@@ -259,6 +261,7 @@ impl<M: StateMachine> Replica<M> {
             clock: PrimaryClock::default(),
             cluster_clock: ClusterClock::new(options.replica, options.replica_count),
             commit: Commit::new(),
+            ahead: Ahead::new(config),
             commit_max: 0,
             checkpoint: Checkpoint::new(),
             machine,
@@ -339,10 +342,10 @@ impl<M: StateMachine> Replica<M> {
         self.options.primary_of(self.view) == self.options.replica
     }
 
-    /// Newest op executed.
+    /// Newest op that is executed and committed.
     #[must_use]
     pub fn commit_op(&self) -> u64 {
-        self.commit.op
+        self.commit.op.min(self.commit_max)
     }
 
     /// Newest op known to be committed.
@@ -381,7 +384,7 @@ impl<M: StateMachine> Replica<M> {
             view: self.view,
             primary: self.options.primary_of(self.view),
             role,
-            executed: self.commit.op,
+            executed: self.commit_op(),
             committed: self.commit_max,
             too_far_behind: self.waits_for_sync(),
             syncing: self.is_syncing(),
@@ -428,9 +431,15 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// Notes that something has happened.
+    fn input(&mut self, now: Now) {
+        self.now = now;
+        self.ahead.input();
+    }
+
     /// Takes a message whose frame is whole and of our cluster. The buffer has no other reference.
     pub fn on_message(&mut self, connection: ConnectionId, message: Message, now: Now) {
-        self.now = now;
+        self.input(now);
         let header = message.header();
         let Ok(command) = Command::try_from(header.frame.command) else { return };
         if command.is_peer() {
@@ -506,7 +515,7 @@ impl<M: StateMachine> Replica<M> {
     /// If there is no such replica.
     pub fn on_peer_lost(&mut self, replica: u8, now: Now) {
         assert!(replica < self.options.nodes());
-        self.now = now;
+        self.input(now);
         self.peers.lost(replica);
         if matches!(self.status, Status::Normal | Status::ViewChange) {
             self.suspect_primary(replica);
@@ -516,7 +525,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Takes the answer to a disk request.
     pub fn on_disk_done(&mut self, done: DiskDone, now: Now) {
-        self.now = now;
+        self.input(now);
         if self.status == Status::Fatal {
             return;
         }
@@ -546,7 +555,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Takes back a job that was done.
     pub fn on_job_done(&mut self, job: Job, now: Now) {
-        self.now = now;
+        self.input(now);
         if self.status != Status::Fatal {
             self.machine.on_job_done(job);
             self.pump();
@@ -555,7 +564,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Lets time pass; to be called at least every 10 ms.
     pub fn tick(&mut self, now: Now) {
-        self.now = now;
+        self.input(now);
         self.pump_timers();
         self.pump();
     }
@@ -584,6 +593,7 @@ impl<M: StateMachine> Replica<M> {
             progress |= self.pump_recover();
             // Before commits, which may go on to the next checkpoint once this one is durable.
             progress |= self.pump_checkpoint();
+            progress |= self.pump_ahead();
             progress |= self.pump_commit();
             progress |= self.pump_repair();
             progress |= self.pump_blocks();
@@ -604,7 +614,7 @@ impl<M: StateMachine> Replica<M> {
     fn pump_journal(&mut self) -> bool {
         let mut progress = false;
         while let Some(header) = self.journal.take_written() {
-            self.laps.write_ended(header.op);
+            self.laps.write_ended(header.op, self.now.monotonic_ns);
             self.acknowledge(header.op, header.frame.checksum);
             progress = true;
         }

@@ -276,7 +276,8 @@ impl<M: StateMachine> Replica<M> {
             }
             self.commit_max = prepared.op;
             if prepared.made_ns > 0 {
-                self.laps.end(Stage::Commit, prepared.made_ns);
+                let now_ns = self.now.monotonic_ns;
+                self.laps.end_at(Stage::Commit, prepared.made_ns, now_ns);
             }
         }
     }

@@ -161,7 +161,7 @@ impl<M: StateMachine> Replica<M> {
             view: self.view,
             log_view: self.log_view,
             op: self.chain.head().op,
-            commit: self.commit.op,
+            commit: self.commit_op(),
             commit_max: self.commit_max,
             checkpoint_op: if read { self.checkpoint_op() } else { 0 },
             syncing: self.is_syncing(),

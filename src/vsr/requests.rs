@@ -155,10 +155,14 @@ fn judge_known(
         return admit(operation, circumstances);
     }
     if request.request == session.request {
-        return if request.frame.checksum == session.request_checksum {
-            Verdict::Resend
-        } else {
+        let checksum = request.frame.checksum;
+        return if checksum != session.request_checksum {
             Verdict::Ignore(IgnoreReason::RequestDiffers)
+        } else if circumstances.in_flight.is_some_and(|it| it.request_checksum == checksum) {
+            // Executed, but its reply is withheld until it is durable.
+            Verdict::Ignore(IgnoreReason::InFlight)
+        } else {
+            Verdict::Resend
         };
     }
     // Compared by difference, because the last number has no successor.

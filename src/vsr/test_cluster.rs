@@ -256,6 +256,12 @@ impl Cluster {
             input(replica, now);
             self.drain(node);
         }
+        while let Some(replica) = &mut self.node_mut(node).replica
+            && replica.has_work()
+        {
+            replica.work(now);
+            self.drain(node);
+        }
     }
 
     /// Takes what a replica wants from the world.

@@ -233,6 +233,10 @@ impl StateMachine for TestMachine {
         Fetch::Ready(())
     }
 
+    fn is_paused(&self) -> bool {
+        false
+    }
+
     fn checkpoint_begin(&mut self, op: u64) -> &mut Vec<u8> {
         assert!(self.transfer == Transfer::None);
         assert!(op == self.op_ended);

@@ -298,11 +298,13 @@ impl<M: StateMachine> World<M> {
         self.drain();
     }
 
-    /// One disk answer, or a tick if there is none.
+    /// A part of the replica's work, one disk answer, or a tick if there is none.
     pub fn step(&mut self) {
         self.now_ns += 1_000_000;
         let now = self.now();
-        if !self.jobs.is_empty() && (self.disk.in_flight() == 0 || self.below(4) == 0) {
+        if self.replica.has_work() && self.below(2) == 0 {
+            self.replica.work(now);
+        } else if !self.jobs.is_empty() && (self.disk.in_flight() == 0 || self.below(4) == 0) {
             let chosen = usize::try_from(self.below(self.jobs.len() as u64)).unwrap();
             let mut job = self.jobs.swap_remove(chosen);
             job.run();

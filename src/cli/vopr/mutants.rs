@@ -27,9 +27,10 @@ const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=par
                           --fault=packet-loss=100000 --fault=grid-rot=0 \
                           --fault=grid-unreadable=0 --fault=absence=0 --fault-kinds=30";
 
-const TRIALS: [Trial; 23] = [
+const TRIALS: [Trial; 24] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
     Trial { mutation: "ack_beyond_checkpoint", seeds: 40, arguments: "" },
+    Trial { mutation: "answer_ahead", seeds: 100, arguments: "" },
     Trial { mutation: "checkpoint_backwards", seeds: 20, arguments: "" },
     Trial { mutation: "commit_without_quorum", seeds: 20, arguments: "" },
     Trial { mutation: "count_syncing_checkpoint", seeds: 1500, arguments: "" },

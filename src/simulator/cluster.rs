@@ -312,6 +312,9 @@ impl Cluster {
         self.note(6, replica, 0);
         self.processes[replica].kill(is_powered);
         self.seen[replica] = SEEN_NOTHING;
+        if self.swarm.replicas == 1 {
+            self.blocks.forget_after(self.history.head());
+        }
         self.tell(replica, if is_powered { "killed" } else { "power lost" });
         self.damage_head(replica);
         for client in self.processes.len()..self.processes.len() + self.clients.len() {

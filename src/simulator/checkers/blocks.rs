@@ -65,6 +65,12 @@ impl Blocks {
         Ok(())
     }
 
+    /// Forgets blocks of ops after `op`: who wrote them had executed ahead of its log, alone, and
+    /// is gone. Other ops may come in their place.
+    pub fn forget_after(&mut self, op: u64) {
+        self.written.retain(|(_, sequence), _| *sequence <= op);
+    }
+
     /// Checks a block that a replica sends to another.
     ///
     /// # Errors
@@ -191,6 +197,10 @@ mod tests {
         assert_eq!(blocks.writes(0, &first), Ok(()));
         assert_eq!(blocks.writes(1, &first), Ok(()));
         assert!(blocks.writes(1, &request(&pool, &zones, 3, 2)).is_err());
+        blocks.forget_after(7);
+        assert!(blocks.writes(1, &request(&pool, &zones, 3, 2)).is_err());
+        blocks.forget_after(6);
+        assert_eq!(blocks.writes(1, &request(&pool, &zones, 3, 2)), Ok(()));
         let mut misplaced = request(&pool, &zones, 4, 1);
         misplaced.offset += u64::from(config.block_size);
         assert!(blocks.writes(0, &misplaced).is_err());

@@ -7,13 +7,13 @@
 
 use zerocopy::IntoBytes;
 
-use super::{ConnectionId, Destination};
 use super::fatal::Fatal;
 use super::journal::ReadPurpose;
 use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
 use super::sessions::Session;
+use super::{ConnectionId, Destination};
 use crate::protocol::packed::{RequestView, Requests};
 use crate::protocol::types::RegisterResult;
 use crate::protocol::{Command, HEADER_SIZE, Message, Operation, PrepareHeader, to_index, to_size};
@@ -109,7 +109,8 @@ impl<M: StateMachine> Replica<M> {
     fn commit_next(&mut self) -> bool {
         assert!(self.commit.message.is_none());
         let next = self.commit.op + 1;
-        if next > self.execute_max(next) || !self.chain.is_proven(next) || self.sync_holds_commits() {
+        if next > self.execute_max(next) || !self.chain.is_proven(next) || self.sync_holds_commits()
+        {
             return false;
         }
         let Some(header) = self.journal.header(next).copied() else {

@@ -356,6 +356,15 @@ mod tests {
         let older = ignore(IgnoreReason::RequestOlder);
         check("older", request(), |r, _| r.request = 4, older);
         check("last", request(), |r, _| (r.request, r.frame.checksum) = (5, 55), Verdict::Resend);
+        check(
+            "last, its reply withheld",
+            request(),
+            |r, c| {
+                (r.request, r.frame.checksum) = (5, 55);
+                c.in_flight = Some(InFlightFacts { registers: false, request_checksum: 55 });
+            },
+            ignore(IgnoreReason::InFlight),
+        );
         let differs = ignore(IgnoreReason::RequestDiffers);
         check("last differs", request(), |r, _| r.request = 5, differs);
         check("parent", request(), |r, _| r.parent = 1, ignore(IgnoreReason::ParentWrong));

@@ -74,3 +74,9 @@ fn scenarios_of_time() {
 fn scenarios_of_checkpoints() {
     run_all("checkpoint", 10);
 }
+
+/// Goal: a cluster of one that executes ahead of its log tells nobody before it is durable.
+#[test]
+fn scenarios_of_one_alone() {
+    run_all("alone", 5);
+}

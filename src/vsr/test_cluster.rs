@@ -92,7 +92,22 @@ pub enum Frozen {
     Nothing,
     /// Writes of the superblock.
     Superblock,
+    /// The log.
+    Log,
     All,
+}
+
+impl Frozen {
+    /// Whether a request is answered.
+    fn answers(self, request: &DiskRequest) -> bool {
+        let owner = request.token.owner;
+        match self {
+            Frozen::Nothing => true,
+            Frozen::Superblock => owner != DiskOwner::Superblock,
+            Frozen::Log => !matches!(owner, DiskOwner::JournalPrepare | DiskOwner::JournalHeader),
+            Frozen::All => false,
+        }
+    }
 }
 
 /// One machine: a disk, a clock, and the replica if it runs.
@@ -375,17 +390,12 @@ impl Cluster {
     /// What a replica's disk was asked for until now is answered, as far as it is not frozen.
     fn answer_disk(&mut self, node: u8) {
         let target = self.node(node);
-        match target.frozen {
-            Frozen::All => {}
-            Frozen::Nothing => self.finish_disk(node, target.disk.in_flight()),
-            Frozen::Superblock => {
-                let live = |request: &DiskRequest| request.token.owner != DiskOwner::Superblock;
-                for _ in 0..target.disk.in_flight() {
-                    let done = self.node_mut(node).disk.complete_first_of(live);
-                    let Some(done) = done else { return };
-                    self.input(node, |replica, now| replica.on_disk_done(done, now));
-                }
-            }
+        let frozen = target.frozen;
+        for _ in 0..target.disk.in_flight() {
+            let live = |request: &DiskRequest| frozen.answers(request);
+            let done = self.node_mut(node).disk.complete_first_of(live);
+            let Some(done) = done else { return };
+            self.input(node, |replica, now| replica.on_disk_done(done, now));
         }
     }
 

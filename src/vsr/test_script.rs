@@ -196,9 +196,12 @@ impl Script {
             "stop" => self.cluster.node_mut(target).stopped = true,
             "continue" => self.cluster.go_on(target),
             "freeze" => {
-                let superblock = words.get(2) == Some(&"superblock");
-                let frozen = if superblock { Frozen::Superblock } else { Frozen::All };
-                self.cluster.node_mut(target).frozen = frozen;
+                self.cluster.node_mut(target).frozen = match words.get(2) {
+                    None => Frozen::All,
+                    Some(&"superblock") => Frozen::Superblock,
+                    Some(&"log") => Frozen::Log,
+                    Some(other) => panic!("no part '{other}' of a disk"),
+                };
             }
             "thaw" => self.cluster.node_mut(target).frozen = Frozen::Nothing,
             "answer" => {
@@ -529,6 +532,7 @@ impl Script {
             "durable_log_view" => equal(replica.superblock.durable().log_view.into()),
             "in_view" => equal(replica.view().into()),
             "executed" => equal(replica.commit_op()),
+            "ahead" => equal(replica.commit.op),
             "committed" => equal(replica.commit_max()),
             "head" => equal(replica.head_op()),
             "checkpoint" => equal(replica.checkpoint_op()),

@@ -130,6 +130,9 @@ pub struct StorageOutbox {
     pub disk: Queue<DiskRequest>,
     /// Pure work for the helper thread.
     pub jobs: Queue<Job>,
+    /// Writes of the log are on their way, for which clients wait: who has time leaves the disk to
+    /// them.
+    pub is_log_busy: bool,
 }
 
 impl StorageOutbox {
@@ -140,6 +143,7 @@ impl StorageOutbox {
     /// If a limit is zero.
     #[must_use]
     pub fn new(disk_max: usize, jobs_max: usize) -> StorageOutbox {
-        StorageOutbox { disk: Queue::new(disk_max), jobs: Queue::new(jobs_max) }
+        let (disk, jobs) = (Queue::new(disk_max), Queue::new(jobs_max));
+        StorageOutbox { disk, jobs, is_log_busy: false }
     }
 }

@@ -23,7 +23,7 @@ use super::page_cache::{PageCache, PageKey, PageSlot, PageState};
 use super::queue::Queue;
 use super::zones::{Zone, Zones};
 use super::{count_of, index_of};
-use crate::protocol::{Buffer, Pool, SECTOR_SIZE, to_index};
+use crate::protocol::{Buffer, Pool, SECTOR_SIZE, to_index, to_size};
 
 /// The part of the reads under way that is worth looking at: a quarter keeps the disk busy.
 const PAGES_ARRIVED_PART: usize = 4;
@@ -609,8 +609,12 @@ impl Grid {
     }
 
     fn pump_writes(&mut self, outbox: &mut StorageOutbox) {
+        let mut limit = self.writes_in_flight_max;
+        if outbox.is_log_busy {
+            limit = limit.min(writes_beside_log(self.writes.len()));
+        }
         let mut position = 0;
-        while self.writes_in_flight < self.writes_in_flight_max && !outbox.disk.is_full() {
+        while self.writes_in_flight < limit && !outbox.disk.is_full() {
             if position == self.writes_window {
                 return;
             }
@@ -839,6 +843,12 @@ pub(super) fn verify_block(
     block::verify(buffer.bytes(), block).map_err(GridFaultKind::Block)
 }
 
+/// Blocks written at a time beside writes of the log, if so many are queued: the log's flush of the
+/// disk waits for them too, so they are only as many as it takes to keep up.
+fn writes_beside_log(queued: usize) -> u32 {
+    1 + to_size(queued) / 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -934,6 +944,26 @@ mod tests {
             }
             *self.grid.fault().unwrap()
         }
+    }
+
+    /// Goal: beside writes of the log blocks are written one by one, more at a time only if many
+    /// wait, and all of them in the end.
+    #[test]
+    fn writes_leave_the_disk_to_the_log() {
+        let mut world = World::new(3, 16);
+        world.outbox.is_log_busy = true;
+        for sequence in 0..4 {
+            world.write(sequence);
+        }
+        world.grid.pump(&mut world.outbox);
+        assert_eq!(world.outbox.disk.len(), 1);
+        world.outbox.is_log_busy = false;
+        world.grid.pump(&mut world.outbox);
+        assert_eq!(world.outbox.disk.len(), 2, "as many as the options allow");
+        world.outbox.is_log_busy = true;
+        world.settle();
+        assert!(world.grid.writes.is_empty());
+        assert_eq!([0, 7, 8, 63].map(writes_beside_log), [1, 1, 2, 8]);
     }
 
     /// Goal: whatever the order of completion and the size of the cache, a page read is the page

@@ -125,8 +125,8 @@ const ACCOUNT_TABLE: u8 = 1;
 
 /// Entries that a merge partitions in memory.
 const SCRATCH_ENTRIES: u32 = 65_536;
-/// Grid writes in flight: enough to keep a disk busy, few enough not to hold up the log's.
-const WRITES_IN_FLIGHT_MAX: u32 = 4;
+/// Grid writes in flight at most: enough to keep a disk busy while the log does not need it.
+const WRITES_IN_FLIGHT_MAX: u32 = 8;
 /// Logs: transfers, balances, accounts.
 const LOGS: u32 = 3;
 /// Tail blocks of a checkpoint: rows and directory of three logs.

@@ -292,6 +292,12 @@ impl Journal {
         (head.saturating_add(1)..=last).any(|op| self.slot(op).fault == SlotFault::Unknown)
     }
 
+    /// Whether a write is on its way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.writes.iter().flatten().any(|write| write.stage != WriteStage::Written)
+    }
+
     /// Whether a write of the op's slot is on its way, of whichever op.
     #[must_use]
     pub fn is_writing(&self, op: u64) -> bool {

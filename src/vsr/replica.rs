@@ -599,6 +599,7 @@ impl<M: StateMachine> Replica<M> {
             progress |= self.pump_blocks();
             progress |= self.pump_requests();
             progress |= self.pump_prepare();
+            self.outbox.storage.is_log_busy = self.journal.is_busy();
             self.machine.pump(&mut self.outbox.storage);
             if let Some(fault) = self.machine.fault() {
                 self.stop(Fatal::Grid(fault));

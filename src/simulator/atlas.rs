@@ -228,9 +228,15 @@ impl Cluster {
     pub(super) fn is_out(&self, index: usize) -> bool {
         let lag = self.history.head() - self.position(index);
         let stale = self.checkpoint_max[index] < self.checkpoint_newest();
-        // What it lacks the others may have freed.
-        let stuck = stale && self.grid_is_damaged(index);
+        // What it lacks the others may have freed, or not written yet.
+        let stuck = (stale || self.leads_alone(index)) && self.grid_is_damaged(index);
         self.syncing[index] || self.recovering[index] || lag > RESCUE_LAG || stuck
+    }
+
+    /// Whether no other voter has come to the checkpoint that a replica has.
+    fn leads_alone(&self, index: usize) -> bool {
+        let mut others = (0..usize::from(self.swarm.replicas)).filter(|other| *other != index);
+        others.all(|other| self.checkpoint_max[other] < self.checkpoint_max[index])
     }
 
     fn checkpoint_newest(&self) -> u64 {

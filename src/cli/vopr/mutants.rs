@@ -46,8 +46,9 @@ const TRIALS: [Trial; 24] = [
     Trial { mutation: "skip_block_repair", seeds: 20, arguments: "" },
     Trial {
         mutation: "skip_chain_check",
-        seeds: 1500,
-        arguments: "--lite --replicas=3 --fault=partition=50000 --fault=packet-loss=100000",
+        seeds: 3000,
+        arguments: "--lite --replicas=3 --fault=partition=50000 --fault=packet-loss=100000 \
+                    --fault-kinds=25",
     },
     Trial { mutation: "skip_log_scrub", seeds: 20, arguments: "" },
     Trial { mutation: "skip_sync", seeds: 20, arguments: "" },

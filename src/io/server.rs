@@ -614,6 +614,7 @@ impl<C: Core> Server<C> {
         let outbox = self.core.storage_outbox();
         let quiet = outbox.disk.is_empty() && outbox.jobs.is_empty();
         quiet
+            && !self.core.has_work()
             && self.disk_in_flight == 0
             && self.worker.jobs_in_flight() == 0
             && self.bus.sends_pending() == 0

@@ -2,8 +2,8 @@
 //!
 //! The replica has no clock: it knows when a stage began, by the time it was told with some input,
 //! and that it has ended, with this input or now. It leaves both in a bounded queue, and the world,
-//! which has a clock, measures the rest. A world that never takes them loses nothing else. Not covered: what is done
-//! with durations.
+//! which has a clock, measures the rest. A world that never takes them loses nothing else. Not
+//! covered: what is done with durations.
 
 use crate::storage::Queue;
 

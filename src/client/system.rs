@@ -8,8 +8,10 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
+
+use crate::io::socket::expect_no_congestion;
 
 pub use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, pollfd};
 
@@ -52,6 +54,7 @@ pub fn connect_start(address: SocketAddr) -> io::Result<TcpStream> {
     set_option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)?;
     set_option(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
     set_option(&stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MILLISECONDS)?;
+    expect_no_congestion(stream.as_fd(), address.ip());
     connect(&stream, address)?;
     Ok(stream)
 }

@@ -22,7 +22,7 @@ use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
 use super::peers::Peers;
 use super::ring::{Part, Ring};
-use super::socket::listen;
+use super::socket::{expect_no_congestion, listen};
 use crate::protocol::about::Hello;
 use crate::protocol::{
     Buffer, Command, HEADER_SIZE, Header, Message, NODES_MAX, Pool, SECTOR_SIZE, to_index,
@@ -432,6 +432,9 @@ impl Bus {
             return;
         };
         self.counters.accepted += 1;
+        if let Ok(peer) = stream.peer_addr() {
+            expect_no_congestion(stream.as_fd(), peer.ip());
+        }
         let tick = self.tick;
         let connection = &mut self.connections[to_index(index)];
         assert!(connection.stream.is_none());

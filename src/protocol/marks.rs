@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 45] = [
+pub const MARKS: [&str; 46] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
@@ -18,6 +18,7 @@ pub const MARKS: [&str; 45] = [
     "chain_restarted",
     "checkpoint_durable",
     "damage_not_nacked",
+    "damage_settled",
     "eviction_passed_on",
     "head_recovered",
     "head_uncertain",

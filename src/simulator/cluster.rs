@@ -454,13 +454,22 @@ impl Cluster {
         Ok(())
     }
 
-    fn disk_done(&mut self, replica: usize, incarnation: u32, id: u64) -> Result<(), Failure> {
-        let process = &mut self.processes[replica];
+    /// Whether what this start of a process waits for can be given to it now. If it is paused, the
+    /// event comes again.
+    fn takes(&mut self, replica: usize, incarnation: u32, event: Event) -> bool {
+        let process = &self.processes[replica];
         if process.incarnation != incarnation {
-            return Ok(());
+            return false;
         }
-        if matches!(process.activity, Activity::Paused { .. }) {
-            self.events.after(RESUME_LOOK_NS, Event::Disk { replica, incarnation, id });
+        let is_paused = matches!(process.activity, Activity::Paused { .. });
+        if is_paused {
+            self.events.after(RESUME_LOOK_NS, event);
+        }
+        !is_paused
+    }
+
+    fn disk_done(&mut self, replica: usize, incarnation: u32, id: u64) -> Result<(), Failure> {
+        if !self.takes(replica, incarnation, Event::Disk { replica, incarnation, id }) {
             return Ok(());
         }
         let outcome = self.disk_outcome(replica, id);
@@ -485,27 +494,21 @@ impl Cluster {
     }
 
     fn job_done(&mut self, replica: usize, incarnation: u32, id: u64) -> Result<(), Failure> {
-        let process = &mut self.processes[replica];
-        if process.incarnation != incarnation {
+        if !self.takes(replica, incarnation, Event::Job { replica, incarnation, id }) {
             return Ok(());
         }
-        if matches!(process.activity, Activity::Paused { .. }) {
-            self.events.after(RESUME_LOOK_NS, Event::Job { replica, incarnation, id });
-            return Ok(());
-        }
-        let Some(job) = process.do_job(id) else { return Ok(()) };
+        let Some(job) = self.processes[replica].do_job(id) else { return Ok(()) };
         self.note(3, replica, 0);
         self.input(replica, |replica, now| replica.on_job_done(job, now))
     }
 
     /// A replica does a part of its work.
     fn work(&mut self, replica: usize, incarnation: u32) -> Result<(), Failure> {
-        let process = &mut self.processes[replica];
-        if process.incarnation != incarnation || process.replica.is_none() {
+        if !self.takes(replica, incarnation, Event::Work { replica, incarnation }) {
             return Ok(());
         }
-        if matches!(process.activity, Activity::Paused { .. }) {
-            self.events.after(RESUME_LOOK_NS, Event::Work { replica, incarnation });
+        let process = &mut self.processes[replica];
+        if process.replica.is_none() {
             return Ok(());
         }
         process.is_work_planned = false;

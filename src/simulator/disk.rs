@@ -343,6 +343,14 @@ impl MemoryDisk {
         sector[crate::storage::index_of(offset % SECTOR)] ^= 0x40;
     }
 
+    /// Makes a range zero, as if its writes had gone elsewhere.
+    pub fn blank(&mut self, offset: u64, length: u32) {
+        self.make_stale(offset, length);
+        for sector in sectors_of(offset, length) {
+            self.sectors[crate::storage::index_of(sector)] = None;
+        }
+    }
+
     /// Copies the sector at one offset to another, as a misdirected write would.
     pub fn misdirect(&mut self, from: u64, to: u64) {
         let copy = self.sectors[crate::storage::index_of(from / SECTOR)].clone();

@@ -298,6 +298,22 @@ impl Journal {
         self.writes.iter().flatten().any(|write| write.stage != WriteStage::Written)
     }
 
+    /// Takes damage behind `head`, up to `last`, for settled, if nothing is known of it: the view
+    /// that is durable here says where the log ended when it began, so that whatever was lost there
+    /// is no promise any more. What is prepared from now on is told by redundant headers again.
+    pub fn settle_after(&mut self, head: u64, last: u64) {
+        let slots = u64::from(self.geometry.slots);
+        for op in head.saturating_add(1)..=last.min(head.saturating_add(slots)) {
+            let slot = self.geometry.slot(op);
+            let is_unknown = self.slots[to_index(slot)].fault == SlotFault::Unknown;
+            if is_unknown && !self.is_writing(op) {
+                crate::mark!("damage_settled");
+                self.slots[to_index(slot)].fault = SlotFault::None;
+                self.ring[to_index(slot)] = reserved_header(self.geometry.cluster, slot);
+            }
+        }
+    }
+
     /// Whether a write of the op's slot is on its way, of whichever op.
     #[must_use]
     pub fn is_writing(&self, op: u64) -> bool {

@@ -100,6 +100,9 @@ pub enum Decision {
     RepairHeader,
     /// The op needed was never written here.
     Empty,
+    /// Nothing is here, and the header that would say so is damaged: what was read may be another
+    /// place, or what was written may have gone to one. Alone, there is nobody to ask.
+    EmptyUnproven,
     /// The op needed was being written when the power went, or nothing needed has rotted: no
     /// prepare that matters was ever acknowledged.
     Torn,
@@ -149,7 +152,7 @@ const EARLIER: u8 = Relation::HeaderEarlier as u8;
 const LATER: u8 = Relation::HeaderLater as u8;
 
 /// All rows; exactly one applies to any three cases that fit together.
-pub const TABLE: [Row; 15] = [
+pub const TABLE: [Row; 16] = [
     Row::new(NEEDED, PREPARE_NEEDED, SAME, Decision::Keep),
     // The header was on its way when the power went, or was damaged since.
     Row::new(INVALID | RESERVED | OLD, PREPARE_NEEDED, APART, Decision::RepairHeader),
@@ -168,12 +171,13 @@ pub const TABLE: [Row; 15] = [
         Decision::FaultyKnown("the prepare is missing, but its redundant header is there"),
     ),
     Row::new(NEEDED, PREPARE_INVALID, APART, Decision::FaultyKnown("the prepare is damaged")),
-    // The old contents are intact, so no write of the op needed ever finished. A damaged header
-    // proves nothing else.
+    // The old contents are intact and in their place, so no write of the op needed ever finished. A
+    // damaged header proves nothing else.
     Row::new(OLD, PREPARE_OLD, SAME, Decision::Keep),
     Row::new(OLD, PREPARE_OLD, EARLIER | LATER, Decision::RepairHeader),
     Row::new(INVALID | RESERVED, PREPARE_OLD, APART, Decision::RepairHeader),
-    Row::new(INVALID | RESERVED | OLD, PREPARE_BLANK, APART, Decision::Empty),
+    Row::new(RESERVED | OLD, PREPARE_BLANK, APART, Decision::Empty),
+    Row::new(INVALID, PREPARE_BLANK, APART, Decision::EmptyUnproven),
     // A header that still is the old one proves that no needed prepare was ever durable.
     Row::new(RESERVED | OLD, PREPARE_INVALID, APART, Decision::Torn),
     Row::new(
@@ -257,6 +261,9 @@ mod tests {
         for (header, prepare, relation) in all() {
             let decision = decide(header, prepare, relation);
             let given_up = matches!(decision, Decision::Empty | Decision::Torn);
+            if header == HeaderCase::Invalid {
+                assert!(!given_up, "{prepare:?}: a header that is damaged proves nothing");
+            }
             if matches!(header, HeaderCase::Needed | HeaderCase::Beyond)
                 || matches!(prepare, PrepareCase::Needed | PrepareCase::Beyond)
             {

@@ -124,6 +124,9 @@ enum Stage {
     Idle,
     /// Reading the headers ring.
     Headers,
+    /// Reading sectors of headers again in which something does not verify: what a read brought may
+    /// have been of another place, and damage that is not there would become so, as it is kept.
+    HeadersAgain,
     /// Reading the first sector of every prepare.
     Starts,
     /// Reading and verifying the prepares that are needed and longer than a sector.
@@ -301,7 +304,7 @@ impl JournalRecovery {
                 let fault = SlotFault::Hides { op: header.op, checksum: header.frame.checksum };
                 SlotState { header: Some(header), stored: None, fault }
             }
-            Decision::FaultyUnknown(_) => {
+            Decision::EmptyUnproven | Decision::FaultyUnknown(_) => {
                 SlotState { header: None, stored: None, fault: SlotFault::Unknown }
             }
         }
@@ -328,7 +331,8 @@ impl JournalRecovery {
         // Each round ends with requests on their way or the next of a few stages.
         loop {
             let started_all = match self.stage {
-                Stage::Headers => self.pump_headers(outbox),
+                Stage::Headers => self.pump_headers(|_, _| true, outbox),
+                Stage::HeadersAgain => self.pump_headers(JournalRecovery::is_invalid, outbox),
                 Stage::Starts => self.pump_starts(outbox),
                 Stage::Bodies => self.pump_bodies(outbox),
                 Stage::Cleaning => self.pump_cleaning(outbox),
@@ -340,7 +344,8 @@ impl JournalRecovery {
             }
             self.cursor = 0;
             self.stage = match self.stage {
-                Stage::Headers => Stage::Starts,
+                Stage::Headers => Stage::HeadersAgain,
+                Stage::HeadersAgain => Stage::Starts,
                 Stage::Starts => {
                     self.cursor = self.checkpoint.op + 1;
                     Stage::Bodies
@@ -352,13 +357,34 @@ impl JournalRecovery {
         }
     }
 
-    fn pump_headers(&mut self, outbox: &mut StorageOutbox) -> bool {
+    fn pump_headers(
+        &mut self,
+        is_wanted: impl Fn(&JournalRecovery, u32) -> bool,
+        outbox: &mut StorageOutbox,
+    ) -> bool {
         while self.cursor < u64::from(self.geometry.sectors()) {
+            let sector = u32::try_from(self.cursor).expect("sectors fit 32 bits");
+            if !is_wanted(self, sector) {
+                self.cursor += 1;
+                continue;
+            }
             let Some(buffer) = self.sector() else { return false };
-            let sector = self.next();
+            self.cursor += 1;
             outbox.disk.push(self.geometry.header_request(DiskKind::Read, sector, buffer));
         }
         true
+    }
+
+    /// Whether a header in this sector does not verify.
+    fn is_invalid(&self, sector: u32) -> bool {
+        self.slots_of(sector)
+            .any(|slot| matches!(self.headers_seen[to_index(slot)], HeaderSeen::Invalid))
+    }
+
+    /// Slots whose headers are in a sector.
+    fn slots_of(&self, sector: u32) -> std::ops::Range<u32> {
+        let first = sector * HEADERS_PER_SECTOR;
+        first..self.geometry.slots.min(first + HEADERS_PER_SECTOR)
     }
 
     fn pump_starts(&mut self, outbox: &mut StorageOutbox) -> bool {
@@ -461,7 +487,9 @@ impl JournalRecovery {
         // A sector that cannot be read is damaged, no more and no less.
         let buffer = if done.result.is_ok() { done.request.buffer } else { None };
         match (self.stage, done.request.token.owner) {
-            (Stage::Headers, DiskOwner::JournalHeader) => self.headers_read(index, buffer),
+            (Stage::Headers | Stage::HeadersAgain, DiskOwner::JournalHeader) => {
+                self.headers_read(index, buffer);
+            }
             (Stage::Starts, DiskOwner::JournalPrepare) => self.start_read(index, buffer),
             (Stage::Bodies, DiskOwner::JournalPrepare) => self.body_read(index, buffer),
             (Stage::Cleaning, DiskOwner::JournalPrepare)
@@ -474,13 +502,13 @@ impl JournalRecovery {
 
     fn headers_read(&mut self, sector: u32, buffer: Option<Buffer>) {
         let Some(buffer) = buffer else { return };
-        let first = sector * HEADERS_PER_SECTOR;
-        let end = self.geometry.slots.min(first + HEADERS_PER_SECTOR);
-        for slot in first..end {
-            let at = to_index((slot - first) * HEADER_SIZE);
-            let header = Header::from_bytes(&buffer.bytes()[at..]);
-            self.headers_seen[to_index(slot)] = HeaderSeen::new(&self.geometry, slot, header);
-            self.headers[to_index(slot)] = *header;
+        for (place, slot) in self.slots_of(sector).enumerate() {
+            let seen = &mut self.headers_seen[to_index(slot)];
+            if matches!(seen, HeaderSeen::Invalid) {
+                let header = Header::from_bytes(&buffer.bytes()[place * to_index(HEADER_SIZE)..]);
+                *seen = HeaderSeen::new(&self.geometry, slot, header);
+                self.headers[to_index(slot)] = *header;
+            }
         }
     }
 
@@ -542,7 +570,7 @@ impl JournalRecovery {
                     }
                     head = *header;
                 }
-                Decision::Empty | Decision::Torn => break,
+                Decision::Empty | Decision::EmptyUnproven | Decision::Torn => break,
                 Decision::FaultyKnown(what) | Decision::FaultyUnknown(what) => {
                     return Err(self.geometry.prepare_fault(op, what));
                 }

@@ -1,10 +1,12 @@
 //! The journal alone: what it says of each slot while prepares are written, read and lost.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
-use super::journal::{Journal, JournalGeometry, ReadFault, ReadPurpose, reserved_header};
+use super::journal::{
+    Journal, JournalGeometry, ReadFault, ReadPurpose, SlotFault, SlotState, reserved_header,
+};
 use super::test_log::{CLUSTER, checksum, geometry, outbox, prepare, pulse, with_parent};
-use crate::protocol::{Message, Pool, to_index};
+use crate::protocol::{Header, Message, Pool, to_index};
 use crate::storage::{DiskDone, DiskError, DiskKind, DiskOwner, DiskRequest, StorageOutbox};
 
 fn journal() -> (Journal, Pool, StorageOutbox) {
@@ -223,6 +225,40 @@ fn headers_and_truncation() {
     journal.remove_after(5);
     assert!(journal.stored(6).is_none());
     assert!(journal.is_idle());
+}
+
+/// Goal: a view settles damage behind its head and no other, but for a slot that is being written,
+/// and redundant headers say so from then on.
+#[test]
+fn damage_behind_a_views_head() {
+    let (mut journal, pool, mut outbox) = journal();
+    let unknown = SlotState { header: None, stored: None, fault: SlotFault::Unknown };
+    let damaged = [3, 4, 7, 9, 20];
+    let slots = 0..journal.geometry().slots;
+    let states = slots.map(|slot| if damaged.contains(&slot) { unknown } else { SlotState::EMPTY });
+    let ring = vec![Header::new_zeroed(); to_index(journal.geometry().slots)];
+    journal.open(&ring, states);
+    let mut message = pulse(7, 2, &pool);
+    journal.write(&mut message, &mut outbox);
+    assert!(journal.may_hide_op_after(3, 10));
+    journal.settle_after(3, 10);
+    assert!(!journal.may_nack(3, 1) && !journal.may_nack(7, 1) && !journal.may_nack(20, 1));
+    assert!(journal.may_nack(4, 1) && journal.may_nack(9, 1));
+    assert!(!journal.may_hide_op_after(7, 10) && journal.may_hide_op_after(10, 20));
+    let prepare = outbox.disk.pop().unwrap();
+    finish(&mut journal, &mut outbox, prepare);
+    let sector = outbox.disk.pop().unwrap();
+    let bytes = sector.buffer.as_ref().unwrap().bytes();
+    for slot in 0..16_u32 {
+        let header = match slot {
+            4 | 9 => reserved_header(CLUSTER, slot),
+            7 => *message.header(),
+            _ => Header::new_zeroed(),
+        };
+        assert_eq!(&bytes[to_index(slot * 256)..][..256], header.as_bytes(), "slot {slot}");
+    }
+    finish(&mut journal, &mut outbox, sector);
+    assert!(journal.has(7, checksum(&message)));
 }
 
 /// Goal: a refused write of either ring is fatal, with the zone.

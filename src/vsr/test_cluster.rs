@@ -456,6 +456,12 @@ impl Cluster {
         self.node_mut(node).disk.corrupt(Cluster::offset(zone, number) + 100);
     }
 
+    /// Makes the slot of an op what it was when the file was made: its prepare went elsewhere.
+    pub fn blank(&mut self, node: u8, op: u64) {
+        let offset = Cluster::offset("prepare", op);
+        self.node_mut(node).disk.blank(offset, Config::testing().message_size_max);
+    }
+
     /// Whether a header in a replica's file is damaged.
     pub fn is_damaged(&self, node: u8, zone: &str, number: u64) -> bool {
         self.node(node).disk.is_damaged(Cluster::offset(zone, number), 1)

@@ -212,6 +212,7 @@ impl Script {
                 self.cluster.node_mut(target).disk.fail(offset, 1);
             }
             "corrupt" => self.cluster.corrupt(target, words[2], number(words[3])),
+            "blank" => self.cluster.blank(target, number(words[2])),
             "clock" => self.cluster.node_mut(target).clock_ns = duration_ns(words[2]),
             "lost" => {
                 for other in names(words[3]) {

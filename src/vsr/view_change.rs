@@ -396,6 +396,7 @@ impl<M: StateMachine> Replica<M> {
         self.change.vote = None;
         self.change.votes = Votes::default();
         self.view_op = head.op;
+        self.journal.settle_after(head.op, self.op_max());
         self.repair.restart();
         self.timers.view_began(self.now.monotonic_ns);
         if let Some(since_ns) = self.laps.change_ns.take() {

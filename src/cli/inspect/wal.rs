@@ -51,6 +51,7 @@ impl SlotSeen {
             (Decision::RepairHeader, HeaderSeen::Invalid) => "ok, redundant header damaged",
             (Decision::RepairHeader, _) => "ok, redundant header not yet written",
             (Decision::Empty, _) => "empty",
+            (Decision::EmptyUnproven, _) => "empty, redundant header damaged",
             (Decision::Torn, _) => "torn or damaged, and not needed",
             (Decision::FaultyKnown(what) | Decision::FaultyUnknown(what), _) => what,
         }
@@ -71,7 +72,10 @@ impl SlotSeen {
         match self.decision {
             Decision::Keep | Decision::Empty => false,
             Decision::RepairHeader => matches!(self.header, HeaderSeen::Invalid),
-            Decision::Torn | Decision::FaultyKnown(_) | Decision::FaultyUnknown(_) => true,
+            Decision::EmptyUnproven
+            | Decision::Torn
+            | Decision::FaultyKnown(_)
+            | Decision::FaultyUnknown(_) => true,
         }
     }
 }

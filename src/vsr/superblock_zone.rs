@@ -116,6 +116,16 @@ impl SuperblockZone {
         &self.durable
     }
 
+    /// The superblock that is being written, or else the durable one.
+    ///
+    /// # Panics
+    ///
+    /// Before the copies have been read.
+    #[must_use]
+    pub fn newest(&self) -> &Superblock {
+        if matches!(self.stage, Stage::Updating { .. }) { &self.staged } else { self.durable() }
+    }
+
     /// Copies that were damaged or stale and have been repaired since the file was opened.
     #[must_use]
     pub fn repaired(&self) -> u32 {

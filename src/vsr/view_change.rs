@@ -181,10 +181,13 @@ impl<M: StateMachine> Replica<M> {
         self.repeat_vote();
     }
 
-    /// Whether the superblock says in which view this replica is.
+    /// Whether the superblock says in which view this replica is, and goes on to say so: a replica
+    /// that recovers may be in the view that it wrote down before it started again, while it writes
+    /// that it has yet to begin one.
     fn is_view_durable(&self) -> bool {
-        let durable = self.superblock.durable();
-        durable.view == self.view && durable.log_view == self.log_view
+        [self.superblock.durable(), self.superblock.newest()]
+            .into_iter()
+            .all(|superblock| superblock.view == self.view && superblock.log_view == self.log_view)
     }
 
     /// Nobody acts on a view before it is durable.

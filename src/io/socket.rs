@@ -258,6 +258,10 @@ impl SocketName {
 /// (BBR) a message of 1 MiB was now and then held back for 20 to 100 ms until a delayed
 /// acknowledgement came; the plainest one, which every system allows everybody, takes 2 ms at the
 /// most. Only speed hangs on it.
+///
+/// # Panics
+///
+/// Never: a name is short.
 pub fn expect_no_congestion(socket: BorrowedFd<'_>, peer: IpAddr) {
     if !peer.to_canonical().is_loopback() {
         return;

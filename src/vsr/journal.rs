@@ -41,6 +41,9 @@ pub enum SlotFault {
     },
     /// Any prepare of this slot may have been durable here.
     Unknown,
+    /// The same, but most likely there was none: the slot reads as never written, and only the
+    /// header that would say so is damaged.
+    Unproven,
 }
 
 /// One slot of the log, as recovery finds it and the journal keeps it.
@@ -269,7 +272,7 @@ impl Journal {
         let hidden = match self.slot(op).fault {
             SlotFault::None => false,
             SlotFault::Hides { op: lost_op, checksum: lost } => lost_op == op && lost == checksum,
-            SlotFault::Unknown => true,
+            SlotFault::Unknown | SlotFault::Unproven => true,
         };
         !hidden && !self.has(op, checksum)
     }
@@ -280,16 +283,24 @@ impl Journal {
         match self.slot(op).fault {
             SlotFault::None => false,
             SlotFault::Hides { op: lost, .. } => lost == op,
-            SlotFault::Unknown => true,
+            SlotFault::Unknown | SlotFault::Unproven => true,
         }
     }
 
-    /// Whether damage of which nothing is known may hide an op after `head`, up to `last`.
+    /// Whether damage of which nothing is known may hide an op after `head`, up to `last`. A slot
+    /// that reads as never written may only within the pipeline: farther on a read would have gone
+    /// elsewhere for an op that came here alone, without all those between. Otherwise headers of
+    /// empty slots, damaged on all replicas at once, would stop a cluster for good.
     #[must_use]
     pub fn may_hide_op_after(&self, head: u64, last: u64) -> bool {
         let slots = u64::from(self.geometry.slots);
+        let near = head.saturating_add(self.geometry.pipeline_max.into());
         let last = last.min(head.saturating_add(slots));
-        (head.saturating_add(1)..=last).any(|op| self.slot(op).fault == SlotFault::Unknown)
+        (head.saturating_add(1)..=last).any(|op| match self.slot(op).fault {
+            SlotFault::Unknown => true,
+            SlotFault::Unproven => op <= near,
+            SlotFault::None | SlotFault::Hides { .. } => false,
+        })
     }
 
     /// Whether a write is on its way.
@@ -305,7 +316,8 @@ impl Journal {
         let slots = u64::from(self.geometry.slots);
         for op in head.saturating_add(1)..=last.min(head.saturating_add(slots)) {
             let slot = self.geometry.slot(op);
-            let is_unknown = self.slots[to_index(slot)].fault == SlotFault::Unknown;
+            let fault = self.slots[to_index(slot)].fault;
+            let is_unknown = matches!(fault, SlotFault::Unknown | SlotFault::Unproven);
             if is_unknown && !self.is_writing(op) {
                 crate::mark!("damage_settled");
                 self.slots[to_index(slot)].fault = SlotFault::None;

@@ -304,7 +304,10 @@ impl JournalRecovery {
                 let fault = SlotFault::Hides { op: header.op, checksum: header.frame.checksum };
                 SlotState { header: Some(header), stored: None, fault }
             }
-            Decision::EmptyUnproven | Decision::FaultyUnknown(_) => {
+            Decision::EmptyUnproven => {
+                SlotState { header: None, stored: None, fault: SlotFault::Unproven }
+            }
+            Decision::FaultyUnknown(_) => {
                 SlotState { header: None, stored: None, fault: SlotFault::Unknown }
             }
         }

@@ -233,14 +233,22 @@ fn headers_and_truncation() {
 fn damage_behind_a_views_head() {
     let (mut journal, pool, mut outbox) = journal();
     let unknown = SlotState { header: None, stored: None, fault: SlotFault::Unknown };
+    let unproven = SlotState { fault: SlotFault::Unproven, ..unknown };
     let damaged = [3, 4, 7, 9, 20];
     let slots = 0..journal.geometry().slots;
-    let states = slots.map(|slot| if damaged.contains(&slot) { unknown } else { SlotState::EMPTY });
+    let states = slots.map(|slot| match slot {
+        9 | 30 => unproven,
+        _ if damaged.contains(&slot) => unknown,
+        _ => SlotState::EMPTY,
+    });
     let ring = vec![Header::new_zeroed(); to_index(journal.geometry().slots)];
     journal.open(&ring, states);
     let mut message = pulse(7, 2, &pool);
     journal.write(&mut message, &mut outbox);
     assert!(journal.may_hide_op_after(3, 10));
+    assert!(journal.may_hide_op_after(7, 10) && !journal.may_nack(9, 1));
+    assert_eq!(journal.geometry().pipeline_max, 8);
+    assert!(journal.may_hide_op_after(22, 31) && !journal.may_hide_op_after(21, 31), "too far");
     journal.settle_after(3, 10);
     assert!(!journal.may_nack(3, 1) && !journal.may_nack(7, 1) && !journal.may_nack(20, 1));
     assert!(journal.may_nack(4, 1) && journal.may_nack(9, 1));

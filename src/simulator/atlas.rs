@@ -2,7 +2,8 @@
 //! are here; [`docs/SIMULATOR.md`](../../docs/SIMULATOR.md) explains them with their reasons.
 //!
 //! * **Fit.** A voter is *fit* if it has no damage on its log that was not repaired, knows its
-//!   head, lacks no blocks, and does not lag by more than the logs reach.
+//!   head, lacks no blocks, and does not lag by more than the logs reach. A redundant header that
+//!   does not verify is damage, also if the journal has written it so again.
 //! * **Log.** Damage may be done to a voter only if the others that are fit make up a view-change
 //!   quorum: then everything committed is intact on one of them, and they can go on without the
 //!   damaged one. A cluster of one or two gets no damage of its log.
@@ -26,11 +27,13 @@ use super::checkers::durability::view_change_quorum;
 use super::cluster::Cluster;
 use super::disk::MemoryDisk;
 use super::faults::Fault;
-use super::process::{Process, config};
-use crate::protocol::AlignedMemory;
+use super::process::{CLUSTER, Process, config};
+use crate::protocol::{AlignedMemory, HEADER_SIZE, Header, to_index, to_size};
 use crate::storage::zones::SUPERBLOCK_COPIES;
-use crate::storage::{GridFaultKind, Zone, Zones, count_of};
+use crate::storage::{DiskKind, DiskRequest, GridFaultKind, Zone, Zones, count_of, index_of};
 use crate::vsr::fatal::Fatal;
+use crate::vsr::journal_geometry::JournalGeometry;
+use crate::vsr::journal_recovery::HeaderSeen;
 use crate::vsr::superblock::{COPY_SIZE, Superblock};
 
 /// Ops that a replica may be behind the newest before clients are held back: the log reaches
@@ -90,6 +93,27 @@ pub fn log_is_damaged(process: &Process) -> bool {
     let zones = Zones::new(&config());
     let start = zones.start(Zone::WalHeaders);
     process.disk.is_damaged(start, zones.start(Zone::Grid) - start)
+}
+
+/// Whether a write leaves damage where it goes: a redundant header that does not verify. The journal
+/// writes with its neighbours what it found of it, as long as its slot is in doubt; until then the
+/// log lacks what it lacked.
+#[must_use]
+pub fn leaves_damage(request: &DiskRequest) -> bool {
+    let is_write = matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable);
+    let geometry = JournalGeometry::new(&config(), CLUSTER);
+    let (zone, within) = geometry.zones.locate(request.offset);
+    if !is_write || zone != Zone::WalHeaders {
+        return false;
+    }
+    let first = to_size(index_of(within / u64::from(HEADER_SIZE)));
+    let count = (geometry.slots - first).min(request.length / HEADER_SIZE);
+    let buffer = request.buffer.as_ref().expect("a write has a buffer");
+    let headers = &buffer.bytes()[to_index(request.buffer_offset)..];
+    (0..count).any(|place| {
+        let header = Header::from_bytes(&headers[to_index(place * HEADER_SIZE)..]);
+        matches!(HeaderSeen::new(&geometry, first + place, header), HeaderSeen::Invalid)
+    })
 }
 
 /// Whether damage was done to a superblock and not repaired.
@@ -348,9 +372,10 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Pool, to_size};
+    use crate::protocol::{Pool, PrepareHeader, SECTOR_SIZE};
     use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken};
     use crate::vsr::Genesis;
+    use crate::vsr::journal_geometry::{encode_sector, reserved_header};
     use zerocopy::IntoBytes;
 
     /// Goal: the parts of both rings that belong together find each other, for every slot.
@@ -372,6 +397,34 @@ mod tests {
             assert!(start >= zones.start(Zone::WalPrepares));
             assert!(start + length <= zones.start(Zone::Grid));
         }
+    }
+
+    /// Goal: a sector of redundant headers leaves damage if one of them does not verify, and only
+    /// then; other places and reads never do.
+    #[test]
+    fn doubtful_headers_are_damage() {
+        let geometry = JournalGeometry::new(&config(), CLUSTER);
+        let mut ring: Vec<Header> =
+            (0..geometry.slots).map(|slot| reserved_header(CLUSTER, slot)).collect();
+        let pool = Pool::new("test", 1, SECTOR_SIZE);
+        let mut leaves = |ring: &[Header], kind| {
+            let mut buffer = pool.acquire();
+            encode_sector(ring, 1, buffer.bytes_mut());
+            leaves_damage(&geometry.header_request(kind, 1, buffer))
+        };
+        assert!(!leaves(&ring, DiskKind::WriteDurable));
+        ring[19].frame.size += 1;
+        assert!(leaves(&ring, DiskKind::WriteDurable) && !leaves(&ring, DiskKind::Read));
+        ring[19] = reserved_header(CLUSTER, 18);
+        assert!(leaves(&ring, DiskKind::WriteDurable), "of another slot");
+        ring[19] = PrepareHeader::root(CLUSTER).header().to_owned();
+        assert!(leaves(&ring, DiskKind::WriteDurable), "of another slot");
+        ring[19] = reserved_header(CLUSTER, 19);
+        ring[3].frame.size += 1;
+        assert!(!leaves(&ring, DiskKind::WriteDurable), "in another sector");
+        let buffer = pool.acquire();
+        let kind = DiskKind::WriteDurable;
+        assert!(!leaves_damage(&geometry.prepare_request(kind, 3, SECTOR_SIZE, buffer)));
     }
 
     /// Goal: a superblock with three equal copies survives any one torn write, one with two equal

@@ -605,7 +605,11 @@ impl Cluster {
                 let random = self.faults.random(Fault::DiskSlow);
                 delay_ns += random.scale(10, 2000) * MILLISECOND_NS;
             }
-            let id = process.disk.submit(request);
+            let id = if atlas::leaves_damage(&request) {
+                process.disk.submit_damage(request)
+            } else {
+                process.disk.submit(request)
+            };
             self.events.after(delay_ns, Event::Disk { replica: index, incarnation, id });
         }
         while let Some(job) = process.replica.as_mut().and_then(|it| it.outbox.storage.jobs.pop()) {

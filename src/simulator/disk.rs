@@ -56,6 +56,8 @@ struct InFlight {
     request: DiskRequest,
     /// Completed writes at the time of submission: what a sync makes durable.
     writes_before: u64,
+    /// What it writes counts as damaged.
+    leaves_damage: bool,
 }
 
 /// Sparse contents of a data file plus the requests in flight.
@@ -139,12 +141,27 @@ impl MemoryDisk {
     ///
     /// If the request breaks a rule or reaches beyond the disk.
     pub fn submit(&mut self, request: DiskRequest) -> u64 {
+        self.take(request, false)
+    }
+
+    /// Takes a write after which its place counts as damaged: what it writes is damage.
+    ///
+    /// # Panics
+    ///
+    /// As [`submit`](Self::submit), or if it is no write.
+    pub fn submit_damage(&mut self, request: DiskRequest) -> u64 {
+        assert!(matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable));
+        self.take(request, true)
+    }
+
+    fn take(&mut self, request: DiskRequest, leaves_damage: bool) -> u64 {
         request.check();
         assert!(request.offset + u64::from(request.length) <= self.size, "beyond the disk");
         let writes_before = self.writes_completed;
         self.submitted += 1;
-        self.in_flight.push(InFlight { id: self.submitted, request, writes_before });
-        self.submitted
+        let id = self.submitted;
+        self.in_flight.push(InFlight { id, request, writes_before, leaves_damage });
+        id
     }
 
     /// Takes all disk requests of an outbox.
@@ -228,20 +245,21 @@ impl MemoryDisk {
         random: &mut impl Rng,
     ) -> Option<DiskDone> {
         let place = self.in_flight.iter().position(|flight| flight.id == id)?;
-        let InFlight { request, .. } = self.in_flight.swap_remove(place);
+        let flight = self.in_flight.swap_remove(place);
+        let request = &flight.request;
         match request.kind {
             DiskKind::Read => self.distrust(request.offset, request.length),
             DiskKind::Write | DiskKind::WriteDurable => {
                 for index in 0..u64::from(request.length) / SECTOR {
                     if error.errno != ERRNO_NO_SPACE && random.next_u64().is_multiple_of(2) {
-                        self.write_tracked(&request, index);
+                        self.write_tracked(&flight, index);
                     }
                 }
                 self.writes_completed += 1;
             }
             DiskKind::Sync => self.lose_volatile(random),
         }
-        Some(DiskDone { request, result: Err(error) })
+        Some(DiskDone { request: flight.request, result: Err(error) })
     }
 
     /// A request in flight.
@@ -377,7 +395,7 @@ impl MemoryDisk {
             let whole = untorn.then(|| random.next_u64().is_multiple_of(2));
             for index in 0..u64::from(request.length) / SECTOR {
                 if whole.unwrap_or_else(|| random.next_u64().is_multiple_of(2)) {
-                    self.write_sector(request, index);
+                    self.write_sector(&flight, index);
                 }
             }
         }
@@ -410,7 +428,7 @@ impl MemoryDisk {
             }
             let count = u64::from(request.length) / SECTOR;
             for index in (0..count).filter(|index| keep(*index, count)) {
-                self.write_sector(request, index);
+                self.write_sector(&flight, index);
             }
         }
     }
@@ -463,7 +481,7 @@ impl MemoryDisk {
         if result.is_ok() {
             match flight.request.kind {
                 DiskKind::Read => self.complete_read(&mut flight.request),
-                DiskKind::Write | DiskKind::WriteDurable => self.complete_write(&flight.request),
+                DiskKind::Write | DiskKind::WriteDurable => self.complete_write(&flight),
                 DiskKind::Sync => {
                     self.counters.syncs += 1;
                     let before = flight.writes_before;
@@ -508,17 +526,19 @@ impl MemoryDisk {
         self.counters.bytes_read += count_of(bytes.len());
     }
 
-    fn complete_write(&mut self, request: &DiskRequest) {
-        for index in 0..u64::from(request.length) / SECTOR {
-            self.write_tracked(request, index);
+    fn complete_write(&mut self, flight: &InFlight) {
+        let length = u64::from(flight.request.length);
+        for index in 0..length / SECTOR {
+            self.write_tracked(flight, index);
         }
         self.writes_completed += 1;
         self.counters.writes += 1;
-        self.counters.bytes_written += u64::from(request.length);
+        self.counters.bytes_written += length;
     }
 
     /// Writes a sector, and notes what a crash may bring back.
-    fn write_tracked(&mut self, request: &DiskRequest, index: u64) {
+    fn write_tracked(&mut self, flight: &InFlight, index: u64) {
+        let request = &flight.request;
         let sector = request.offset / SECTOR + index;
         if request.kind == DiskKind::Write {
             let before = Before {
@@ -530,10 +550,11 @@ impl MemoryDisk {
         } else {
             self.volatile.remove(&sector);
         }
-        self.write_sector(request, index);
+        self.write_sector(flight, index);
     }
 
-    fn write_sector(&mut self, request: &DiskRequest, index: u64) {
+    fn write_sector(&mut self, flight: &InFlight, index: u64) {
+        let request = &flight.request;
         let buffer = request.buffer.as_ref().expect("a write has a buffer");
         let start =
             to_index(request.buffer_offset) + crate::storage::index_of(index) * SECTOR_LENGTH;
@@ -542,6 +563,9 @@ impl MemoryDisk {
         if self.damaged.remove(&sector) {
             self.stale.remove(&sector);
             self.misread.remove(&sector);
+        }
+        if flight.leaves_damage {
+            self.damaged.insert(sector);
         }
         self.extent = self.extent.max((sector + 1) * SECTOR);
         // The buffer of what is older than the content that becomes old now is used again.
@@ -679,6 +703,24 @@ mod tests {
         let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
         assert!(disk.complete(id).unwrap().result.is_ok());
         assert!(disk.complete(id).is_none());
+    }
+
+    /// Goal: a write of what is damage leaves its place damaged, whole or torn by a crash, until
+    /// something sound is written.
+    #[test]
+    fn damage_is_written_again() {
+        let pool = Pool::new("test", 3, 8192);
+        let mut disk = MemoryDisk::new(1 << 20);
+        disk.corrupt(100);
+        let id = disk.submit_damage(request(&pool, DiskKind::WriteDurable, 0, 1));
+        assert!(disk.complete(id).unwrap().result.is_ok());
+        assert!(disk.is_damaged(0, 4096) && disk.is_damaged(4096, 4096));
+        let id = disk.submit(request(&pool, DiskKind::WriteDurable, 0, 2));
+        assert!(disk.complete(id).unwrap().result.is_ok());
+        assert!(!disk.is_damaged(0, 8192));
+        disk.submit_damage(request(&pool, DiskKind::WriteDurable, 0, 3));
+        disk.crash_keeping(|place, _| place == 1);
+        assert!(!disk.is_damaged(0, 4096) && disk.is_damaged(4096, 4096));
     }
 
     /// Goal: a lost write and a roll-back leave what was there before, and that is told until the

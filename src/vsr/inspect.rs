@@ -30,13 +30,15 @@ impl<M: StateMachine> Replica<M> {
         let has = header.is_some_and(|header| self.journal.has(next, header.frame.checksum));
         format!(
             "log {}..{}, committed {}, next op {next}: known {}, here {has}, writing {}, can \
-             write {}; last room {}, repair {:?}, executing {}, {:?}, {:?}, messages {}",
+             write {}; doubted {:?}; last room {}, repair {:?}, executing {}, {:?}, {:?}, \
+             messages {}",
             self.chain.op_min(),
             self.chain.head().op,
             self.commit_max,
             header.is_some(),
             self.journal.is_writing(next),
             self.journal.can_write(next),
+            (next..=self.op_max()).filter(|op| self.journal.is_faulty(*op)).collect::<Vec<_>>(),
             self.op_max(),
             self.repair,
             !self.commit.is_idle(),

@@ -102,7 +102,7 @@ pub enum Decision {
     Empty,
     /// Nothing is here, and the header that would say so is damaged: what was read may be another
     /// place, or what was written may have gone to one. Alone, there is nobody to ask.
-    EmptyUnproven,
+    Unproven,
     /// The op needed was being written when the power went, or nothing needed has rotted: no
     /// prepare that matters was ever acknowledged.
     Torn,
@@ -177,7 +177,7 @@ pub const TABLE: [Row; 16] = [
     Row::new(OLD, PREPARE_OLD, EARLIER | LATER, Decision::RepairHeader),
     Row::new(INVALID | RESERVED, PREPARE_OLD, APART, Decision::RepairHeader),
     Row::new(RESERVED | OLD, PREPARE_BLANK, APART, Decision::Empty),
-    Row::new(INVALID, PREPARE_BLANK, APART, Decision::EmptyUnproven),
+    Row::new(INVALID, PREPARE_BLANK, APART, Decision::Unproven),
     // A header that still is the old one proves that no needed prepare was ever durable.
     Row::new(RESERVED | OLD, PREPARE_INVALID, APART, Decision::Torn),
     Row::new(

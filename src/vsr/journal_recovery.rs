@@ -304,7 +304,7 @@ impl JournalRecovery {
                 let fault = SlotFault::Hides { op: header.op, checksum: header.frame.checksum };
                 SlotState { header: Some(header), stored: None, fault }
             }
-            Decision::EmptyUnproven => {
+            Decision::Unproven => {
                 SlotState { header: None, stored: None, fault: SlotFault::Unproven }
             }
             Decision::FaultyUnknown(_) => {
@@ -573,7 +573,7 @@ impl JournalRecovery {
                     }
                     head = *header;
                 }
-                Decision::Empty | Decision::EmptyUnproven | Decision::Torn => break,
+                Decision::Empty | Decision::Unproven | Decision::Torn => break,
                 Decision::FaultyKnown(what) | Decision::FaultyUnknown(what) => {
                     return Err(self.geometry.prepare_fault(op, what));
                 }

@@ -200,7 +200,7 @@ impl Integrity<'_> {
                     "{name}: its redundant header was not yet written; a start writes it"
                 ));
             }
-            Decision::Keep | Decision::RepairHeader | Decision::Empty | Decision::EmptyUnproven => {
+            Decision::Keep | Decision::RepairHeader | Decision::Empty | Decision::Unproven => {
                 assert!(!prepare_invalid, "what does not verify is not kept");
             }
         }

@@ -51,7 +51,7 @@ impl SlotSeen {
             (Decision::RepairHeader, HeaderSeen::Invalid) => "ok, redundant header damaged",
             (Decision::RepairHeader, _) => "ok, redundant header not yet written",
             (Decision::Empty, _) => "empty",
-            (Decision::EmptyUnproven, _) => "empty, redundant header damaged",
+            (Decision::Unproven, _) => "empty, redundant header damaged",
             (Decision::Torn, _) => "torn or damaged, and not needed",
             (Decision::FaultyKnown(what) | Decision::FaultyUnknown(what), _) => what,
         }
@@ -72,7 +72,7 @@ impl SlotSeen {
         match self.decision {
             Decision::Keep | Decision::Empty => false,
             Decision::RepairHeader => matches!(self.header, HeaderSeen::Invalid),
-            Decision::EmptyUnproven
+            Decision::Unproven
             | Decision::Torn
             | Decision::FaultyKnown(_)
             | Decision::FaultyUnknown(_) => true,

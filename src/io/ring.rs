@@ -101,7 +101,12 @@ pub enum Watch {
 #[derive(Debug)]
 pub enum Completion {
     /// A disk request.
-    Disk(DiskDone),
+    Disk {
+        /// How it ended.
+        done: DiskDone,
+        /// When it was handed over, as the caller said.
+        since_ns: u64,
+    },
     /// A new connection, or the errno of why there is none.
     Accepted(Result<TcpStream, i32>),
     /// Bytes from a peer: their number, zero at the end of the stream, or an errno.
@@ -144,7 +149,7 @@ pub enum Completion {
 
 /// What the kernel is doing for us, with the memory it does it on.
 enum Operation {
-    Disk { descriptor: RawFd, request: DiskRequest, bytes_done: u32, retries: u32 },
+    Disk { descriptor: RawFd, request: DiskRequest, bytes_done: u32, retries: u32, since_ns: u64 },
     Accept { descriptor: RawFd },
     Receive { descriptor: RawFd, connection: u32, buffer: Buffer, part: Part, whole: bool },
     Send { descriptor: RawFd, connection: u32, message: Message, part: Part },
@@ -307,18 +312,18 @@ impl Ring {
         self.operations.len() - self.free.len()
     }
 
-    /// Reads, writes or syncs the file.
+    /// Reads, writes or syncs the file. The time, by the caller's clock, is told with the answer.
     ///
     /// # Panics
     ///
     /// If the request is malformed or the ring is full.
-    pub fn disk(&mut self, file: BorrowedFd<'_>, request: DiskRequest) {
+    pub fn disk(&mut self, file: BorrowedFd<'_>, request: DiskRequest, since_ns: u64) {
         request.check();
         let descriptor = file.as_raw_fd();
         if matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable) {
             self.grow(file, request.offset + u64::from(request.length));
         }
-        self.start(Operation::Disk { descriptor, request, bytes_done: 0, retries: 0 });
+        self.start(Operation::Disk { descriptor, request, bytes_done: 0, retries: 0, since_ns });
     }
 
     /// Has space reserved if a write comes near to the end of the file. Only a hint: if it fails,
@@ -562,14 +567,14 @@ fn wants_more(operation: &mut Operation, result: i32) -> bool {
 fn completion(operation: Operation, result: i32) -> Completion {
     let count = u32::try_from(result).map_err(|_| -result);
     match operation {
-        Operation::Disk { request, bytes_done, .. } => {
+        Operation::Disk { request, bytes_done, since_ns, .. } => {
             let complete = request.kind == DiskKind::Sync || bytes_done == request.length;
             let result = match count {
                 Ok(_) if complete => Ok(()),
                 Ok(_) => Err(DiskError { errno: 0, bytes_done }),
                 Err(errno) => Err(DiskError { errno, bytes_done }),
             };
-            Completion::Disk(DiskDone { request, result })
+            Completion::Disk { done: DiskDone { request, result }, since_ns }
         }
         Operation::Accept { .. } => Completion::Accepted(count.map(|_| {
             // SAFETY: the kernel has just made this descriptor for us and told nobody else.
@@ -607,6 +612,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     const SECOND_NS: u64 = 1_000_000_000;
+    const HANDED_OVER_NS: u64 = 42;
 
     fn wait_one(ring: &mut Ring) -> Completion {
         for _ in 0..60 {
@@ -620,7 +626,10 @@ mod tests {
 
     fn wait_disk(ring: &mut Ring) -> DiskDone {
         match wait_one(ring) {
-            Completion::Disk(done) => done,
+            Completion::Disk { done, since_ns } => {
+                assert_eq!(since_ns, HANDED_OVER_NS);
+                done
+            }
             other => panic!("unexpected {other:?}"),
         }
     }
@@ -647,15 +656,15 @@ mod tests {
         for kind in [DiskKind::Write, DiskKind::WriteDurable] {
             let mut write = request(kind, 8192, 8192, Some(buffer.clone()));
             write.buffer_offset = 4096;
-            ring.disk(file.as_fd(), write);
+            ring.disk(file.as_fd(), write, HANDED_OVER_NS);
             let done = wait_disk(&mut ring);
             assert_eq!(done.result, Ok(()));
             assert_eq!(done.request.token.index, 7);
         }
-        ring.disk(file.as_fd(), request(DiskKind::Sync, 0, 0, None));
+        ring.disk(file.as_fd(), request(DiskKind::Sync, 0, 0, None), HANDED_OVER_NS);
         assert_eq!(wait_disk(&mut ring).result, Ok(()));
         let read = request(DiskKind::Read, 4096, 16_384, Some(pool.acquire()));
-        ring.disk(file.as_fd(), read);
+        ring.disk(file.as_fd(), read, HANDED_OVER_NS);
         let done = wait_disk(&mut ring);
         assert_eq!(done.result, Ok(()));
         let bytes = done.request.buffer.unwrap();
@@ -674,7 +683,7 @@ mod tests {
         let pool = Pool::new("test", 1, 65_536);
         let mut ring = Ring::new(1).unwrap();
         let read = request(DiskKind::Read, 4096, 16_384, Some(pool.acquire()));
-        ring.disk(file.as_fd(), read);
+        ring.disk(file.as_fd(), read, HANDED_OVER_NS);
         let expected = DiskError { errno: 0, bytes_done: 4096 };
         assert_eq!(wait_disk(&mut ring).result, Err(expected));
     }
@@ -688,7 +697,7 @@ mod tests {
         let pool = Pool::new("test", 1, 4096);
         let mut ring = Ring::new(1).unwrap();
         let write = request(DiskKind::Write, 0, 4096, Some(pool.acquire()));
-        ring.disk(read_only.as_fd(), write);
+        ring.disk(read_only.as_fd(), write, HANDED_OVER_NS);
         let done = wait_disk(&mut ring);
         assert_eq!(done.result, Err(DiskError { errno: libc::EBADF, bytes_done: 0 }));
         assert!(done.request.buffer.is_some());
@@ -707,7 +716,8 @@ mod tests {
                 let kind = if round == 0 { DiskKind::Write } else { DiskKind::Read };
                 let mut buffer = pool.acquire();
                 buffer.bytes_mut().fill(u8::try_from(slot).unwrap() + 1);
-                ring.disk(file.as_fd(), request(kind, slot * 4096, 4096, Some(buffer)));
+                let request = request(kind, slot * 4096, 4096, Some(buffer));
+                ring.disk(file.as_fd(), request, HANDED_OVER_NS);
             }
             for _ in 0..64 {
                 let done = wait_disk(&mut ring);

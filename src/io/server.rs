@@ -461,7 +461,7 @@ impl<C: Core> Server<C> {
         let now_ns = self.clock.monotonic_ns();
         loop {
             let until_ns = lap.until_ns.unwrap_or(now_ns);
-            self.metrics.record(lap.stage, until_ns.saturating_sub(lap.since_ns));
+            self.metrics.record_stage(lap.stage, until_ns.saturating_sub(lap.since_ns));
             let Some(next) = self.core.next_lap() else { return };
             lap = next;
         }
@@ -508,9 +508,11 @@ impl<C: Core> Server<C> {
 
     fn on_completion(&mut self, completion: Completion, now: Now) {
         match completion {
-            Completion::Disk(done) => {
+            Completion::Disk { done, since_ns } => {
                 assert!(self.disk_in_flight > 0);
                 self.disk_in_flight -= 1;
+                let taken_ns = now.monotonic_ns.saturating_sub(since_ns);
+                self.metrics.record_disk(done.request.kind, taken_ns);
                 self.core.on_disk_done(done, now);
             }
             Completion::Accepted(result) => self.bus.on_accepted(&mut self.ring, result),
@@ -521,7 +523,7 @@ impl<C: Core> Server<C> {
                 let since_ns = self.bus.on_sent(&mut self.ring, connection, message, result);
                 if let Some(since_ns) = since_ns {
                     let taken_ns = now.monotonic_ns.saturating_sub(since_ns);
-                    self.metrics.record(Stage::Reply, taken_ns);
+                    self.metrics.record_stage(Stage::Reply, taken_ns);
                 }
             }
             Completion::Connected { replica, result } => {
@@ -601,7 +603,7 @@ impl<C: Core> Server<C> {
         while self.disk_in_flight < self.disk_requests_max {
             let Some(request) = outbox.disk.pop() else { break };
             self.disk_in_flight += 1;
-            self.ring.disk(self.file.as_fd(), request);
+            self.ring.disk(self.file.as_fd(), request, self.clock.monotonic_ns());
         }
         while self.worker.has_room() {
             let Some(job) = outbox.jobs.pop() else { break };

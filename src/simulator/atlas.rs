@@ -98,6 +98,10 @@ pub fn log_is_damaged(process: &Process) -> bool {
 /// Whether a write leaves damage where it goes: a redundant header that does not verify. The journal
 /// writes with its neighbours what it found of it, as long as its slot is in doubt; until then the
 /// log lacks what it lacked.
+///
+/// # Panics
+///
+/// If a write has no buffer.
 #[must_use]
 pub fn leaves_damage(request: &DiskRequest) -> bool {
     let is_write = matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable);
@@ -407,7 +411,7 @@ mod tests {
         let mut ring: Vec<Header> =
             (0..geometry.slots).map(|slot| reserved_header(CLUSTER, slot)).collect();
         let pool = Pool::new("test", 1, SECTOR_SIZE);
-        let mut leaves = |ring: &[Header], kind| {
+        let leaves = |ring: &[Header], kind| {
             let mut buffer = pool.acquire();
             encode_sector(ring, 1, buffer.bytes_mut());
             leaves_damage(&geometry.header_request(kind, 1, buffer))

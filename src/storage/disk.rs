@@ -51,6 +51,23 @@ pub enum DiskKind {
     Sync,
 }
 
+impl DiskKind {
+    /// All of them, in order.
+    pub const ALL: [DiskKind; 4] =
+        [DiskKind::Read, DiskKind::Write, DiskKind::WriteDurable, DiskKind::Sync];
+
+    /// As metrics call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            DiskKind::Read => "read",
+            DiskKind::Write => "write",
+            DiskKind::WriteDurable => "durable_write",
+            DiskKind::Sync => "sync",
+        }
+    }
+}
+
 /// One operation on the data file.
 #[derive(Debug)]
 pub struct DiskRequest {

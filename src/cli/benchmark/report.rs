@@ -224,6 +224,11 @@ impl Report {
                 String::new(),
                 mebibytes(server.end.memory_peak_bytes),
             ],
+            vec![
+                "  slowest disk request".to_owned(),
+                String::new(),
+                format!("{} ms", milliseconds(server.end.disk_longest_ns / 1000)),
+            ],
         ]));
     }
 
@@ -269,6 +274,7 @@ impl Report {
             "processor_ns": processor_ns,
             "processor_ns_per_transfer": ratio(processor_ns, transfers),
             "memory_peak_bytes": server.end.memory_peak_bytes,
+            "disk_longest_ns": server.end.disk_longest_ns,
             "written_bytes": written,
             "written_bytes_per_transfer": ratio(written, transfers),
             "file_bytes": file,
@@ -299,6 +305,7 @@ mod tests {
             written_bytes,
             memory_peak_bytes: 64 << 20,
             file_bytes,
+            disk_longest_ns: 76_500_000,
         };
         Report {
             plan: Plan {
@@ -347,6 +354,7 @@ mod tests {
             "\n  data file                        350.0 bytes  333.8 MiB\n",
             "\n    without what it had at birth   250.0 bytes  238.4 MiB\n",
             "\n  memory at most                                 64.0 MiB",
+            "\n  slowest disk request                          76.500 ms",
         ];
         for part in expected {
             assert!(text.contains(part), "`{part}` is missing in:\n{text}");
@@ -365,6 +373,7 @@ mod tests {
         assert_eq!(value["transfers"]["batch_latency_us"]["p100"], 1000);
         assert_eq!(value["server"]["processor_ns_per_transfer"], 1000.0);
         assert_eq!(value["server"]["file_growth_bytes_per_transfer"], 250.0);
+        assert_eq!(value["server"]["disk_longest_ns"], 76_500_000);
         assert_eq!(value["validated"]["transfers"], 1_000_000);
         let bare = Report { server: None, validated: None, ..report() }.json();
         assert!(bare["server"].is_null() && bare["validated"].is_null());

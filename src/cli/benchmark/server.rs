@@ -1,17 +1,20 @@
 //! A throw-away server for a benchmark: a child process of the same executable, and what `/proc`
-//! tells about it.
+//! and its metrics tell about it.
 
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::output::print_error;
 use crate::client::parse_address;
 use crate::client::system::clock_ticks_per_second;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
+/// Metrics are there at once or not at all.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start the server.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +38,8 @@ pub struct Usage {
     pub memory_peak_bytes: u64,
     /// Size of the data file in bytes.
     pub file_bytes: u64,
+    /// How long the slowest request of its disk took, in nanoseconds.
+    pub disk_longest_ns: u64,
 }
 
 /// A running server. It ends when this is dropped.
@@ -45,6 +50,9 @@ pub struct Server {
     stdin: Option<ChildStdin>,
     /// Kept open, so that the server can write.
     _stdout: BufReader<ChildStdout>,
+    messages: Messages,
+    /// Where it tells its metrics.
+    metrics: SocketAddr,
     file: PathBuf,
     /// To be removed at the end.
     directory: Option<PathBuf>,
@@ -117,18 +125,31 @@ impl Server {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("standard output is a pipe");
         let mut stdout = BufReader::new(stdout);
-        let address = match read_address(&mut stdout) {
-            Ok(address) => address,
+        let mut messages = Messages::new(&mut child);
+        let addresses = read_address(&mut stdout)
+            .and_then(|address| messages.find_metrics().map(|metrics| (address, metrics)));
+        let (address, metrics) = match addresses {
+            Ok(addresses) => addresses,
             Err(failure) => {
                 drop(stdin);
                 let _ = child.kill();
                 let _ = child.wait();
-                print_stderr(&mut child);
+                messages.print();
                 return Err(failure);
             }
         };
         let directory = guard.0.take();
-        Ok(Server { child, stdin, _stdout: stdout, file, directory, address, file_bytes_at_birth })
+        Ok(Server {
+            child,
+            stdin,
+            _stdout: stdout,
+            messages,
+            metrics,
+            file,
+            directory,
+            address,
+            file_bytes_at_birth,
+        })
     }
 
     /// Where it listens.
@@ -152,7 +173,7 @@ impl Server {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
-                print_stderr(&mut self.child);
+                self.messages.print();
                 Err(Failure::new(ExitClass::Error, format!("the server has ended: {status}")))
             }
             Err(error) => Err(failed("looking after the server", &error)),
@@ -170,6 +191,7 @@ impl Server {
             written_bytes: field(&read("io"), "write_bytes:").unwrap_or(0),
             memory_peak_bytes: field(&read("status"), "VmHWM:").unwrap_or(0) * 1024,
             file_bytes: file_size(&self.file),
+            disk_longest_ns: metrics_text(self.metrics).map_or(0, |text| disk_longest_ns(&text)),
         }
     }
 
@@ -184,7 +206,7 @@ impl Server {
         if status.success() {
             return Ok(());
         }
-        print_stderr(&mut self.child);
+        self.messages.print();
         Err(Failure::new(ExitClass::Error, format!("the server ended badly: {status}")))
     }
 }
@@ -222,7 +244,7 @@ fn format(executable: &Path, file: &Path, options: &ServerOptions) -> Result<(),
 
 fn spawn(executable: &Path, file: &Path, options: &ServerOptions) -> Result<Child, Failure> {
     let mut command = Command::new(executable);
-    command.args(["start", "--addresses=0"]);
+    command.args(["start", "--addresses=0", "--metrics=127.0.0.1:0"]);
     if options.is_development {
         command.arg("--development");
     }
@@ -236,16 +258,69 @@ fn spawn(executable: &Path, file: &Path, options: &ServerOptions) -> Result<Chil
         .map_err(|error| failed("starting `florin start`", &error))
 }
 
-/// Prints what an ended server had to say. While it runs that fits the pipe: it says little.
-fn print_stderr(child: &mut Child) {
-    let mut text = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
+/// What a server has to say. While it runs that fits the pipe: it says little.
+#[derive(Debug)]
+struct Messages {
+    stderr: BufReader<ChildStderr>,
+    /// What was read already.
+    said: String,
+}
+
+impl Messages {
+    fn new(child: &mut Child) -> Messages {
+        let stderr = child.stderr.take().expect("standard error is a pipe");
+        Messages { stderr: BufReader::new(stderr), said: String::new() }
+    }
+
+    /// Waits until the server says where it tells its metrics, which is soon after its port.
+    fn find_metrics(&mut self) -> Result<SocketAddr, Failure> {
+        loop {
+            let start = self.said.len();
+            let count = self.stderr.read_line(&mut self.said);
+            if count.map_err(|error| failed("reading the server's messages", &error))? == 0 {
+                let message = "the server ended before it served metrics; see its messages above";
+                return Err(Failure::new(ExitClass::Error, message));
+            }
+            if let Some(address) = metrics_address(&self.said[start..]) {
+                return Ok(address);
+            }
+        }
+    }
+
+    /// Prints what an ended server had to say.
+    fn print(&mut self) {
         // As much of it as is text.
-        let _ = stderr.read_to_string(&mut text);
+        let _ = self.stderr.read_to_string(&mut self.said);
+        if !self.said.is_empty() {
+            print_error(self.said.trim_end());
+        }
     }
-    if !text.is_empty() {
-        print_error(text.trim_end());
-    }
+}
+
+/// The address in the message that metrics are served.
+fn metrics_address(line: &str) -> Option<SocketAddr> {
+    let (_, url) = line.split_once("metrics at http://")?;
+    url.split('/').next()?.parse().ok()
+}
+
+/// All metrics as a text, or a part of it if the server ends meanwhile.
+fn metrics_text(address: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address, METRICS_TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    // What was read until an error stays.
+    let _ = stream.read_to_string(&mut text);
+    Some(text)
+}
+
+/// How long the slowest request of the disk took, in a text of metrics.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn disk_longest_ns(text: &str) -> u64 {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("florin_disk_longest_seconds{"));
+    let seconds = lines.filter_map(|line| line.split_once("} ")?.1.trim().parse::<f64>().ok());
+    // Negative or no number: 0.
+    (seconds.fold(0.0, f64::max) * 1e9) as u64
 }
 
 fn read_address(stdout: &mut impl BufRead) -> Result<SocketAddr, Failure> {
@@ -303,6 +378,23 @@ mod tests {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap();
         assert!(processor_ns(&read("stat"), clock_ticks_per_second()).is_some());
         assert!(field(&read("status"), "VmHWM:").unwrap() > 0);
+    }
+
+    /// Goal: the address of the metrics is found in the message that tells it, and among metrics the
+    /// slowest request of any kind.
+    #[test]
+    fn metrics() {
+        let line = "2026-11-26 metrics at http://127.0.0.1:9100/metrics\n";
+        assert_eq!(metrics_address(line).unwrap().to_string(), "127.0.0.1:9100");
+        assert_eq!(metrics_address("listening on 127.0.0.1:3000\n"), None);
+        assert_eq!(metrics_address("metrics at http://nowhere/metrics\n"), None);
+        let text = "# HELP florin_disk_longest_seconds Some.\n\
+                    florin_disk_longest_seconds{request=\"read\"} 0.000100000\n\
+                    florin_disk_longest_seconds{request=\"durable_write\"} 0.0765\n\
+                    florin_disk_seconds_sum{request=\"sync\"} 3\n";
+        assert_eq!(disk_longest_ns(text), 76_500_000);
+        assert_eq!(disk_longest_ns("florin_disk_longest_seconds{request=\"sync\"} x\n"), 0);
+        assert_eq!(disk_longest_ns(""), 0);
     }
 
     /// Goal: the first line is a port; anything else, or nothing, is a failure.

@@ -5,6 +5,7 @@
 
 use crate::protocol::NODES_MAX;
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
+use crate::storage::DiskKind;
 use crate::storage::config::RUN_LEVELS_MAX;
 use crate::vsr::{Stage, Standing};
 
@@ -96,6 +97,8 @@ pub enum Label {
     Replica,
     /// Stage of the work.
     Stage,
+    /// What is asked of the disk.
+    Request,
     /// How a replica is.
     Standing,
     /// What became of an account that was to be created.
@@ -114,6 +117,7 @@ impl Label {
             Label::None => "",
             Label::Replica => "replica",
             Label::Stage => "stage",
+            Label::Request => "request",
             Label::Standing => "standing",
             Label::AccountStatus | Label::TransferStatus => "status",
             Label::Level => "level",
@@ -127,6 +131,7 @@ impl Label {
             Label::None => 1,
             Label::Replica => NODES_MAX as usize,
             Label::Stage => Stage::ALL.len(),
+            Label::Request => DiskKind::ALL.len(),
             Label::Standing => Standing::ALL.len(),
             Label::AccountStatus => crate::ledger::ACCOUNT_STATUSES,
             Label::TransferStatus => crate::ledger::TRANSFER_STATUSES,
@@ -149,6 +154,7 @@ impl Label {
             Label::None => LabelValue::None,
             Label::Replica | Label::Level => LabelValue::Number(number),
             Label::Stage => LabelValue::Word(Stage::ALL[place].name()),
+            Label::Request => LabelValue::Word(DiskKind::ALL[place].name()),
             Label::Standing => LabelValue::Word(Standing::ALL[place].name()),
             Label::AccountStatus => CreateAccountStatus::try_from(status)
                 .map_or(LabelValue::None, |status| LabelValue::Word(status.name())),
@@ -264,6 +270,13 @@ metrics! {
          until the reply is handed to the network), reply (until the kernel has taken the \
          reply). Of an op on any replica: log (its write), execute. Also checkpoint, and \
          view_change (from leaving a view to the next).";
+    DiskSeconds, "disk_seconds", Histogram, Seconds, Request,
+        "Seconds that requests of the disk take, from being handed to the kernel until the \
+         serving thread takes the answer: read, write, durable_write (of the log and the \
+         superblock), sync.";
+    DiskLongest, "disk_longest_seconds", Gauge, Seconds, Request,
+        "Seconds that the slowest of them took since the start. Whatever waits for the disk \
+         takes as long.";
     LoopTurns, "loop_turns_total", Counter, Count, None, "Turns of the serving thread's loop.";
     LoopBusy, "loop_busy_seconds_total", Counter, Seconds, None,
         "Seconds that the serving thread worked instead of waiting; at a rate near 1 it is the \
@@ -422,7 +435,8 @@ mod tests {
     /// Goal: every place of a label has a value of its own, but for the statuses that are none.
     #[test]
     fn labels() {
-        for label in [Label::Stage, Label::Standing, Label::AccountStatus, Label::TransferStatus] {
+        let (account, transfer) = (Label::AccountStatus, Label::TransferStatus);
+        for label in [Label::Stage, Label::Request, Label::Standing, account, transfer] {
             let values: Vec<String> =
                 (0..label.count()).map(|place| label.value(place).to_string()).collect();
             let mut unique: Vec<&String> = values.iter().filter(|it| !it.is_empty()).collect();

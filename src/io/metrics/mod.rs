@@ -15,6 +15,7 @@ pub mod text;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocol::to_index;
+use crate::storage::DiskKind;
 use crate::vsr::Stage;
 use catalogue::{BUCKET_BOUNDS_NS, DEFINITIONS, HISTOGRAM_VALUES, Kind, Label, Metric};
 
@@ -144,27 +145,35 @@ impl Metrics {
         self.get(metric, 0).is_some_and(|value| value != 0)
     }
 
-    /// Counts a duration.
-    ///
-    /// # Panics
-    ///
-    /// Never: every duration has a bucket.
-    pub fn record(&self, stage: Stage, duration_ns: u64) {
-        let first = stage as usize * HISTOGRAM_VALUES;
+    /// Counts how long a stage of the work took.
+    pub fn record_stage(&self, stage: Stage, duration_ns: u64) {
+        self.record(Metric::StageSeconds, stage as usize, duration_ns);
+    }
+
+    /// Counts how long a request of the disk took.
+    pub fn record_disk(&self, kind: DiskKind, duration_ns: u64) {
+        let place = kind as usize;
+        self.record(Metric::DiskSeconds, place, duration_ns);
+        let longest = self.slot(Metric::DiskLongest, place);
+        let value = duration_ns.min(ABSENT - 1).max(longest.load(Ordering::Relaxed));
+        longest.store(value, Ordering::Relaxed);
+    }
+
+    /// Counts a duration. Every one has a bucket.
+    fn record(&self, metric: Metric, place: usize, duration_ns: u64) {
+        let first = place * HISTOGRAM_VALUES;
         let bucket = BUCKET_BOUNDS_NS.partition_point(|bound| *bound < duration_ns);
         for (place, value) in [(bucket, 1), (HISTOGRAM_VALUES - 1, duration_ns)] {
-            let slot = self.slot(Metric::StageSeconds, first + place);
+            let slot = self.slot(metric, first + place);
             slot.store(slot.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
         }
     }
 
-    /// The values of a stage's histogram: buckets, one for what is larger, and the sum.
+    /// The values of one of a metric's histograms: buckets, one for what is larger, and the sum.
     #[must_use]
-    pub fn histogram(&self, stage: usize) -> [u64; HISTOGRAM_VALUES] {
-        let first = stage * HISTOGRAM_VALUES;
-        std::array::from_fn(|place| {
-            self.slot(Metric::StageSeconds, first + place).load(Ordering::Relaxed)
-        })
+    pub fn histogram(&self, metric: Metric, place: usize) -> [u64; HISTOGRAM_VALUES] {
+        let first = place * HISTOGRAM_VALUES;
+        std::array::from_fn(|value| self.slot(metric, first + value).load(Ordering::Relaxed))
     }
 
     /// All values in one row, for who keeps older ones beside them.
@@ -214,12 +223,31 @@ mod tests {
     fn histograms() {
         let metrics = Metrics::new(Identity::default());
         for duration_ns in [0, 10_000, 10_001, u64::MAX / 4] {
-            metrics.record(Stage::Reply, duration_ns);
+            metrics.record_stage(Stage::Reply, duration_ns);
         }
-        let histogram = metrics.histogram(Stage::Reply as usize);
+        let histogram = metrics.histogram(Metric::StageSeconds, Stage::Reply as usize);
         assert_eq!((histogram[0], histogram[1]), (2, 1));
         assert_eq!(histogram[BUCKET_BOUNDS_NS.len()], 1);
         assert_eq!(histogram[HISTOGRAM_VALUES - 1], 20_001 + u64::MAX / 4);
-        assert_eq!(metrics.histogram(Stage::Queue as usize), [0; HISTOGRAM_VALUES]);
+        let other = metrics.histogram(Metric::StageSeconds, Stage::Queue as usize);
+        assert_eq!(other, [0; HISTOGRAM_VALUES]);
+    }
+
+    /// Goal: requests of the disk are told apart, and of each kind the slowest is known.
+    #[test]
+    fn slowest_request() {
+        let metrics = Metrics::new(Identity::default());
+        for duration_ns in [100, 300_000_000, 200] {
+            metrics.record_disk(DiskKind::WriteDurable, duration_ns);
+        }
+        metrics.record_disk(DiskKind::Sync, u64::MAX);
+        let longest = |kind| metrics.get(Metric::DiskLongest, kind as usize);
+        assert_eq!(longest(DiskKind::WriteDurable), Some(300_000_000));
+        assert_eq!((longest(DiskKind::Sync), longest(DiskKind::Read)), (Some(i64::MAX), Some(0)));
+        let histogram = metrics.histogram(Metric::DiskSeconds, DiskKind::WriteDurable as usize);
+        assert_eq!((histogram[0], histogram[HISTOGRAM_VALUES - 1]), (2, 300_000_300));
+        for (place, kind) in DiskKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place);
+        }
     }
 }

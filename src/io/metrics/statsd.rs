@@ -180,7 +180,7 @@ mod tests {
         metrics.set(Metric::Received, 100);
         metrics.set_at(Metric::ReplicaLag, 1, 5);
         metrics.set_signed(Metric::ClockOffset, -1_500_000_000);
-        metrics.record(Stage::Log, 2_500_000);
+        metrics.record_stage(Stage::Log, 2_500_000);
         statsd.send(&metrics);
         let first = lines(&receiver);
         for line in [

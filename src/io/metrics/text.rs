@@ -149,7 +149,7 @@ fn write_histogram(
     let definition = metric.definition();
     let name = definition.name;
     let (label, value) = (definition.label.name(), definition.label.value(place));
-    let histogram = metrics.histogram(place);
+    let histogram = metrics.histogram(metric, place);
     let mut count = 0_u64;
     for (bucket, bound) in histogram.iter().zip(BUCKET_BOUNDS_NS) {
         count = count.wrapping_add(*bucket);
@@ -223,8 +223,8 @@ pub(crate) mod tests {
         metrics.set_signed(Metric::ClockOffset, -1_500);
         metrics.set_at(Metric::TransferResults, 54, 3);
         metrics.set_at(Metric::ReplicaLag, 2, 9);
-        metrics.record(Stage::Log, 30_000);
-        metrics.record(Stage::Log, 20_000_000_000);
+        metrics.record_stage(Stage::Log, 30_000);
+        metrics.record_stage(Stage::Log, 20_000_000_000);
         let text = text_of(&metrics);
         let samples = parse(&text);
         let near = |name: &str, expected: f64| {

@@ -95,9 +95,9 @@ pub fn log_is_damaged(process: &Process) -> bool {
     process.disk.is_damaged(start, zones.start(Zone::Grid) - start)
 }
 
-/// Whether a write leaves damage where it goes: a redundant header that does not verify. The journal
-/// writes with its neighbours what it found of it, as long as its slot is in doubt; until then the
-/// log lacks what it lacked.
+/// Whether a write leaves damage where it goes: a redundant header that does not verify. The
+/// journal writes with its neighbours what it found of it, as long as its slot is in doubt; the log
+/// lacks what it lacked.
 ///
 /// # Panics
 ///

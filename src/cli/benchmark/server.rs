@@ -380,8 +380,8 @@ mod tests {
         assert!(field(&read("status"), "VmHWM:").unwrap() > 0);
     }
 
-    /// Goal: the address of the metrics is found in the message that tells it, and among metrics the
-    /// slowest request of any kind.
+    /// Goal: the address of the metrics is found in the message that tells it, and among metrics
+    /// the slowest request of any kind.
     #[test]
     fn metrics() {
         let line = "2026-11-26 metrics at http://127.0.0.1:9100/metrics\n";

@@ -17,7 +17,8 @@
 //!   that lack blocks anyway count as damaged: any view-change quorum then has an intact one. Only
 //!   who has the newest checkpoint is damaged: what an older one needs the others may have freed.
 //! * **Data file.** That of a voter may be lost if the others that are fit make up a view-change
-//!   quorum: whatever it acknowledged is on one of them. It is not fit before it has recovered.
+//!   quorum: whatever it acknowledged is on one of them. It is not fit before it has recovered. Who
+//!   needs one of its blocks, alone in having a checkpoint as new, is not fit without it.
 //! * **Absence.** So many may be away, too, or have a full disk, for as long as it takes to fall
 //!   out of the log; and so many disks may be slow.
 //! * **Reads that fail or go astray** count as damage until the place is read again.
@@ -257,13 +258,14 @@ impl Cluster {
         let lag = self.history.head() - self.position(index);
         let stale = self.checkpoint_max[index] < self.checkpoint_newest();
         // What it lacks the others may have freed, or not written yet.
-        let stuck = (stale || self.leads_alone(index)) && self.grid_is_damaged(index);
+        let stuck = (stale || self.leads_alone(index, index)) && self.grid_is_damaged(index);
         self.syncing[index] || self.recovering[index] || lag > RESCUE_LAG || stuck
     }
 
-    /// Whether no other voter has come to the checkpoint that a replica has.
-    fn leads_alone(&self, index: usize) -> bool {
-        let mut others = (0..usize::from(self.swarm.replicas)).filter(|other| *other != index);
+    /// Whether no other voter has come to the checkpoint that a replica has, this one not counted.
+    fn leads_alone(&self, index: usize, but: usize) -> bool {
+        let voters = 0..usize::from(self.swarm.replicas);
+        let mut others = voters.filter(|other| *other != index && *other != but);
         others.all(|other| self.checkpoint_max[other] < self.checkpoint_max[index])
     }
 
@@ -291,9 +293,14 @@ impl Cluster {
 
     /// Whether the voters but this one that can be relied on are enough.
     fn others_are_fit(&self, replica: usize) -> bool {
+        self.others_are(replica, |index| self.is_fit(index))
+    }
+
+    /// Whether the voters but this one of whom that can be said are enough.
+    fn others_are(&self, replica: usize, what: impl Fn(usize) -> bool) -> bool {
         let voters = usize::from(self.swarm.replicas);
-        let fit = (0..voters).filter(|index| *index != replica && self.is_fit(*index)).count();
-        fit >= view_change_quorum(voters)
+        let count = (0..voters).filter(|index| *index != replica && what(*index)).count();
+        count >= view_change_quorum(voters)
     }
 
     /// Whether a machine may be away until it has fallen out of the log.
@@ -302,10 +309,14 @@ impl Cluster {
     }
 
     /// Whether the data file of this replica may be lost: what it promised is on others, enough of
-    /// which can be relied on.
+    /// which can be relied on, also for blocks that only this one has beside them.
     pub(super) fn may_lose_file(&self, replica: usize) -> bool {
+        let stays_fit = |index: usize| {
+            let alone = self.leads_alone(index, replica) && self.grid_is_damaged(index);
+            self.is_fit(index) && !alone
+        };
         let process = &self.processes[replica];
-        process.is_voter() && self.swarm.replicas >= 3 && self.others_are_fit(replica)
+        process.is_voter() && self.swarm.replicas >= 3 && self.others_are(replica, stays_fit)
     }
 
     /// Whether a block of this replica may be damaged.

@@ -82,8 +82,7 @@ impl<M: StateMachine> Replica<M> {
     /// Asks for blocks that are missing and were not asked for yet.
     fn request_blocks(&mut self) {
         let mut wanted = [BlockRef::NONE; REQUESTS_MAX];
-        let Some(blocks) = self.machine.blocks() else { return };
-        let count = blocks.missing(&mut wanted);
+        let count = self.machine.blocks().map_or(0, |blocks| blocks.missing(&mut wanted));
         if count == 0 {
             self.blocks.progress_ns = self.now.monotonic_ns;
             return;

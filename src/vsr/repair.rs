@@ -117,7 +117,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Whether the log in memory is what the view prescribes, so that it may be completed.
-    fn may_repair(&self) -> bool {
+    pub(super) fn may_repair(&self) -> bool {
         let known = self.status == Status::Normal || self.is_repairing();
         known && !self.options.is_solo()
     }

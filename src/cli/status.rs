@@ -181,10 +181,24 @@ fn primary(answers: &[Answer]) -> Option<(u8, StatusBody)> {
     primaries.max_by_key(|(_, body)| body.view).copied()
 }
 
-/// How the cluster is, and every problem in words.
+/// The view in which clients are served, as far as known: that of the primary, or of backups whose
+/// primary is not listed.
+fn view_served(answers: &[Answer]) -> Option<u32> {
+    if let Some((_, body)) = primary(answers) {
+        return Some(body.view);
+    }
+    let said = answers.iter().filter_map(|answer| answer.result.as_ref().ok());
+    let backups = said.filter(|(_, body)| standing(body) == Standing::Backup);
+    let (_, newest) = backups.max_by_key(|(_, body)| body.view)?;
+    let leads = newest.view.checked_rem(u32::from(newest.replica_count))?;
+    (to_index(leads) >= answers.len()).then_some(newest.view)
+}
+
+/// How the cluster is, and every problem in words. Replicas that are not listed count as well.
 fn judge(answers: &[Answer]) -> (State, Vec<String>) {
     let mut problems = Vec::new();
     let primary = primary(answers);
+    let view = view_served(answers);
     let mut voters = 0;
     let mut count = None;
     for (place, answer) in answers.iter().enumerate() {
@@ -192,27 +206,28 @@ fn judge(answers: &[Answer]) -> (State, Vec<String>) {
             Err(reason) => problems.push(format!("replica {place}: {reason}")),
             Ok((replica, body)) => {
                 count = count.max(Some(body.replica_count));
-                let follows = primary.is_some_and(|(_, primary)| primary.view == body.view);
                 let is_voter = *replica < body.replica_count && usize::from(*replica) == place;
-                voters += u8::from(follows && is_voter && standing(body).takes_part());
+                let follows = view == Some(body.view) && standing(body).takes_part();
+                voters += usize::from(follows && is_voter);
                 problems.extend(problems_of(place, *replica, body, primary.as_ref()));
             }
         }
     }
-    if let Some(count) = count
-        && answers.len() < usize::from(count)
-    {
+    let unlisted = usize::from(count.unwrap_or(0)).saturating_sub(answers.len());
+    if let Some(count) = count.filter(|_| unlisted > 0) {
         let listed = answers.len();
         problems.push(format!("--addresses lists {listed} of {count} replicas: list all of them"));
     }
-    let quorum = count
-        .is_some_and(|count| (1..=6).contains(&count) && voters >= Quorums::new(count).replication);
-    if primary.is_none() && count.is_some() {
+    let quorum = count.is_some_and(|count| {
+        let valid = (1..=6).contains(&count);
+        valid && voters + unlisted >= usize::from(Quorums::new(count).replication)
+    });
+    if view.is_none() && count.is_some() {
         problems.push("there is no primary: nobody is served".to_owned());
     } else if !quorum && count.is_some() {
         problems.push(format!("{voters} replicas follow the primary: that is no quorum"));
     }
-    let state = match (primary.is_some() && quorum, problems.is_empty()) {
+    let state = match (view.is_some() && quorum, problems.is_empty()) {
         (true, true) => State::Healthy,
         (true, false) => State::Degraded,
         (false, _) => State::Unavailable,
@@ -455,6 +470,34 @@ mod tests {
         let (state, problems) = judge(&answers);
         assert_eq!(state, State::Unavailable);
         assert!(problems.iter().any(|it| it.contains("there is no primary")), "{problems:?}");
+    }
+
+    /// Goal: a list that leaves replicas out is no reason for alarm, whoever is the primary, as
+    /// long as those that are left out may serve.
+    #[test]
+    fn parts_of_a_list() {
+        let all = healthy();
+        let (state, problems) = judge(&all[..2]);
+        assert_eq!((state, problems.len()), (State::Degraded, 1));
+        assert!(problems[0].contains("lists 2 of 3 replicas"), "{problems:?}");
+        // The primary of view 5 is replica 2.
+        let view_5 = |standing| {
+            let mut answers = [answer(0, Standing::Backup, 7), answer(1, standing, 7)];
+            for answer in &mut answers {
+                answer.result.as_mut().unwrap().1.view = 5;
+            }
+            answers
+        };
+        assert_eq!(judge(&view_5(Standing::Backup)), (State::Degraded, problems));
+        let (state, problems) = judge(&view_5(Standing::ViewChange));
+        assert_eq!((state, problems.len()), (State::Degraded, 2), "{problems:?}");
+        // In view 3 it would be replica 0, which says that it is not.
+        let answers = [answer(0, Standing::ViewChange, 7), answer(1, Standing::Backup, 7)];
+        let (state, problems) = judge(&answers);
+        assert_eq!(state, State::Unavailable);
+        assert!(problems.iter().any(|it| it.contains("there is no primary")), "{problems:?}");
+        let (state, problems) = judge(&[lost(0), lost(1)]);
+        assert_eq!((state, problems.len()), (State::Unavailable, 2));
     }
 
     /// Goal: what is wrong with a replica that takes part is said, and is no reason for alarm.

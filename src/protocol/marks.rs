@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 46] = [
+pub const MARKS: [&str; 47] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
@@ -25,6 +25,7 @@ pub const MARKS: [&str; 46] = [
     "headers_repaired",
     "headers_requested",
     "journal_read_failed",
+    "op_refused",
     "page_missing",
     "prepare_beyond_log",
     "prepare_gap",

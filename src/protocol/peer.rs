@@ -38,7 +38,8 @@ pub struct PeerHeader {
     pub context: u128,
     /// Identity of the sender's durable checkpoint (Ping, `PrepareOk`).
     pub checkpoint_id: u128,
-    /// The op it is about: of the prepare, the head, or the last of a range.
+    /// The op it is about: of the prepare, the head, or the last of a range; with `Checkpoint`, one
+    /// that was asked for and is not there, or zero.
     pub op: u64,
     /// First of a range (`RequestHeaders`).
     pub op_min: u64,
@@ -232,7 +233,7 @@ impl PeerHeader {
             || command == RequestPrepare
             || blocks.contains(&command);
         let op = unused(&about, self.op == 0)
-            || [RequestPrepare, RequestHeaders].contains(&command)
+            || [RequestPrepare, RequestHeaders, Checkpoint].contains(&command)
             || blocks.contains(&command);
         let checkpoint = [Ping, PrepareOk, DoViewChange, StartView];
         let range = self.op_min <= self.op;
@@ -411,6 +412,7 @@ mod tests {
             RequestHeaders,
             RequestBlock,
             Block,
+            Checkpoint,
         ];
         let cases: [(Set, &[Command]); 13] = [
             (|peer| peer.op = 1, op),

@@ -24,6 +24,7 @@ pub mod ledger_machine;
 pub mod log_chain;
 pub mod machine;
 pub mod marzullo;
+pub mod missing_op;
 pub mod opening;
 pub mod peers;
 pub mod prepare;

@@ -93,6 +93,12 @@ impl Peers {
         found.next().map(|(replica, _)| replica)
     }
 
+    /// Whether a replica was heard since `since_ns`.
+    #[must_use]
+    pub fn was_heard(&self, replica: u8, since_ns: u64) -> bool {
+        self.peers[usize::from(replica)].heard_ns.is_some_and(|heard_ns| heard_ns >= since_ns)
+    }
+
     /// How many of the first `count` replicas were heard since `since_ns`.
     ///
     /// # Panics
@@ -100,9 +106,8 @@ impl Peers {
     /// If there can be no so many.
     #[must_use]
     pub fn heard_since(&self, count: u8, since_ns: u64) -> u8 {
-        let peers = &self.peers[..usize::from(count)];
-        let heard = |peer: &&Peer| peer.heard_ns.is_some_and(|heard_ns| heard_ns >= since_ns);
-        u8::try_from(peers.iter().filter(heard).count()).expect("at most twelve")
+        let heard = (0..count).filter(|replica| self.was_heard(*replica, since_ns));
+        u8::try_from(heard.count()).expect("at most twelve")
     }
 }
 
@@ -120,6 +125,7 @@ mod tests {
         peers.lost(1);
         assert!(peers.is_lost(1) && peers.find(connection) == Some(1));
         assert_eq!((peers.heard_since(2, 50), peers.heard_since(2, 51)), (1, 0));
+        assert!(peers.was_heard(1, 50) && !peers.was_heard(1, 51) && !peers.was_heard(0, 0));
         assert_eq!(peers.heard_since(1, 0), 0);
         peers.heard(1, connection, 60);
         assert!(!peers.is_lost(1));

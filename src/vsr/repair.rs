@@ -333,7 +333,7 @@ impl<M: StateMachine> Replica<M> {
         };
         let mut headers = (first..=last).rev().filter_map(known).peekable();
         if headers.peek().is_none() {
-            return;
+            return self.refuse_op(peer.frame.replica, peer.op);
         }
         let Some(mut answer) = self.control(Command::Headers) else { return };
         answer.peer_mut().frame.view = view;
@@ -375,7 +375,11 @@ impl<M: StateMachine> Replica<M> {
             return self.send(Destination::Replica(to), prepare);
         }
         let purpose = ReadPurpose::Serve { to };
-        if self.journal.has(op, checksum) && self.journal.can_read(purpose) {
+        if !self.journal.has(op, checksum) {
+            if !self.journal.is_writing(op) {
+                self.refuse_op(to, op);
+            }
+        } else if self.journal.can_read(purpose) {
             let Some(buffer) = self.pool.try_acquire() else { return };
             mark!("prepare_served_from_disk");
             self.journal.read(op, checksum, buffer, purpose, &mut self.outbox.storage);

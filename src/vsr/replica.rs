@@ -26,6 +26,7 @@ use super::journal_recovery::JournalRecovery;
 use super::laps::{Lap, Laps, Stage};
 use super::log_chain::LogChain;
 use super::machine::StateMachine;
+use super::missing_op::MissingOp;
 use super::opening::Opening;
 use super::peers::Peers;
 use super::prepare::Pipeline;
@@ -217,6 +218,7 @@ pub struct Replica<M> {
     pub(super) repair: Repair,
     pub(super) blocks: BlockRepair,
     pub(super) sync: Sync,
+    pub(super) missing: Option<MissingOp>,
     pub(super) scrub: Scrub,
     pub(super) recover: Recover,
     pub(super) peers: Peers,
@@ -273,6 +275,7 @@ impl<M: StateMachine> Replica<M> {
             repair: Repair::default(),
             blocks: BlockRepair::new(),
             sync: Sync::new(),
+            missing: None,
             scrub: Scrub::new(),
             recover: Recover::default(),
             peers: Peers::default(),

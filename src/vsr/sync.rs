@@ -1,14 +1,14 @@
 //! State sync: how a replica that has fallen out of the others' logs comes back.
 //!
-//! The others' logs reach back a fixed number of ops, or to a checkpoint that they took over
-//! themselves. Who needs an older one asks them for a newer checkpoint, which is the same on all that have made it, and takes it over: writes it to the
-//! superblock together with the mark that its blocks need not be here, and starts again from it.
-//! Opening it fetches what is not here block by block, as if it were damaged; what is here already
-//! stays. Then it takes part again, and a walk over all blocks fetches the rest meanwhile: first
-//! the directories of indexes, before any op is executed (merges do not read them, but who opens
-//! the checkpoint again may need them), then all others. Until the walk has ended the checkpoint
-//! does not count as durable here: nothing is acknowledged that lets others reuse what only older
-//! checkpoints need.
+//! The others' logs reach back a fixed number of ops, or to a checkpoint that they took over. Who
+//! needs an older one asks them for a newer checkpoint, which is the same on all that have made it,
+//! and takes it over: writes it to the superblock together with the mark that its blocks need not
+//! be here, and starts again from it. Opening it fetches what is not here block by block, as if it
+//! were damaged; what is here already stays. Then it takes part again, and a walk over all blocks
+//! fetches the rest meanwhile: first the directories of indexes, before any op is executed (merges
+//! do not read them, but who opens the checkpoint again may need them), then all others. Until the
+//! walk has ended the checkpoint does not count as durable here: nothing is acknowledged that lets
+//! others reuse what only older checkpoints need.
 //!
 //! A newer checkpoint may be taken over at any time in between, in the opening too, when nobody has
 //! a block any more. The log is not touched: what was acknowledged before stays in it.
@@ -24,10 +24,8 @@ use crate::storage::grid_repair::WALKING;
 use crate::storage::walk::WalkPart;
 use crate::{mark, mutated};
 
-/// A replica that gets no block, or no op, that it needs for so long looks for a newer checkpoint.
+/// A replica that gets no block that it needs for so long looks for a newer checkpoint.
 const STUCK_NS: u64 = 1_000_000_000;
-/// Who was heard within so long is there: replicas ping each other more often.
-const HEARD_NS: u64 = STUCK_NS / 2;
 /// Between questions for a newer checkpoint.
 const ASK_NS: u64 = 100_000_000;
 
@@ -52,15 +50,13 @@ pub struct Sync {
     stage: Stage,
     /// When others were asked for a checkpoint last.
     asked_ns: u64,
-    /// The newest op executed when it was first seen that the next one is missing, and that time.
-    missing: Option<(u64, u64)>,
 }
 
 impl Sync {
     /// None in progress.
     #[must_use]
     pub fn new() -> Sync {
-        Sync { stage: Stage::Idle, asked_ns: 0, missing: None }
+        Sync { stage: Stage::Idle, asked_ns: 0 }
     }
 }
 
@@ -111,18 +107,31 @@ impl<M: StateMachine> Replica<M> {
     }
 
     pub(super) fn on_request_checkpoint(&mut self, message: &Message) {
+        self.send_checkpoint(message.header().frame.replica, 0);
+    }
+
+    /// Says that this op, or its header, is not here.
+    pub(super) fn refuse_op(&mut self, replica: u8, op: u64) {
+        mark!("op_refused");
+        self.send_checkpoint(replica, op);
+    }
+
+    /// Tells a replica of the checkpoint here, and which op is not here, if that was asked for.
+    fn send_checkpoint(&mut self, replica: u8, missing: u64) {
         // Who lacks blocks itself sends nobody after them.
         if self.superblock.durable().sync_op_max > 0 {
             return;
         }
         let Some(mut answer) = self.control(Command::Checkpoint) else { return };
+        answer.peer_mut().op = missing;
         answer.peer_mut().commit = self.commit_max;
         write_headers(&mut answer, Some(&self.checkpoint_state()), [].iter());
-        self.send_control(message.header().frame.replica, answer);
+        self.send_control(replica, answer);
     }
 
     /// Looks whether the checkpoint that another replica tells of is needed here.
     pub(super) fn consider_checkpoint(&mut self, message: &Message) {
+        self.note_refusal(message);
         let state = *checkpoint_state(message);
         let cluster = self.options.cluster;
         let Some(header) = prepare_header(state.header.header(), cluster).copied() else { return };
@@ -133,7 +142,8 @@ impl<M: StateMachine> Replica<M> {
         let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
         let interval = u64::from(self.options.config.checkpoint_interval);
         let possible = newer && header.op.is_multiple_of(interval);
-        let wanted = possible && (opening || behind || self.lacks_blocks() || self.lacks_ops());
+        let alone = self.lacks_blocks() || self.nobody_has_op();
+        let wanted = possible && (opening || behind || alone);
         if !wanted || self.machine.blocks().is_none() {
             return;
         }
@@ -238,44 +248,16 @@ impl<M: StateMachine> Replica<M> {
         self.blocks_stuck_ns() >= STUCK_NS
     }
 
-    /// Whether nobody has sent the next op, which is committed: who is there may have it only in a
-    /// checkpoint.
-    fn lacks_ops(&self) -> bool {
-        let since_ns = self.sync.missing.map(|(_, since_ns)| since_ns);
-        since_ns.is_some_and(|since_ns| self.now.monotonic_ns - since_ns >= STUCK_NS)
-    }
-
-    /// Notes since when the next op is missing. While nobody is heard nobody can send it.
-    fn note_missing(&mut self) {
-        let now_ns = self.now.monotonic_ns;
-        let last = self.commit.op;
-        let count = self.options.replica_count;
-        let heard = self.peers.heard_since(count, now_ns.saturating_sub(HEARD_NS)) > 0;
-        let header = self.journal.header(last + 1).filter(|_| self.chain.is_proven(last + 1));
-        let here = header.is_some_and(|header| {
-            let checksum = header.frame.checksum;
-            self.journal.has(last + 1, checksum) || self.journal.is_writing(last + 1)
-        });
-        let needed = self.may_repair() && self.commit_max > last && !here;
-        let since_ns = match self.sync.missing {
-            Some((op, since_ns)) if op == last => since_ns,
-            _ => now_ns,
-        };
-        let missing = needed && heard;
-        self.sync.missing = missing.then_some((last, since_ns));
-    }
-
     /// Lets time pass: asks for a newer checkpoint if need be.
     pub(super) fn sync_tick(&mut self) {
         if self.options.is_solo() {
             return;
         }
-        self.note_missing();
+        self.missing_tick();
         let now_ns = self.now.monotonic_ns;
         let opening = self.status == Status::Opening(Opening::Checkpoint);
         let opened = !matches!(self.status, Status::Opening(_));
-        let lacks_log = opened && (self.waits_for_sync() || self.lacks_ops());
-        let wanted = lacks_log || (opened || opening) && self.lacks_blocks();
+        let wanted = opened && self.waits_for_sync() || (opened || opening) && self.lacks_blocks();
         if wanted && now_ns.saturating_sub(self.sync.asked_ns) >= ASK_NS {
             self.sync.asked_ns = now_ns;
             let replica = self.next_peer();

@@ -123,7 +123,7 @@ fn command(word: &str) -> Command {
         "request_headers" => Command::RequestHeaders,
         "request_prepare" => Command::RequestPrepare,
         "headers" => Command::Headers,
-        "request_checkpoint" => Command::RequestCheckpoint,
+        "checkpoint" => Command::Checkpoint,
         other => panic!("no command '{other}'"),
     }
 }

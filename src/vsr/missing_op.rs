@@ -9,10 +9,9 @@
 
 use super::machine::StateMachine;
 use super::replica::Replica;
+use super::sync::STUCK_NS;
 use crate::protocol::{Message, REPLICAS_MAX};
 
-/// So long a missing op is only asked for: who has it may just be away.
-const STUCK_NS: u64 = 1_000_000_000;
 /// Who was heard within so long is there: replicas ping each other more often.
 const HEARD_NS: u64 = 500_000_000;
 
@@ -62,8 +61,8 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Whether an op that is needed here has been missing for a while, and all replicas that are
-    /// there have said that they do not have it.
+    /// Whether an op that is needed here has been missing for a while, since who has it may just be
+    /// away, and all replicas that are there have said that they do not have it.
     pub(super) fn nobody_has_op(&self) -> bool {
         let Some(missing) = &self.missing else { return false };
         let now_ns = self.now.monotonic_ns;

@@ -24,8 +24,8 @@ use crate::storage::grid_repair::WALKING;
 use crate::storage::walk::WalkPart;
 use crate::{mark, mutated};
 
-/// A replica that gets no block that it needs for so long looks for a newer checkpoint.
-const STUCK_NS: u64 = 1_000_000_000;
+/// A replica that gets no block, or no op, that it needs for so long looks for a newer checkpoint.
+pub(super) const STUCK_NS: u64 = 1_000_000_000;
 /// Between questions for a newer checkpoint.
 const ASK_NS: u64 = 100_000_000;
 

@@ -96,6 +96,16 @@ pub fn log_is_damaged(process: &Process) -> bool {
     process.disk.is_damaged(start, zones.start(Zone::Grid) - start)
 }
 
+/// Zone and offset in it of the first damage of a log that was not repaired.
+#[must_use]
+pub fn first_damage(process: &Process) -> Option<(Zone, u64)> {
+    let zones = Zones::new(&config());
+    let (start, end) = (zones.start(Zone::WalHeaders), zones.start(Zone::Grid));
+    let is_there = |offset: &u64| *offset < end && process.disk.is_damaged(*offset, 1);
+    let found = process.disk.damaged_from(start).find(is_there)?;
+    Some(zones.locate(found))
+}
+
 /// Whether a write leaves damage where it goes: a redundant header that does not verify. The
 /// journal writes with its neighbours what it found of it, as long as its slot is in doubt; the log
 /// lacks what it lacked.
@@ -119,6 +129,18 @@ pub fn leaves_damage(request: &DiskRequest) -> bool {
         let header = Header::from_bytes(&headers[to_index(place * HEADER_SIZE)..]);
         matches!(HeaderSeen::new(&geometry, first + place, header), HeaderSeen::Invalid)
     })
+}
+
+/// The rest of a slot, as offset and length, behind a prepare that was written: nobody reads it any
+/// more, whatever it was that an earlier and longer prepare had there.
+#[must_use]
+pub fn rest_of_slot(request: &DiskRequest) -> Option<(u64, u32)> {
+    let is_write = matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable);
+    let (zone, within) = Zones::new(&config()).locate(request.offset);
+    let size = config().message_size_max;
+    let begins = within.is_multiple_of(size.into()) && request.length < size;
+    let place = (request.offset + u64::from(request.length), size - request.length.min(size));
+    (is_write && zone == Zone::WalPrepares && begins).then_some(place)
 }
 
 /// Whether damage was done to a superblock and not repaired.
@@ -440,6 +462,27 @@ mod tests {
         let buffer = pool.acquire();
         let kind = DiskKind::WriteDurable;
         assert!(!leaves_damage(&geometry.prepare_request(kind, 3, SECTOR_SIZE, buffer)));
+    }
+
+    /// Goal: what a shorter prepare leaves behind it in its slot is told, and nothing else is.
+    #[test]
+    fn rest_behind_a_prepare() {
+        let geometry = JournalGeometry::new(&config(), CLUSTER);
+        let (size, kind) = (config().message_size_max, DiskKind::WriteDurable);
+        let pool = Pool::new("test", 1, size);
+        let rest = |kind, slot, length| {
+            let request = geometry.prepare_request(kind, slot, length, pool.acquire());
+            rest_of_slot(&request)
+        };
+        for slot in [0, 11, geometry.slots - 1] {
+            let start = geometry.zones.wal_prepare_offset(slot);
+            let (offset, length) = rest(kind, slot, 2 * SECTOR_SIZE).expect("it is shorter");
+            assert_eq!((offset - start, offset - start + u64::from(length)), (8192, size.into()));
+            assert_eq!(rest(kind, slot, size), None, "there is no rest");
+            assert_eq!(rest(DiskKind::Read, slot, SECTOR_SIZE), None);
+        }
+        let headers = geometry.header_request(kind, 0, pool.acquire());
+        assert_eq!(rest_of_slot(&headers), None, "another ring");
     }
 
     /// Goal: a superblock with three equal copies survives any one torn write, one with two equal

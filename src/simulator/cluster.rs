@@ -475,7 +475,7 @@ impl Cluster {
         let outcome = self.disk_outcome(replica, id);
         let process = &mut self.processes[replica];
         let done = match outcome {
-            DiskOutcome::Done => process.disk.complete(id),
+            DiskOutcome::Done => process.complete_request(id),
             DiskOutcome::Elsewhere(offset) => process.disk.complete_misdirected(id, offset),
             DiskOutcome::Lost => process.disk.complete_lost(id),
             DiskOutcome::Failed(error) => process.fail_request(id, error),

@@ -58,6 +58,8 @@ struct InFlight {
     writes_before: u64,
     /// What it writes counts as damaged.
     leaves_damage: bool,
+    /// A read of what nobody wants to know any more.
+    is_disregarded: bool,
 }
 
 /// Sparse contents of a data file plus the requests in flight.
@@ -160,7 +162,8 @@ impl MemoryDisk {
         let writes_before = self.writes_completed;
         self.submitted += 1;
         let id = self.submitted;
-        self.in_flight.push(InFlight { id, request, writes_before, leaves_damage });
+        let is_disregarded = false;
+        self.in_flight.push(InFlight { id, request, writes_before, leaves_damage, is_disregarded });
         id
     }
 
@@ -210,10 +213,13 @@ impl MemoryDisk {
         assert!(offset + u64::from(flight.request.length) <= self.size, "beyond the disk");
         let length = flight.request.length;
         let is_read = flight.request.kind == DiskKind::Read;
+        let is_disregarded = flight.is_disregarded;
         let mut done = self.finish(flight);
         done.request.offset = meant;
         if is_read {
-            self.distrust(meant, length);
+            if !is_disregarded {
+                self.distrust(meant, length);
+            }
         } else {
             self.make_stale(meant, length);
             self.damage(offset, length);
@@ -248,6 +254,7 @@ impl MemoryDisk {
         let flight = self.in_flight.swap_remove(place);
         let request = &flight.request;
         match request.kind {
+            DiskKind::Read if flight.is_disregarded => {}
             DiskKind::Read => self.distrust(request.offset, request.length),
             DiskKind::Write | DiskKind::WriteDurable => {
                 for index in 0..u64::from(request.length) / SECTOR {
@@ -297,6 +304,23 @@ impl MemoryDisk {
     fn make_stale(&mut self, offset: u64, length: u32) {
         self.damage(offset, length);
         self.stale.extend(sectors_of(offset, length));
+    }
+
+    /// Nobody will read this range before it is written again: whatever was done to it no longer
+    /// counts, nor what a read that is on its way will find.
+    pub fn disregard(&mut self, offset: u64, length: u32) {
+        let range = sectors_of(offset, length);
+        for sector in range.clone() {
+            if self.damaged.remove(&sector) {
+                self.stale.remove(&sector);
+                self.misread.remove(&sector);
+            }
+        }
+        for flight in &mut self.in_flight {
+            let read = sectors_of(flight.request.offset, flight.request.length);
+            let overlaps = read.start < range.end && range.start < read.end;
+            flight.is_disregarded |= flight.request.kind == DiskKind::Read && overlaps;
+        }
     }
 
     /// Brings back what the sectors of a range held before their last writes; how many changed.
@@ -703,6 +727,28 @@ mod tests {
         let id = disk.submit(request(&pool, DiskKind::Read, 0, 9));
         assert!(disk.complete(id).unwrap().result.is_ok());
         assert!(disk.complete(id).is_none());
+    }
+
+    /// Goal: what nobody will read does not count, neither a failed read nor rot nor old content; a
+    /// sector that cannot be read stays so.
+    #[test]
+    fn disregarded_damage() {
+        let pool = Pool::new("test", 1, 8192);
+        let mut disk = MemoryDisk::new(1 << 20);
+        disk.distrust(0, 8192);
+        disk.make_unreadable(8192);
+        disk.make_stale(12_288, 4096);
+        let late = disk.submit(request(&pool, DiskKind::Read, 0, 9));
+        disk.disregard(4096, 12_288);
+        assert!(disk.is_damaged(0, 4096), "before it");
+        assert!(!disk.is_damaged(4096, 12_288) && !disk.is_stale(4096, 12_288));
+        assert!(disk.misread.contains(&0) && disk.misread.len() == 1);
+        let error = DiskError { errno: ERRNO_IO, bytes_done: 0 };
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        assert!(disk.complete_failed(late, error, &mut random).is_some());
+        assert!(!disk.is_damaged(4096, 4096), "it was on its way");
+        let id = disk.submit(request(&pool, DiskKind::Read, 4096, 9));
+        assert!(disk.complete(id).unwrap().result.is_err());
     }
 
     /// Goal: a write of what is damage leaves its place damaged, whole or torn by a crash, until

@@ -3,7 +3,7 @@
 //! The process is the production replica with the production ledger. It is started, killed, stopped
 //! and continued here; what the disk does to requests is decided by whoever completes them.
 
-use super::atlas::superblock_is_damaged;
+use super::atlas::{rest_of_slot, superblock_is_damaged};
 use super::clocks::Clock;
 use super::disk::MemoryDisk;
 use super::random::{Part, Random};
@@ -197,6 +197,16 @@ impl Process {
         self.is_powered = true;
         self.errors = 0;
         self.is_work_planned = false;
+    }
+
+    /// Lets a request of the disk end as it should; `None` if it is not in flight any more.
+    pub fn complete_request(&mut self, id: u64) -> Option<DiskDone> {
+        let done = self.disk.complete(id)?;
+        let rest = rest_of_slot(&done.request).filter(|_| done.result.is_ok());
+        if let Some((offset, length)) = rest {
+            self.disk.disregard(offset, length);
+        }
+        Some(done)
     }
 
     /// Lets a request of the disk fail; `None` if it is not in flight any more.

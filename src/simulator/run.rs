@@ -307,7 +307,8 @@ fn stuck(cluster: &Cluster, complaint: &str) -> Failure {
     for (index, process) in cluster.processes.iter().enumerate() {
         let seen = &cluster.seen[index];
         let (status, quiet) = (process.status(), process.is_quiet());
-        let damaged = if atlas::log_is_damaged(process) { ", log damaged" } else { "" };
+        let damaged = atlas::first_damage(process)
+            .map_or(String::new(), |(zone, offset)| format!(", log damaged: {zone} at {offset}"));
         let (view, commit, checkpoint) = (seen.view, seen.commit, seen.checkpoint);
         lines.push(format!(
             "  replica {index}: {status:?} view {view} commit {commit} (once {}) checkpoint \

@@ -112,21 +112,24 @@ impl<M: StateMachine> Replica<M> {
 
     /// Says that this op, or its header, is not here.
     pub(super) fn refuse_op(&mut self, replica: u8, op: u64) {
-        mark!("op_refused");
-        self.send_checkpoint(replica, op);
+        if self.send_checkpoint(replica, op) {
+            mark!("op_refused");
+        }
     }
 
-    /// Tells a replica of the checkpoint here, and which op is not here, if that was asked for.
-    fn send_checkpoint(&mut self, replica: u8, missing: u64) {
+    /// Tells a replica of the checkpoint here, and which op is not here, if that was asked for;
+    /// whether it could.
+    fn send_checkpoint(&mut self, replica: u8, missing: u64) -> bool {
         // Who lacks blocks itself sends nobody after them.
         if self.superblock.durable().sync_op_max > 0 {
-            return;
+            return false;
         }
-        let Some(mut answer) = self.control(Command::Checkpoint) else { return };
+        let Some(mut answer) = self.control(Command::Checkpoint) else { return false };
         answer.peer_mut().op = missing;
         answer.peer_mut().commit = self.commit_max;
         write_headers(&mut answer, Some(&self.checkpoint_state()), [].iter());
         self.send_control(replica, answer);
+        true
     }
 
     /// Looks whether the checkpoint that another replica tells of is needed here.

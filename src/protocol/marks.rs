@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 47] = [
+pub const MARKS: [&str; 49] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "block_missing",
@@ -38,6 +38,7 @@ pub const MARKS: [&str; 47] = [
     "recover_asks",
     "recover_completed",
     "recover_leaves",
+    "recover_waits",
     "recovering_does_not_report",
     "repair_timed_out",
     "reply_from_backup",
@@ -50,6 +51,7 @@ pub const MARKS: [&str; 47] = [
     "sync_started",
     "upgraded",
     "view_began_as_primary",
+    "view_change_for_recovery",
     "view_change_forfeits",
     "view_change_joined",
     "view_change_truncates",

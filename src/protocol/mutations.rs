@@ -5,7 +5,7 @@
 //! never caught anything is not trusted. Production is built without the feature.
 
 /// All mutations, in alphabetical order.
-pub const MUTATIONS: [&str; 24] = [
+pub const MUTATIONS: [&str; 25] = [
     "ack_before_durable",
     "ack_beyond_checkpoint",
     "answer_ahead",
@@ -18,6 +18,7 @@ pub const MUTATIONS: [&str; 24] = [
     "forget_log_view",
     "forget_sync_range",
     "nack_damaged",
+    "recover_leads",
     "retry_sync",
     "reuse_blocks_early",
     "serve_unverified",

@@ -69,8 +69,10 @@ pub struct PeerHeader {
     pub address: u64,
     /// Release of the sender's program (Ping).
     pub program: Release,
+    /// The view that the sender, which recovers, waits for the others to be in (Ping); or zero.
+    pub awaited: u32,
     /// Zero.
-    pub reserved: [u8; 12],
+    pub reserved: [u8; 8],
 }
 
 const_assert_eq!(size_of::<PeerHeader>(), 256);
@@ -81,6 +83,7 @@ const_assert_eq!(offset_of!(PeerHeader, entered), 220);
 const_assert_eq!(offset_of!(PeerHeader, nonce), 224);
 const_assert_eq!(offset_of!(PeerHeader, address), 232);
 const_assert_eq!(offset_of!(PeerHeader, program), 240);
+const_assert_eq!(offset_of!(PeerHeader, awaited), 244);
 
 /// A checkpoint as a `StartView` announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -256,6 +259,7 @@ impl PeerHeader {
             ),
             (unused(&blocks, self.address == 0), HeaderError::Padding),
             (unused(&[Ping], self.program == Release::ZERO), HeaderError::Release(self.program)),
+            (unused(&[Ping], self.awaited == 0), HeaderError::View(self.awaited)),
         ])
     }
 }
@@ -414,10 +418,11 @@ mod tests {
             Block,
             Checkpoint,
         ];
-        let cases: [(Set, &[Command]); 13] = [
+        let cases: [(Set, &[Command]); 14] = [
             (|peer| peer.op = 1, op),
             (|peer| peer.address = 1, &[RequestBlock, Block]),
             (|peer| peer.program = Release::PROGRAM, &[Ping]),
+            (|peer| peer.awaited = 1, &[Ping]),
             (|peer| peer.commit = 1, about),
             (|peer| peer.checkpoint_id = 1, &[Ping, PrepareOk]),
             (|peer| peer.checkpoint_op = 1, &[Ping, PrepareOk, DoViewChange, StartView]),
@@ -440,7 +445,7 @@ mod tests {
             message.header_mut().peer_mut().frame.replica = NODES_MAX;
             assert!(message.header().invalid().is_some());
             message.header_mut().peer_mut().frame.replica = NODES_MAX - 1;
-            message.header_mut().peer_mut().reserved[11] = 1;
+            message.header_mut().peer_mut().reserved[7] = 1;
             assert!(message.header().invalid().is_some());
         }
     }

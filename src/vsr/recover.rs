@@ -8,7 +8,10 @@
 //! 1. It asks the others for their views, until it has heard so many that every election it can
 //!    have taken part in had a voter among them. Votes go only so far beyond what a voter has
 //!    written down, so there is a view that it never was in: [`safe_view`].
-//! 2. It leaves for that view. The others follow, and elect a primary without a report from here.
+//! 2. It waits until others are in that view, or in a later one. They hear of it by its pings, and
+//!    vote for views of the same primary as far ahead as votes go; that takes two elections. It
+//!    does not lead the way: a view to which one replica goes alone is one of which no voter
+//!    knows, and a second file that is lost then has been in a view that no rule tells.
 //!    Any log that a quorum without this replica chooses has everything that was ever committed,
 //!    since the quorum shares a replica with every other one that has not forgotten anything.
 //! 3. It follows that view, or a later one, like a standby: it acknowledges and reports nothing,
@@ -25,25 +28,43 @@ use super::machine::StateMachine;
 use super::quorum::Quorums;
 use super::replica::{Replica, Status};
 use super::superblock::{ASKING_FOR_VIEWS, NOT_RECOVERING};
-use crate::protocol::REPLICAS_MAX;
+use crate::protocol::{PeerHeader, REPLICAS_MAX};
 use crate::{mark, mutated};
 
-/// What a recovering replica has heard.
+/// A replica that recovers says in each ping what it waits for, so many times in this time.
+const AWAITED_NS: u64 = 250_000_000;
+
+/// What a recovering replica has heard, and what is known of others that recover.
 #[derive(Debug, Default)]
 pub struct Recover {
     /// Marks the questions of this start; zero if none are asked.
     nonce: u64,
     /// Of each replica, the view it was in when it was asked.
     views: [Option<u32>; REPLICAS_MAX as usize],
+    /// The view that this replica can follow, or any later one.
+    safe: Option<u32>,
+    /// The view that another replica waits for, and until when that counts.
+    awaited: Option<(u32, u64)>,
     /// The superblock is being told that the replica has recovered.
     is_ending: bool,
 }
 
 impl Recover {
-    /// What pings are marked with; zero if nobody has to answer.
-    #[must_use]
-    pub fn nonce(&self) -> u64 {
-        self.nonce
+    /// Writes into a ping what is asked and waited for.
+    pub fn ask(&self, ping: &mut PeerHeader) {
+        ping.nonce = self.nonce;
+        ping.awaited = self.safe.filter(|_| self.nonce != 0).unwrap_or(0);
+    }
+
+    /// Notes for what view another replica waits.
+    pub fn hear(&mut self, view: u32, now_ns: u64) {
+        let view = self.awaited(now_ns).map_or(view, |other| other.max(view));
+        self.awaited = Some((view, now_ns + AWAITED_NS));
+    }
+
+    /// The view that others wait for.
+    fn awaited(&self, now_ns: u64) -> Option<u32> {
+        self.awaited.filter(|(_, until_ns)| now_ns < *until_ns).map(|(view, _)| view)
     }
 }
 
@@ -54,13 +75,13 @@ pub fn may_recover(replica_count: u8) -> bool {
     replica_count >= 3
 }
 
-/// A view of another primary that this replica never was in before it lost its file; `None` as long
-/// as too few views are known.
+/// A view that this replica never was in before it lost its file, nor in any later one; `None` as
+/// long as too few views are known.
 ///
-/// It entered a view because a quorum had voted for it, some of whom are known, unless so many are
-/// not that they could have been the whole quorum; or because a primary started again and left for
-/// the next one. A vote is at most as many views ahead of what the voter has written down as there
-/// are replicas.
+/// Whoever is first in a view is there because a quorum had voted for it, some of whom are known,
+/// unless so many are not that they could have been the whole quorum; or because a primary started
+/// again and left for the next one. A vote is at most as many views ahead of what the voter has
+/// written down as there are replicas.
 ///
 /// # Panics
 ///
@@ -75,10 +96,7 @@ pub fn safe_view(replica: u8, replica_count: u8, views: &[Option<u32>]) -> Optio
     if unknown + 1 >= quorum {
         return None;
     }
-    let newest = known.max()?;
-    let view = newest + u32::from(replica_count) + 2;
-    let leads = view % u32::from(replica_count) == u32::from(replica);
-    Some(view + u32::from(leads))
+    Some(known.max()? + u32::from(replica_count) + 2)
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -116,14 +134,27 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         assert!(self.status == Status::RecoveringHead && replica != self.options.replica);
-        self.recover.views[usize::from(replica)] = Some(view);
-        let (own, count) = (self.options.replica, self.options.replica_count);
-        let Some(view) = safe_view(own, count, &self.recover.views) else { return };
+        if self.recover.safe.is_none() {
+            self.recover.views[usize::from(replica)] = Some(view);
+            let (own, count) = (self.options.replica, self.options.replica_count);
+            self.recover.safe = safe_view(own, count, &self.recover.views);
+        }
+        let Some(safe) = self.recover.safe else { return };
+        let view = if mutated!("recover_leads") { view.max(safe) } else { view };
+        if view < safe {
+            mark!("recover_waits");
+            return;
+        }
         mark!("recover_leaves");
         self.recover.nonce = 0;
         // A checkpoint that was taken over meanwhile may be of a later one.
         self.view = view.max(self.view);
         self.begin_view_change();
+    }
+
+    /// Whether another replica waits for a view later than this one.
+    pub(super) fn is_view_awaited(&self) -> bool {
+        self.recover.awaited(self.now.monotonic_ns).is_some_and(|view| view > self.view)
     }
 
     /// Goes on with the last step; whether there was progress.
@@ -168,9 +199,10 @@ impl<M: StateMachine> Replica<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Command;
 
-    /// Goal: in clusters of each size, a view is safe only once enough others are heard, is beyond
-    /// every view that a heard one can have voted for, and has another primary.
+    /// Goal: in clusters of each size, a view is safe only once enough others are heard, and is
+    /// beyond every view that a heard one can have voted for.
     #[test]
     fn safe_views() {
         for (count, needed) in [(3_u8, 2), (4, 2), (5, 3), (6, 3)] {
@@ -185,12 +217,31 @@ mod tests {
                 let newest = views.iter().flatten().max().unwrap();
                 let view = safe_view(replica, count, &views).unwrap();
                 assert!(view > newest + u32::from(count) + 1);
-                assert!(view % u32::from(count) != u32::from(replica));
                 // What the lost file itself said is not asked.
                 views[usize::from(replica)] = Some(1_000);
                 assert_eq!(safe_view(replica, count, &views), Some(view));
             }
         }
         assert!(!may_recover(1) && !may_recover(2) && may_recover(3));
+    }
+
+    /// Goal: pings tell what is waited for only while views are asked for; of what others wait for
+    /// the latest counts, and not for long.
+    #[test]
+    fn awaited_views() {
+        let mut ping = PeerHeader::new(Command::Ping);
+        let mut recover = Recover { safe: Some(9), ..Recover::default() };
+        recover.ask(&mut ping);
+        assert_eq!((ping.nonce, ping.awaited), (0, 0));
+        recover.nonce = 5;
+        recover.ask(&mut ping);
+        assert_eq!((ping.nonce, ping.awaited), (5, 9));
+        assert_eq!(recover.awaited(1), None, "this one is no other");
+        recover.hear(12, 1);
+        recover.hear(7, 2);
+        assert_eq!(recover.awaited(AWAITED_NS + 1), Some(12));
+        assert_eq!(recover.awaited(AWAITED_NS + 2), None);
+        recover.hear(7, AWAITED_NS + 2);
+        assert_eq!(recover.awaited(AWAITED_NS + 2), Some(7));
     }
 }

@@ -169,7 +169,9 @@ impl<M: StateMachine> Replica<M> {
     pub(super) fn hear_primary(&mut self) {
         assert!(self.status == Status::Normal);
         self.timers.primary_heard(self.now.monotonic_ns);
-        self.withdraw_vote();
+        if !self.is_view_awaited() {
+            self.withdraw_vote();
+        }
     }
 
     /// Notes that ops up to `commit` are committed; what this view says counts.
@@ -351,6 +353,9 @@ impl<M: StateMachine> Replica<M> {
         }
         let normal = peer.log_view == peer.frame.view;
         let votes = replica < self.options.replica_count;
+        if votes && peer.awaited > self.view {
+            self.recover.hear(peer.awaited, self.now.monotonic_ns);
+        }
         if peer.frame.view > self.view {
             if normal {
                 self.request_start_view(peer.frame.view);

@@ -63,6 +63,12 @@ fn scenarios_of_repair() {
     run_all("repair", 25);
 }
 
+/// Goal: who has lost its file makes the cluster forget nothing, and is whole again.
+#[test]
+fn scenarios_of_lost_files() {
+    run_all("recover", 5);
+}
+
 /// Goal: timestamps are right and increase as long as a majority of clocks is right.
 #[test]
 fn scenarios_of_time() {

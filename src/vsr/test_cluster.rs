@@ -141,6 +141,13 @@ pub struct Cluster {
     pub may_stop: BTreeSet<u8>,
 }
 
+/// A data file as `format` makes it, or `recover`.
+fn new_file(replica: u8, replica_count: u8, is_recovering: bool) -> MemoryDisk {
+    let config = Config::testing();
+    let genesis = Genesis { cluster: CLUSTER, replica, replica_count, config, is_recovering };
+    formatted(&genesis, 2 * AREA_SIZE)
+}
+
 /// A replica with everything new but its disk.
 fn replica(node: u8, voters: u8, standbys: u8, starts: u64) -> Replica<TestMachine> {
     let config = Config::testing();
@@ -166,25 +173,15 @@ fn replica(node: u8, voters: u8, standbys: u8, starts: u64) -> Replica<TestMachi
 impl Cluster {
     /// A formatted cluster of which nobody runs.
     pub fn new(voters: u8, standbys: u8) -> Cluster {
-        let config = Config::testing();
-        let node = |replica| {
-            let genesis = Genesis {
-                cluster: CLUSTER,
-                replica,
-                replica_count: voters,
-                config,
-                is_recovering: false,
-            };
-            Node {
-                disk: formatted(&genesis, 2 * AREA_SIZE),
-                replica: None,
-                stopped: false,
-                frozen: Frozen::Nothing,
-                clock_ns: 0,
-                inbox: VecDeque::new(),
-                commit_seen: 0,
-                starts: 0,
-            }
+        let node = |replica| Node {
+            disk: new_file(replica, voters, false),
+            replica: None,
+            stopped: false,
+            frozen: Frozen::Nothing,
+            clock_ns: 0,
+            inbox: VecDeque::new(),
+            commit_seen: 0,
+            starts: 0,
         };
         Cluster {
             nodes: (0..voters + standbys).map(node).collect(),
@@ -258,6 +255,17 @@ impl Cluster {
         target.frozen = Frozen::Nothing;
         target.inbox.clear();
         target.disk.crash_keeping(keep);
+    }
+
+    /// Takes a replica's file away for good: it stops, and has what `recover` makes.
+    pub fn forget(&mut self, node: u8) {
+        if self.node(node).replica.is_some() {
+            self.crash(node, |_, _| false);
+        }
+        let voters = self.voters;
+        let target = self.node_mut(node);
+        target.disk = new_file(node, voters, true);
+        target.commit_seen = 0;
     }
 
     /// Tells a replica that its connection to another broke.

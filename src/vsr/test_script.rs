@@ -214,6 +214,7 @@ impl Script {
             }
             "corrupt" => self.cluster.corrupt(target, words[2], number(words[3])),
             "blank" => self.cluster.blank(target, number(words[2])),
+            "forget" => self.cluster.forget(target),
             "clock" => self.cluster.node_mut(target).clock_ns = duration_ns(words[2]),
             "lost" => {
                 for other in names(words[3]) {
@@ -547,6 +548,10 @@ impl Script {
             "damaged" => require(self.cluster.is_damaged(index, fact[1], value(2))),
             "knows" => require(replica.journal.header(value(1)).is_some()),
             "holds" => require(!replica.held.is_empty()),
+            "recovered" => {
+                let opening = matches!(replica.status(), Status::Opening(_));
+                require(!opening && !replica.is_recovering())
+            }
             "timed" => require(replica.cluster_now().is_some()),
             "status" => {
                 let found = match replica.status() {

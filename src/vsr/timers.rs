@@ -139,6 +139,9 @@ impl<M: StateMachine> Replica<M> {
         if !self.is_alone() {
             self.pump_ping();
         }
+        if self.status == Status::Normal && self.is_view_awaited() {
+            self.vote_ahead();
+        }
         match self.status {
             Status::Normal if self.is_primary_index() => self.pump_primary(),
             Status::Normal => {
@@ -191,7 +194,7 @@ impl<M: StateMachine> Replica<M> {
             peer.commit = self.commit_max;
         }
         peer.monotonic_ns = monotonic_ns;
-        peer.nonce = self.recover.nonce();
+        self.recover.ask(peer);
         peer.program = self.options.program;
         self.broadcast(message, Audience::All);
     }

@@ -68,6 +68,23 @@ impl<M: StateMachine> Replica<M> {
 
     /// Votes to leave for `view`, or for a later one whose primary seems to be there.
     pub(super) fn vote_for(&mut self, view: u32) {
+        let later = view..view + u32::from(self.options.replica_count);
+        let chosen = later.clone().find(|view| self.may_lead(self.options.primary_of(*view)));
+        self.vote(view, chosen.unwrap_or(view));
+    }
+
+    /// Votes to leave for a view so far ahead as votes go: that of the same primary, if that can.
+    pub(super) fn vote_ahead(&mut self) {
+        let last = self.view + u32::from(self.options.replica_count);
+        let mut views = (self.view + 1..=last).rev();
+        let chosen = views.find(|view| self.may_lead(self.options.primary_of(*view)));
+        let chosen = chosen.unwrap_or(last);
+        mark!("view_change_for_recovery");
+        self.vote(chosen, chosen);
+    }
+
+    /// Votes for a view, unless it does so already for this one or a later one.
+    fn vote(&mut self, view: u32, chosen: u32) {
         if !self.may_vote() || self.change.vote.is_some_and(|vote| vote >= view) {
             return;
         }
@@ -76,13 +93,8 @@ impl<M: StateMachine> Replica<M> {
         if self.status == Status::ViewChange && !self.may_act_on_view() {
             return;
         }
-        let mut chosen = view;
-        for later in view..view + u32::from(self.options.replica_count) {
-            if self.may_lead(self.options.primary_of(later)) {
-                chosen = later;
-                break;
-            }
-        }
+        let ahead = chosen - self.superblock.durable().view.min(chosen);
+        assert!(ahead <= u32::from(self.options.replica_count) || mutated!("forget_log_view"));
         mark!("view_change_vote");
         self.change.vote = Some(chosen);
         self.repeat_vote();

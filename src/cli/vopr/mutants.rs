@@ -27,7 +27,13 @@ const LOST_FILES: &str = "--lite --replicas=3 --fault=file-loss=5000 --fault=par
                           --fault=packet-loss=100000 --fault=grid-rot=0 \
                           --fault=grid-unreadable=0 --fault=absence=0 --fault-kinds=30";
 
-const TRIALS: [Trial; 24] = [
+/// The same of five, two of which may be lost at a time.
+const LOST_FILES_OF_FIVE: &str = "--lite --replicas=5 --fault=file-loss=5000 \
+                                  --fault=partition=30000 --fault=packet-loss=100000 \
+                                  --fault=grid-rot=0 --fault=grid-unreadable=0 \
+                                  --fault=absence=0 --fault-kinds=44";
+
+const TRIALS: [Trial; 25] = [
     Trial { mutation: "ack_before_durable", seeds: 20, arguments: "" },
     Trial { mutation: "ack_beyond_checkpoint", seeds: 40, arguments: "" },
     Trial { mutation: "answer_ahead", seeds: 100, arguments: "" },
@@ -40,6 +46,7 @@ const TRIALS: [Trial; 24] = [
     Trial { mutation: "forget_log_view", seeds: 20, arguments: "" },
     Trial { mutation: "forget_sync_range", seeds: 200, arguments: "" },
     Trial { mutation: "nack_damaged", seeds: 3000, arguments: DAMAGED_HEADS },
+    Trial { mutation: "recover_leads", seeds: 2000, arguments: LOST_FILES_OF_FIVE },
     Trial { mutation: "retry_sync", seeds: 600, arguments: "" },
     Trial { mutation: "reuse_blocks_early", seeds: 400, arguments: "" },
     Trial { mutation: "serve_unverified", seeds: 40, arguments: "" },

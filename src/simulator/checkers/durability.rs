@@ -11,7 +11,7 @@ use crate::require;
 use crate::simulator::disk::MemoryDisk;
 use crate::storage::zones::SUPERBLOCK_COPIES;
 use crate::storage::{Config, DiskRequest, Zone, Zones, index_of};
-use crate::vsr::superblock::{COPY_SIZE, Superblock};
+use crate::vsr::superblock::{ASKING_FOR_VIEWS, COPY_SIZE, Superblock};
 
 /// What a superblock promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ struct Holdings {
 struct Lost {
     slots: Vec<Option<(u64, u128)>>,
     checkpoint: u64,
+    /// The last view that any of the files it lost was in: it may have reported its log for it.
+    view: u32,
 }
 
 /// What every replica has on disk.
@@ -112,12 +114,13 @@ impl Durability {
 
     /// Notes that a replica has lost its file.
     pub fn lose(&mut self, replica: usize) {
-        let checkpoint = self.promise(replica).checkpoint;
+        let Promise { checkpoint, view, .. } = self.promise(replica);
         let holdings = &mut self.replicas[replica];
         let empty = vec![None; holdings.slots.len()];
         let slots = std::mem::replace(&mut holdings.slots, empty);
         // Nothing is acknowledged before it has recovered: what counts is what the first file had.
-        holdings.lost.get_or_insert(Lost { slots, checkpoint });
+        let lost = holdings.lost.get_or_insert(Lost { slots, checkpoint, view });
+        lost.view = lost.view.max(view);
         holdings.copies = [Promise::default(); SUPERBLOCK_COPIES as usize];
     }
 
@@ -180,6 +183,14 @@ impl Durability {
         let Ok(command) = Command::try_from(header.frame.command) else { return Ok(()) };
         let view = header.frame.view;
         let promise = self.promise(replica);
+        if let Some(lost) = &self.replicas[replica].lost {
+            require!(
+                promise.view == 0 || promise.view > lost.view,
+                "replica {replica} recovers in view {}, though a file that it lost was in view {}",
+                promise.view,
+                lost.view
+            );
+        }
         match command {
             Command::PrepareOk => {
                 let peer = header.peer();
@@ -251,7 +262,10 @@ fn promise_in(bytes: &[u8], copy: usize) -> Promise {
     if !valid {
         return Promise::default();
     }
-    let Superblock { sequence, view, log_view, sync_op_max, .. } = superblock;
+    let Superblock { sequence, log_view, sync_op_max, .. } = superblock;
+    // A new file is in no view before it has asked for those of others.
+    let asks = superblock.recovering == ASKING_FOR_VIEWS;
+    let view = if asks { 0 } else { superblock.view };
     let checkpoint = match sync_op_max {
         0 => superblock.checkpoint.op,
         // Its blocks need not be there yet.

@@ -8,9 +8,9 @@
 //! 1. It asks the others for their views, until it has heard so many that every election it can
 //!    have taken part in had a voter among them. Votes go only so far beyond what a voter has
 //!    written down, so there is a view that it never was in: [`safe_view`].
-//! 2. It waits until others are in that view, or in a later one. They hear of it by its pings, and
-//!    vote for views of the same primary as far ahead as votes go; that takes two elections. It
-//!    does not lead the way: a view to which one replica goes alone is one of which no voter
+//! 2. It writes that view down and waits until others are in it, or in a later one. They hear of it
+//!    by its pings, and vote for views of the same primary as far ahead as votes go; that takes two
+//!    elections. It has no vote itself, and does not lead the way: a view to which one replica goes alone is one of which no voter
 //!    knows, and a second file that is lost then has been in a view that no rule tells.
 //!    Any log that a quorum without this replica chooses has everything that was ever committed,
 //!    since the quorum shares a replica with every other one that has not forgotten anything.
@@ -43,28 +43,27 @@ pub struct Recover {
     views: [Option<u32>; REPLICAS_MAX as usize],
     /// The view that this replica can follow, or any later one.
     safe: Option<u32>,
-    /// The view that another replica waits for, and until when that counts.
-    awaited: Option<(u32, u64)>,
+    /// The view that each other replica waits for, and until when that counts.
+    awaited: [Option<(u32, u64)>; REPLICAS_MAX as usize],
     /// The superblock is being told that the replica has recovered.
     is_ending: bool,
 }
 
 impl Recover {
-    /// Writes into a ping what is asked and waited for.
-    pub fn ask(&self, ping: &mut PeerHeader) {
-        ping.nonce = self.nonce;
-        ping.awaited = self.safe.filter(|_| self.nonce != 0).unwrap_or(0);
-    }
-
     /// Notes for what view another replica waits.
-    pub fn hear(&mut self, view: u32, now_ns: u64) {
-        let view = self.awaited(now_ns).map_or(view, |other| other.max(view));
-        self.awaited = Some((view, now_ns + AWAITED_NS));
+    pub fn hear(&mut self, replica: u8, view: u32, now_ns: u64) {
+        self.awaited[usize::from(replica)] = Some((view, now_ns + AWAITED_NS));
     }
 
-    /// The view that others wait for.
+    /// The view that a replica waits for.
+    fn awaited_by(&self, replica: u8, now_ns: u64) -> Option<u32> {
+        let awaited = self.awaited[usize::from(replica)];
+        awaited.filter(|(_, until_ns)| now_ns < *until_ns).map(|(view, _)| view)
+    }
+
+    /// The last view that anybody waits for.
     fn awaited(&self, now_ns: u64) -> Option<u32> {
-        self.awaited.filter(|(_, until_ns)| now_ns < *until_ns).map(|(view, _)| view)
+        (0..REPLICAS_MAX).filter_map(|replica| self.awaited_by(replica, now_ns)).max()
     }
 }
 
@@ -96,7 +95,7 @@ pub fn safe_view(replica: u8, replica_count: u8, views: &[Option<u32>]) -> Optio
     if unknown + 1 >= quorum {
         return None;
     }
-    Some(known.max()? + u32::from(replica_count) + 2)
+    known.max()?.checked_add(u32::from(replica_count) + 2)
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -122,6 +121,8 @@ impl<M: StateMachine> Replica<M> {
             return false;
         }
         mark!("recover_asks");
+        let safe = self.superblock.durable().safe_view;
+        self.recover.safe = (safe != 0).then_some(safe);
         // Another one after every restart, as time goes on.
         self.recover.nonce = (self.timers.random() ^ self.now.monotonic_ns) | 1;
         true
@@ -152,9 +153,36 @@ impl<M: StateMachine> Replica<M> {
         self.begin_view_change();
     }
 
+    /// Writes into a ping what is asked, and what is waited for: once that is durable, so that it is
+    /// the same after a restart, and the others are asked for no view that nobody will follow.
+    pub(super) fn ask(&self, ping: &mut PeerHeader) {
+        if self.is_asking_for_views() {
+            ping.nonce = self.recover.nonce;
+            ping.awaited = self.superblock.durable().safe_view;
+        }
+    }
+
     /// Whether another replica waits for a view later than this one.
     pub(super) fn is_view_awaited(&self) -> bool {
         self.recover.awaited(self.now.monotonic_ns).is_some_and(|view| view > self.view)
+    }
+
+    /// Whether a replica is known to wait for a view: it can lead none.
+    pub(super) fn awaits_view(&self, replica: u8) -> bool {
+        self.recover.awaited_by(replica, self.now.monotonic_ns).is_some()
+    }
+
+    /// Writes down the view that is safe, once it is known: what it was derived from happened after
+    /// the file was lost, so that it holds for as long as this one lives.
+    fn record_safe_view(&mut self) -> bool {
+        let Some(safe) = self.recover.safe.filter(|_| self.is_asking_for_views()) else {
+            return false;
+        };
+        if !self.superblock.is_idle() || self.superblock.durable().safe_view != 0 {
+            return false;
+        }
+        self.superblock.update(&mut self.outbox.storage, |superblock| superblock.safe_view = safe);
+        true
     }
 
     /// Goes on with the last step; whether there was progress.
@@ -169,6 +197,9 @@ impl<M: StateMachine> Replica<M> {
             self.acknowledge_all();
             return true;
         }
+        if self.record_safe_view() {
+            return true;
+        }
         if self.status != Status::Normal || !self.superblock.is_idle() || !self.is_recovering() {
             return false;
         }
@@ -180,6 +211,7 @@ impl<M: StateMachine> Replica<M> {
         self.recover.is_ending = true;
         self.superblock.update(&mut self.outbox.storage, |superblock| {
             superblock.recovering = NOT_RECOVERING;
+            superblock.safe_view = 0;
         });
         true
     }
@@ -199,7 +231,6 @@ impl<M: StateMachine> Replica<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Command;
 
     /// Goal: in clusters of each size, a view is safe only once enough others are heard, and is
     /// beyond every view that a heard one can have voted for.
@@ -225,23 +256,21 @@ mod tests {
         assert!(!may_recover(1) && !may_recover(2) && may_recover(3));
     }
 
-    /// Goal: pings tell what is waited for only while views are asked for; of what others wait for
-    /// the latest counts, and not for long.
+    /// Goal: of what others wait for the latest counts, and nothing for long; of one replica it is
+    /// what that said last.
     #[test]
     fn awaited_views() {
-        let mut ping = PeerHeader::new(Command::Ping);
-        let mut recover = Recover { safe: Some(9), ..Recover::default() };
-        recover.ask(&mut ping);
-        assert_eq!((ping.nonce, ping.awaited), (0, 0));
-        recover.nonce = 5;
-        recover.ask(&mut ping);
-        assert_eq!((ping.nonce, ping.awaited), (5, 9));
-        assert_eq!(recover.awaited(1), None, "this one is no other");
-        recover.hear(12, 1);
-        recover.hear(7, 2);
-        assert_eq!(recover.awaited(AWAITED_NS + 1), Some(12));
+        let mut recover = Recover::default();
+        assert_eq!(recover.awaited(1), None);
+        recover.hear(2, 12, 1);
+        recover.hear(4, 7, 2);
+        assert_eq!(recover.awaited(AWAITED_NS), Some(12));
+        assert_eq!(recover.awaited(AWAITED_NS + 1), Some(7));
         assert_eq!(recover.awaited(AWAITED_NS + 2), None);
-        recover.hear(7, AWAITED_NS + 2);
-        assert_eq!(recover.awaited(AWAITED_NS + 2), Some(7));
+        recover.hear(2, 9, AWAITED_NS + 2);
+        recover.hear(2, 8, AWAITED_NS + 3);
+        assert_eq!(recover.awaited(AWAITED_NS + 3), Some(8));
+        let by = |replica| recover.awaited_by(replica, AWAITED_NS + 3);
+        assert_eq!((by(2), by(4), by(0)), (Some(8), None, None));
     }
 }

@@ -354,7 +354,7 @@ impl<M: StateMachine> Replica<M> {
         let normal = peer.log_view == peer.frame.view;
         let votes = replica < self.options.replica_count;
         if votes && peer.awaited > self.view {
-            self.recover.hear(peer.awaited, self.now.monotonic_ns);
+            self.recover.hear(replica, peer.awaited, self.now.monotonic_ns);
         }
         if peer.frame.view > self.view {
             if normal {

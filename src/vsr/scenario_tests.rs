@@ -66,7 +66,7 @@ fn scenarios_of_repair() {
 /// Goal: who has lost its file makes the cluster forget nothing, and is whole again.
 #[test]
 fn scenarios_of_lost_files() {
-    run_all("recover", 5);
+    run_all("recover", 7);
 }
 
 /// Goal: timestamps are right and increase as long as a majority of clocks is right.

@@ -88,7 +88,9 @@ pub struct Superblock {
     /// [`ASKING_FOR_VIEWS`] or [`FOLLOWING`].
     pub recovering: u8,
     /// Zero.
-    pub recovering_padding: [u8; 7],
+    pub recovering_padding: [u8; 3],
+    /// While the file replaces a lost one, a view that the lost one never was in, once known.
+    pub safe_view: u32,
     /// Geometry of the file.
     pub config: Config,
     /// Header of the last prepare that the checkpoint covers.
@@ -240,7 +242,8 @@ impl Superblock {
         rule(self.epoch == 0, "epoch")?;
         rule(self.view_headers_count <= VIEW_HEADERS_MAX, "view_headers_count")?;
         rule(self.sync_op_min <= self.sync_op_max, "sync_op_min")?;
-        rule(self.recovering <= FOLLOWING && self.recovering_padding == [0; 7], "recovering")?;
+        rule(self.recovering <= FOLLOWING && self.recovering_padding == [0; 3], "recovering")?;
+        rule(self.recovering != NOT_RECOVERING || self.safe_view == 0, "safe_view")?;
         rule(self.reserved.iter().all(|byte| *byte == 0), "reserved")?;
         let checkpoint = self.checkpoint.header();
         rule(checkpoint.valid_checksum(), "checkpoint")?;

@@ -134,6 +134,10 @@ impl<M: StateMachine> Replica<M> {
 
     /// Looks whether the checkpoint that another replica tells of is needed here.
     pub(super) fn consider_checkpoint(&mut self, message: &Message) {
+        if self.is_asking_for_views() {
+            // What is found out about views would have to be found out again.
+            return;
+        }
         self.note_refusal(message);
         let state = *checkpoint_state(message);
         let cluster = self.options.cluster;

@@ -139,9 +139,6 @@ impl<M: StateMachine> Replica<M> {
         if !self.is_alone() {
             self.pump_ping();
         }
-        if self.status == Status::Normal && self.is_view_awaited() {
-            self.vote_ahead();
-        }
         match self.status {
             Status::Normal if self.is_primary_index() => self.pump_primary(),
             Status::Normal => {
@@ -160,6 +157,7 @@ impl<M: StateMachine> Replica<M> {
             }
             Status::RecoveringHead | Status::Opening(_) | Status::Fatal => {}
         }
+        self.help_recover();
         if due(&mut self.timers.repeat_ns, now_ns, REPEAT_NS) {
             self.repeat_messages();
         }
@@ -194,7 +192,7 @@ impl<M: StateMachine> Replica<M> {
             peer.commit = self.commit_max;
         }
         peer.monotonic_ns = monotonic_ns;
-        self.recover.ask(peer);
+        self.ask(peer);
         peer.program = self.options.program;
         self.broadcast(message, Audience::All);
     }

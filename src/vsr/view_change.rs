@@ -73,8 +73,23 @@ impl<M: StateMachine> Replica<M> {
         self.vote(view, chosen.unwrap_or(view));
     }
 
+    /// Lets time pass while another replica waits for a later view, or does so no longer.
+    pub(super) fn help_recover(&mut self) {
+        if self.status != Status::Normal {
+            return;
+        }
+        if !self.is_view_awaited() {
+            // Backups take their votes back when they hear the primary.
+            if self.is_primary_index() {
+                self.withdraw_vote();
+            }
+        } else if self.change.vote.is_none() {
+            self.vote_ahead();
+        }
+    }
+
     /// Votes to leave for a view so far ahead as votes go: that of the same primary, if that can.
-    pub(super) fn vote_ahead(&mut self) {
+    fn vote_ahead(&mut self) {
         let last = self.view + u32::from(self.options.replica_count);
         let mut views = (self.view + 1..=last).rev();
         let chosen = views.find(|view| self.may_lead(self.options.primary_of(*view)));
@@ -86,6 +101,10 @@ impl<M: StateMachine> Replica<M> {
     /// Votes for a view, unless it does so already for this one or a later one.
     fn vote(&mut self, view: u32, chosen: u32) {
         if !self.may_vote() || self.change.vote.is_some_and(|vote| vote >= view) {
+            return;
+        }
+        // A quorum that counts on who cannot report would leave a view for one that can't begin.
+        if self.is_recovering() {
             return;
         }
         // A vote goes little farther than what its replica has written down: whoever recovers
@@ -107,7 +126,7 @@ impl<M: StateMachine> Replica<M> {
         let checkpoint = if own { self.checkpoint_op() } else { self.peers.checkpoint_op(replica) };
         let slots = u64::from(self.options.config.journal_slots);
         let follows = checkpoint + slots >= self.chain.head().op;
-        follows && (own || !self.peers.is_lost(replica))
+        follows && (own || !self.peers.is_lost(replica) && !self.awaits_view(replica))
     }
 
     /// Takes the vote back: the primary is there.
@@ -126,7 +145,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Sends the vote, if there is one.
     pub(super) fn repeat_vote(&mut self) {
-        if !self.may_vote() {
+        if !self.may_vote() || self.is_recovering() {
             return;
         }
         let Some(view) = self.change.vote else { return };
@@ -470,10 +489,10 @@ impl<M: StateMachine> Replica<M> {
         if view < self.view || self.options.primary_of(view) != peer.frame.replica {
             return;
         }
-        self.consider_checkpoint(message);
         if self.is_asking_for_views() {
             return;
         }
+        self.consider_checkpoint(message);
         // Known already: the log has grown since, or is on its way to the superblock. Who lost its
         // head needs it again; but only as it is now: of what it acknowledged before it lost it, a
         // message from then may know nothing.

@@ -115,11 +115,12 @@ fn copy_row(copies: &Copies, copy: u32, is_other: bool) -> Vec<Cell> {
 }
 
 /// How far a file that replaces a lost one has come, in words.
-fn recovering(stage: u8) -> &'static str {
-    match stage {
-        NOT_RECOVERING => "no",
-        ASKING_FOR_VIEWS => "asking for views",
-        _ => "following, without a vote",
+fn recovering(superblock: &Superblock) -> String {
+    match (superblock.recovering, superblock.safe_view) {
+        (NOT_RECOVERING, _) => "no".to_owned(),
+        (ASKING_FOR_VIEWS, 0) => "asking for views".to_owned(),
+        (ASKING_FOR_VIEWS, view) => format!("waiting for view {view}"),
+        _ => "following, without a vote".to_owned(),
     }
 }
 
@@ -141,7 +142,7 @@ fn describe(document: &mut Document, superblock: &Superblock, file_size: u64) {
             ("log_view", Cell::Number(superblock.log_view.into())),
             ("sync_op_min", Cell::Number(sync[0])),
             ("sync_op_max", Cell::Number(sync[1])),
-            ("recovering", Cell::text(recovering(superblock.recovering))),
+            ("recovering", Cell::text(recovering(superblock))),
             ("storage_size", Cell::Bytes(superblock.storage_size)),
             ("file_size", Cell::Bytes(file_size)),
         ],

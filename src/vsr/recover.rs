@@ -10,8 +10,8 @@
 //!    written down, so there is a view that it never was in: [`safe_view`].
 //! 2. It writes that view down and waits until others are in it, or in a later one. They hear of it
 //!    by its pings, and vote for views of the same primary as far ahead as votes go; that takes two
-//!    elections. It has no vote itself, and does not lead the way: a view to which one replica goes alone is one of which no voter
-//!    knows, and a second file that is lost then has been in a view that no rule tells.
+//!    elections. It has no vote itself, and does not lead the way: of a view to which one replica
+//!    goes alone no voter knows, and for a second file that is lost no rule tells that it was there.
 //!    Any log that a quorum without this replica chooses has everything that was ever committed,
 //!    since the quorum shares a replica with every other one that has not forgotten anything.
 //! 3. It follows that view, or a later one, like a standby: it acknowledges and reports nothing,
@@ -153,8 +153,8 @@ impl<M: StateMachine> Replica<M> {
         self.begin_view_change();
     }
 
-    /// Writes into a ping what is asked, and what is waited for: once that is durable, so that it is
-    /// the same after a restart, and the others are asked for no view that nobody will follow.
+    /// Writes into a ping what is asked, and what is waited for: once that is durable, so that it
+    /// is the same after a restart, and the others are asked for no view that nobody will follow.
     pub(super) fn ask(&self, ping: &mut PeerHeader) {
         if self.is_asking_for_views() {
             ping.nonce = self.recover.nonce;

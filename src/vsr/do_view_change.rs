@@ -3,9 +3,10 @@
 //! Each replica reports the end of its log as the last view that it took part in had it. The logs
 //! of the newest such view are canonical. Of their ops those known to be committed stay; any other
 //! is cut off, with all after it, only if a nack quorum certainly never acknowledged it; it stays
-//! if somebody has it; with neither the new primary waits for more reports, as cutting could lose
-//! an acknowledged op ("Protocol-Aware Recovery for Consensus-Based Storage", section 3.3). A pure
-//! function of the reports. Not covered: sending them, and fetching what the chosen log needs.
+//! if somebody has it, also in a log of an older view, if the next op names it as its parent; with
+//! neither the new primary waits for more reports, as cutting could lose an acknowledged op
+//! ("Protocol-Aware Recovery for Consensus-Based Storage", section 3.3). A pure function of the
+//! reports. Not covered: sending them, and fetching what the chosen log needs.
 
 use super::quorum::Quorums;
 use crate::protocol::peer::{body_headers, prepare_header};
@@ -136,17 +137,63 @@ impl LogReport {
         same && self.bit(self.present, canonical.op)
     }
 
-    /// Whether it certainly never acknowledged the canonical prepare of this op, which may not
-    /// even be known here.
-    fn nacks(&self, op: u64, canonical: Option<&PrepareHeader>, log_view: u32) -> bool {
+    /// Whether it certainly never acknowledged the canonical prepare of this op.
+    fn nacks(&self, op: u64, canonical: &Canonical, log_view: u32) -> bool {
         if op > self.suffix.head().op {
             return true;
         }
-        // What an older view had in this place was replaced.
+        // What an older view had in this place was replaced, if it is something else.
         let own = self.suffix.find(op);
-        let replaced = self.log_view < log_view && own.is_some() && own != canonical;
+        let replaced = self.log_view < log_view && own.is_some_and(|own| !canonical.may_be(own));
         replaced || self.bit(self.nack, op)
     }
+}
+
+/// What is known of the prepare that the canonical log has in one place.
+#[derive(Clone, Copy, Debug)]
+struct Canonical<'a> {
+    /// Its header.
+    header: Option<&'a PrepareHeader>,
+    /// Its checksum, as the header of the next op tells it.
+    checksum: Option<u128>,
+    /// It is of this view or a later one, as the log before it is.
+    view_min: u32,
+}
+
+impl Canonical<'_> {
+    /// Whether it may be this prepare. A gap may be what an older view had there: it was carried
+    /// over, and may be committed.
+    fn may_be(&self, other: &PrepareHeader) -> bool {
+        match self.header {
+            Some(header) => header == other,
+            None => {
+                self.checksum.is_none_or(|checksum| checksum == other.frame.checksum)
+                    && other.frame.view >= self.view_min
+            }
+        }
+    }
+}
+
+/// What the reports tell of the canonical log in one place: what those of the newest log view have
+/// there, or any one if it is the parent of the next.
+fn canonical(
+    reports: &[Option<LogReport>],
+    log_view: u32,
+    head_max: u64,
+    op: u64,
+) -> Canonical<'_> {
+    let known = || reports.iter().flatten();
+    let newest = || known().filter(move |report| report.log_view == log_view);
+    let (mut header, mut checksum) = (None::<&PrepareHeader>, None);
+    for place in (op..=head_max).rev() {
+        checksum = header.map(|child| child.parent);
+        let newest = newest().find_map(|report| report.suffix.find(place));
+        let mut parents = known().filter_map(|report| report.suffix.find(place));
+        header = newest.or_else(|| parents.find(|it| Some(it.frame.checksum) == checksum));
+    }
+    let views = newest().flat_map(|report| report.suffix.headers());
+    let before = views.filter(|header| header.op <= op).map(|header| header.frame.view);
+    Canonical { header, checksum, view_min: before.max().unwrap_or(0) }
 }
 
 /// The log that a view begins with.
@@ -168,33 +215,33 @@ pub fn choose(reports: &[Option<LogReport>], quorums: &Quorums) -> Option<Chosen
     }
     let log_view = known().map(|report| report.log_view).max()?;
     let commit = known().map(|report| report.commit).max()?;
-    let canonical = || known().filter(move |report| report.log_view == log_view);
-    let head_max = canonical().map(|report| report.suffix.head().op).max()?;
+    let newest = known().filter(|report| report.log_view == log_view);
+    let head_max = newest.map(|report| report.suffix.head().op).max()?;
     if commit > head_max {
         // A committed op is in the log of some canonical replica: that one has not reported.
         return None;
     }
-    let find = |op| canonical().find_map(|report| report.suffix.find(op));
+    let find = |op| canonical(reports, log_view, head_max, op);
     let mut head = commit;
     for op in commit + 1..=head_max {
-        let header = find(op);
-        let nacks = known().filter(|report| report.nacks(op, header, log_view)).count();
+        let place = find(op);
+        let nacks = known().filter(|report| report.nacks(op, &place, log_view)).count();
         let hasty = crate::mutated!("cut_without_quorum") && nacks > 0;
         if nacks >= usize::from(quorums.nack) || hasty {
             crate::mark!("view_change_truncates");
             break;
         }
-        let copies = header.is_some_and(|header| known().any(|report| report.has(header)));
+        let copies = place.header.is_some_and(|header| known().any(|report| report.has(header)));
         if !copies {
             crate::mark!("view_change_undecided");
             return None;
         }
         head = op;
     }
-    let mut suffix = Suffix::new(find(head)?);
+    let mut suffix = Suffix::new(find(head).header?);
     while suffix.headers().len() < to_index(SUFFIX_MAX) {
         let lowest = suffix.headers()[suffix.headers().len() - 1].op;
-        let Some(below) = lowest.checked_sub(1).and_then(find) else { break };
+        let Some(below) = lowest.checked_sub(1).and_then(|op| find(op).header) else { break };
         if !suffix.push(below) {
             break;
         }

@@ -62,6 +62,32 @@ fn gaps_nack() {
     check(3, &[LogReport { nack: 0, ..gap }, report("aa", "++", 1, 1)], None);
 }
 
+/// Goal: what an older view had in a gap of the newest is the same if it is the parent of the next
+/// op, another one if it is not or the newest was of a later view before, and may be either
+/// otherwise: then it counts for neither.
+#[test]
+fn gaps_may_be_of_older_views() {
+    let gap = |word: &str, left_out: std::ops::RangeInclusive<usize>, nack: u32| {
+        let headers = log(word);
+        let mut suffix = Suffix::new(&headers[headers.len() - 1]);
+        for (op, header) in headers.iter().enumerate().rev().skip(1) {
+            assert!(left_out.contains(&op) || suffix.push(header));
+        }
+        LogReport { log_view: 2, commit: 1, suffix, present: 0b1111 & !nack, nack }
+    };
+    // View b carried all over: one gap is filled by the next op's parent.
+    let older = || report("aaaa", "++++", 1, 1);
+    check(3, &[gap("aaaa", 3..=3, 0b0111), older()], Some("aaaa"));
+    // Of two the lower may be the same or not.
+    check(3, &[gap("aaaa", 2..=3, 0b0111), older()], Some("aaaa"));
+    check(3, &[gap("aabb", 2..=3, 0b0111), older()], None);
+    let shorter = report("a", "+", 1, 1);
+    check(3, &[gap("aabb", 2..=3, 0b0111), older(), shorter], Some("a"));
+    // View b put others there.
+    check(3, &[gap("aabb", 3..=3, 0b0011), older()], Some("aa"));
+    check(3, &[gap("abbb", 3..=3, 0b0011), older()], Some("ab"));
+}
+
 /// Goal: nothing is chosen before a quorum has reported; equal logs are taken as they are.
 #[test]
 fn needs_a_quorum() {

@@ -11,7 +11,7 @@
 //! 2. It writes that view down and waits until others are in it, or in a later one. They hear of it
 //!    by its pings, and vote for views of the same primary as far ahead as votes go; that takes two
 //!    elections. It has no vote itself, and does not lead the way: of a view to which one replica
-//!    goes alone no voter knows, and for a second file that is lost no rule tells that it was there.
+//!    goes alone no voter knows, and no rule tells that a second file that is lost was in it.
 //!    Any log that a quorum without this replica chooses has everything that was ever committed,
 //!    since the quorum shares a replica with every other one that has not forgotten anything.
 //! 3. It follows that view, or a later one, like a standby: it acknowledges and reports nothing,

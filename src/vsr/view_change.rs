@@ -314,8 +314,8 @@ impl<M: StateMachine> Replica<M> {
             match suffix.find(op).map(|header| header.frame.checksum) {
                 Some(checksum) if self.journal.has(op, checksum) => present |= bit,
                 Some(checksum) if self.journal.may_nack(op, checksum) => nack |= bit,
-                // Never seen in that view, unless damage hides it.
-                None if !self.journal.is_faulty(op) => nack |= bit,
+                // Never seen in that view, unless damage hides it, or an older view had it, too.
+                None if self.is_gap(op, &suffix) => nack |= bit,
                 Some(_) | None if mutated!("nack_damaged") => nack |= bit,
                 Some(_) | None => mark!("damage_not_nacked"),
             }
@@ -323,17 +323,36 @@ impl<M: StateMachine> Replica<M> {
         LogReport { log_view: self.log_view, commit: self.commit_max, suffix, present, nack }
     }
 
+    /// Whether the op that `log_view` had in this gap of its log certainly never was here. What is
+    /// here of an older view is another one if it is not the parent of the next op, or if the log
+    /// was of a later view already.
+    fn is_gap(&self, op: u64, suffix: &Suffix) -> bool {
+        if self.journal.is_faulty(op) {
+            return false;
+        }
+        let Some(stored) = self.journal.stored(op) else { return true };
+        let overtaken = suffix
+            .headers()
+            .iter()
+            .any(|header| header.op < op && header.frame.view > stored.frame.view);
+        suffix.find(op + 1).is_some() || overtaken
+    }
+
     /// The end of the log as `log_view` had it, with what was not known of it then: damage may
-    /// have hidden an op that a view which did not begin has repaired since. An op that was
-    /// prepared in `log_view` is the only one of its number there; up to the checkpoint all is
-    /// committed, and may be of later views if the checkpoint is not from here.
+    /// have hidden an op that a view which did not begin has repaired since, and a view may begin
+    /// with less than is here. An op that was prepared in `log_view` is the only one of its number
+    /// there, and so is the parent of the next; up to the checkpoint all is committed, and may be
+    /// of later views if the checkpoint is not from here.
     fn suffix_found(&self) -> Suffix {
         let known = &self.change.suffix;
         let head = known.head();
         let mut suffix = Suffix::new(head);
         for op in (self.suffix_min(head.op)..head.op).rev() {
+            let lowest = suffix.lowest();
             let stored = self.journal.stored(op).filter(|header| {
-                header.frame.view == self.log_view && op > self.superblock.durable().checkpoint.op
+                let own = header.frame.view == self.log_view;
+                let parent = op + 1 == lowest.op && header.frame.checksum == lowest.parent;
+                own && op > self.superblock.durable().checkpoint.op || parent
             });
             if let Some(header) = known.find(op).or(stored) {
                 let fits = suffix.push(header);

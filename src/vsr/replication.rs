@@ -365,9 +365,14 @@ impl<M: StateMachine> Replica<M> {
                 // older view would never vote for a newer one.
                 self.join_view_change(peer.frame.view);
             }
-        } else if normal && peer.frame.view == self.view && self.status == Status::Normal {
+        } else if normal
+            && peer.frame.view == self.view
+            && self.status == Status::Normal
+            // What is committed in its view a primary knows before everybody else.
+            && !self.is_primary_index()
+        {
             self.learn_commit(peer.commit);
-            if peer.op > self.chain.head().op && !self.is_primary_index() {
+            if peer.op > self.chain.head().op {
                 self.request_newer_headers(replica, peer.op);
             }
         }

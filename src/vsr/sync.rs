@@ -159,11 +159,12 @@ impl<M: StateMachine> Replica<M> {
             return self.stop(fatal);
         }
         if self.superblock.is_idle() && !matches!(self.sync.stage, Stage::Installing { .. }) {
-            self.install(&header, &state);
+            self.install(&header, &state, message.peer().frame.view);
         }
     }
 
-    fn install(&mut self, header: &PrepareHeader, state: &CheckpointState) {
+    /// Takes over a checkpoint of which a replica in this view tells.
+    fn install(&mut self, header: &PrepareHeader, state: &CheckpointState, view: u32) {
         assert!(header.op > self.checkpoint_op(), "checkpoints do not go back");
         mark!("sync_started");
         self.superblock.update(&mut self.outbox.storage, |superblock| {
@@ -176,8 +177,9 @@ impl<M: StateMachine> Replica<M> {
                 (superblock.sync_op_min, superblock.sync_op_max) = (0, 0);
             }
             superblock.checkpoint = *header;
-            // That view has begun: nothing of what an older one had after this op is left.
-            superblock.view = superblock.view.max(header.frame.view);
+            // In a view before that of the sender this op need not be the one that is committed,
+            // even if it was prepared there or earlier.
+            superblock.view = superblock.view.max(header.frame.view).max(view);
             superblock.root = state.root;
             superblock.storage_size = state.storage_size;
             superblock.checkpoint_release = state.release;

@@ -306,16 +306,19 @@ impl MemoryDisk {
         self.stale.extend(sectors_of(offset, length));
     }
 
+    /// Counts a sector as damaged no longer, in whatever way it was.
+    fn undamage(&mut self, sector: u64) {
+        if self.damaged.remove(&sector) {
+            self.stale.remove(&sector);
+            self.misread.remove(&sector);
+        }
+    }
+
     /// Nobody will read this range before it is written again: whatever was done to it no longer
     /// counts, nor what a read that is on its way will find.
     pub fn disregard(&mut self, offset: u64, length: u32) {
         let range = sectors_of(offset, length);
-        for sector in range.clone() {
-            if self.damaged.remove(&sector) {
-                self.stale.remove(&sector);
-                self.misread.remove(&sector);
-            }
-        }
+        range.clone().for_each(|sector| self.undamage(sector));
         for flight in &mut self.in_flight {
             let read = sectors_of(flight.request.offset, flight.request.length);
             let overlaps = read.start < range.end && range.start < read.end;
@@ -584,10 +587,7 @@ impl MemoryDisk {
             to_index(request.buffer_offset) + crate::storage::index_of(index) * SECTOR_LENGTH;
         let sector = request.offset / SECTOR + index;
         self.unreadable.remove(&sector);
-        if self.damaged.remove(&sector) {
-            self.stale.remove(&sector);
-            self.misread.remove(&sector);
-        }
+        self.undamage(sector);
         if flight.leaves_damage {
             self.damaged.insert(sector);
         }

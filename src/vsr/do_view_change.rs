@@ -15,7 +15,7 @@ use crate::protocol::{Message, PrepareHeader, to_index};
 /// Headers of the end of a log at most: those that may be uncommitted, and one below.
 pub const SUFFIX_MAX: u32 = super::superblock::VIEW_HEADERS_MAX;
 
-/// The end of a log: headers from the head downwards. What is left out was never seen.
+/// The end of a log: headers from the head downwards. What is left out is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suffix {
     headers: [PrepareHeader; SUFFIX_MAX as usize],

@@ -68,8 +68,8 @@ impl<M: StateMachine> Replica<M> {
 
     /// Votes to leave for `view`, or for a later one whose primary seems to be there.
     pub(super) fn vote_for(&mut self, view: u32) {
-        let later = view..view + u32::from(self.options.replica_count);
-        let chosen = later.clone().find(|view| self.may_lead(self.options.primary_of(*view)));
+        let mut later = view..view + u32::from(self.options.replica_count);
+        let chosen = later.find(|view| self.may_lead(self.options.primary_of(*view)));
         self.vote(view, chosen.unwrap_or(view));
     }
 
@@ -98,9 +98,9 @@ impl<M: StateMachine> Replica<M> {
         self.vote(chosen, chosen);
     }
 
-    /// Votes for a view, unless it does so already for this one or a later one.
-    fn vote(&mut self, view: u32, chosen: u32) {
-        if !self.may_vote() || self.change.vote.is_some_and(|vote| vote >= view) {
+    /// Votes for a view, unless it does so already for `least` or a later one.
+    fn vote(&mut self, least: u32, chosen: u32) {
+        if !self.may_vote() || self.change.vote.is_some_and(|vote| vote >= least) {
             return;
         }
         // A quorum that counts on who cannot report would leave a view for one that can't begin.

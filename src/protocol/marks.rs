@@ -8,9 +8,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 49] = [
+pub const MARKS: [&str; 50] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
+    "backup_knows_commit",
     "block_missing",
     "block_refused",
     "block_repaired",

@@ -1,6 +1,7 @@
 //! The clocks of simulated machines: each a little off, drifting, and jumping when told.
 
 use super::random::Random;
+use crate::protocol::NODES_MAX;
 use crate::vsr::Now;
 
 /// When runs begin, in nanoseconds since the Unix epoch: the first second of 2026.
@@ -66,9 +67,14 @@ impl Clock {
             (self.error_ns + jump * MILLISECOND_NS).clamp(-9_000_000_000, 9_000_000_000);
     }
 
-    /// Goes wrong by minutes to hours.
-    pub fn go_far(&mut self, random: &mut Random) {
-        let minutes = signed(random.between(1, 600));
+    /// Goes wrong by minutes to hours. No two nodes by the same time: a clock that was wrong until a
+    /// moment ago is still in the samples of the others, and one that agreed with it would be the
+    /// second of what may be three.
+    pub fn go_far(&mut self, node: usize, random: &mut Random) {
+        let nodes = i128::from(NODES_MAX);
+        let node = i128::try_from(node).expect("a few");
+        assert!(node < nodes);
+        let minutes = signed(random.between(1, 50)) * nodes + node;
         let sign = if random.chance(500_000) { 1 } else { -1 };
         self.error_ns = sign * minutes * 60 * 1000 * MILLISECOND_NS;
     }
@@ -91,7 +97,7 @@ mod tests {
     use crate::simulator::random::Part;
 
     /// Goal: honest clocks agree within a tenth of a second, monotonic time never runs back, and a
-    /// far clock is minutes off until it is repaired.
+    /// far clock is minutes off until it is repaired, no two by the same time.
     #[test]
     fn honest_and_far() {
         let mut random = Random::new(3, Part::Clocks, 0);
@@ -102,10 +108,16 @@ mod tests {
         };
         assert!(difference(&first, &second) < 110_000_000);
         let before = second.now(minute - 1).monotonic_ns;
-        second.go_far(&mut random);
+        second.go_far(1, &mut random);
         assert!(second.is_far() && difference(&first, &second) > 59_000_000_000);
         assert!(second.now(minute).monotonic_ns >= before);
         second.repair();
         assert!(!second.is_far() && difference(&first, &second) < 110_000_000);
+        for _ in 0..1000 {
+            let (mut first, mut second) = (first, second);
+            first.go_far(0, &mut random);
+            second.go_far(1, &mut random);
+            assert!(difference(&first, &second) > 59_000_000_000);
+        }
     }
 }

@@ -269,9 +269,11 @@ impl Cluster {
             let replica = self.node(Fault::ClockFar);
             if self.processes[replica].clock.is_far() {
                 self.processes[replica].clock.repair();
+                self.tell(replica, "clock is set right");
             } else if atlas::may_go_far(&self.processes, replica) {
                 self.faults.count(Fault::ClockFar);
-                self.processes[replica].clock.go_far(self.faults.random(Fault::ClockFar));
+                let clock = &mut self.processes[replica].clock;
+                clock.go_far(replica, self.faults.random(Fault::ClockFar));
                 self.tell(replica, "clock goes far off");
             }
         }

@@ -143,7 +143,14 @@ impl ClusterClock {
             learned_ns: now.monotonic_ns,
         };
         let best = &mut self.samples[usize::from(peer)];
-        if best.is_none_or(|best| sample.error <= best.error_at(now.monotonic_ns)) {
+        let is_better = |best: Sample| {
+            let error = best.error_at(now.monotonic_ns);
+            // What cannot both be true of one clock says that it was set in between.
+            let was_set =
+                best.offset.abs_diff(sample.offset) > (error + sample.error).unsigned_abs();
+            sample.error <= error || was_set
+        };
+        if best.is_none_or(is_better) {
             *best = Some(sample);
         }
         self.renew(now);
@@ -385,6 +392,24 @@ mod tests {
         let now = at(20 * SECOND, 0);
         let found = clock.realtime(now).unwrap();
         assert!(found.abs_diff(now.realtime_ns + 3_600 * SECOND) < 10 * MILLISECOND);
+    }
+
+    /// Goal: of a clock that was set within a window, what it showed before counts no more, however
+    /// slow the answers after that are.
+    #[test]
+    fn set_within_a_window() {
+        let hour = 3_600_000_000_000;
+        let mut clock = ClusterClock::new(0, 3);
+        let wrong = at(SECOND, hour);
+        answer(&mut clock, 1, wrong, hour);
+        let slow = at(2 * SECOND, hour);
+        clock.learn(1, SECOND, EPOCH + 3 * SECOND / 2, slow);
+        for second in 6..8 {
+            answer(&mut clock, 2, at(second * SECOND, hour), 0);
+        }
+        let now = at(8 * SECOND, hour);
+        let found = clock.realtime(now).unwrap();
+        assert!(found.abs_diff(EPOCH + 8 * SECOND) < SECOND, "it is {found}");
     }
 
     /// Goal: nonsense, echoes from the future, useless round trips, standbys and ourselves are no

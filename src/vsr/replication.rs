@@ -12,7 +12,7 @@ use super::fatal::Fatal;
 use super::laps::Stage;
 use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
-use crate::protocol::{Command, Message, NODES_MAX, PrepareHeader, Requests};
+use crate::protocol::{Command, Message, NODES_MAX, PeerHeader, PrepareHeader, Requests};
 use crate::{mark, mutated};
 
 impl<M: StateMachine> Replica<M> {
@@ -365,16 +365,27 @@ impl<M: StateMachine> Replica<M> {
                 // older view would never vote for a newer one.
                 self.join_view_change(peer.frame.view);
             }
-        } else if normal
-            && peer.frame.view == self.view
-            && self.status == Status::Normal
-            // What is committed in its view a primary knows before everybody else.
-            && !self.is_primary_index()
-        {
+        } else if normal && peer.frame.view == self.view && self.status == Status::Normal {
+            self.learn_from_peer(&peer);
+        }
+    }
+
+    /// Learns from one in normal operation of this view what is committed, and where the log ends.
+    fn learn_from_peer(&mut self, peer: &PeerHeader) {
+        if !self.is_primary_index() {
             self.learn_commit(peer.commit);
             if peer.op > self.chain.head().op {
-                self.request_newer_headers(replica, peer.op);
+                self.request_newer_headers(peer.frame.replica, peer.op);
             }
+            return;
+        }
+        // What an older view has committed a backup may know and the primary not, and nobody
+        // acknowledges it to the primary any more. It is of this log if the backup's head is.
+        let head = self.log_header(peer.op);
+        let is_ours = head.is_some_and(|head| head.frame.checksum == peer.context);
+        if is_ours && self.chain.is_proven(peer.op) && peer.commit.min(peer.op) > self.commit_max {
+            mark!("backup_knows_commit");
+            self.learn_commit(peer.commit.min(peer.op));
         }
     }
 

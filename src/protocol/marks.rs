@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, in alphabetical order.
-pub const MARKS: [&str; 50] = [
+pub const MARKS: [&str; 51] = [
     "ack_waits_for_checkpoint",
     "ack_waits_for_sync",
     "backup_knows_commit",
@@ -23,6 +23,7 @@ pub const MARKS: [&str; 50] = [
     "eviction_passed_on",
     "head_recovered",
     "head_uncertain",
+    "header_rewritten",
     "headers_repaired",
     "headers_requested",
     "journal_read_failed",

@@ -67,14 +67,18 @@ impl Clock {
             (self.error_ns + jump * MILLISECOND_NS).clamp(-9_000_000_000, 9_000_000_000);
     }
 
-    /// Goes wrong by minutes to hours. No two nodes by the same time: a clock that was wrong until a
-    /// moment ago is still in the samples of the others, and one that agreed with it would be the
+    /// Goes wrong by minutes to hours. No two nodes by the same time: a clock that was wrong until
+    /// just now is still in the samples of the others, and one that agreed with it would be the
     /// second of what may be three.
+    ///
+    /// # Panics
+    ///
+    /// If there can be no such node.
     pub fn go_far(&mut self, node: usize, random: &mut Random) {
-        let nodes = i128::from(NODES_MAX);
-        let node = i128::try_from(node).expect("a few");
-        assert!(node < nodes);
-        let minutes = signed(random.between(1, 50)) * nodes + node;
+        let count = i128::from(NODES_MAX);
+        let index = i128::try_from(node).expect("a few");
+        assert!(index < count);
+        let minutes = signed(random.between(1, 50)) * count + index;
         let sign = if random.chance(500_000) { 1 } else { -1 };
         self.error_ns = sign * minutes * 60 * 1000 * MILLISECOND_NS;
     }

@@ -78,6 +78,8 @@ pub struct MemoryDisk {
     submitted: u64,
     writes_completed: u64,
     failures: BTreeMap<u64, u32>,
+    /// Sectors whose next write is lost.
+    losses: BTreeSet<u64>,
     /// Sectors that cannot be read until they are written.
     unreadable: BTreeSet<u64>,
     /// Sectors whose content is not what was written last, as far as somebody did that on purpose.
@@ -108,6 +110,7 @@ impl MemoryDisk {
             submitted: 0,
             writes_completed: 0,
             failures: BTreeMap::new(),
+            losses: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             damaged: BTreeSet::new(),
             stale: BTreeSet::new(),
@@ -234,12 +237,17 @@ impl MemoryDisk {
     /// If it is not a write.
     pub fn complete_lost(&mut self, id: u64) -> Option<DiskDone> {
         let place = self.in_flight.iter().position(|flight| flight.id == id)?;
-        let InFlight { request, .. } = self.in_flight.swap_remove(place);
+        let flight = self.in_flight.swap_remove(place);
+        Some(self.lose(flight.request))
+    }
+
+    /// Answers a write that never happens.
+    fn lose(&mut self, request: DiskRequest) -> DiskDone {
         assert!(matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable));
         self.make_stale(request.offset, request.length);
         self.writes_completed += 1;
         self.counters.writes += 1;
-        Some(DiskDone { request, result: Ok(()) })
+        DiskDone { request, result: Ok(()) }
     }
 
     /// Completes a request with an error. A write has written any of its sectors, and a sync may
@@ -381,6 +389,20 @@ impl MemoryDisk {
         self.failures.insert(offset / SECTOR, count);
     }
 
+    /// The next write that touches the sector at `offset` never happens, and nobody is told.
+    pub fn lose_write(&mut self, offset: u64) {
+        self.losses.insert(offset / SECTOR);
+    }
+
+    /// Whether this is a write that is to be lost, which is over then.
+    fn is_lost(&mut self, request: &DiskRequest) -> bool {
+        let first = request.offset / SECTOR;
+        let mut touched = self.losses.range(first..first + u64::from(request.length) / SECTOR);
+        let is_write = matches!(request.kind, DiskKind::Write | DiskKind::WriteDurable);
+        let lost = touched.next().copied().filter(|_| is_write);
+        lost.is_some_and(|sector| self.losses.remove(&sector))
+    }
+
     /// Flips a bit of the byte at `offset`.
     pub fn corrupt(&mut self, offset: u64) {
         self.damage(offset, 1);
@@ -504,6 +526,9 @@ impl MemoryDisk {
     }
 
     fn finish(&mut self, mut flight: InFlight) -> DiskDone {
+        if self.is_lost(&flight.request) {
+            return self.lose(flight.request);
+        }
         let result = self.fails(&flight.request);
         if result.is_ok() {
             match flight.request.kind {

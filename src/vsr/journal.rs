@@ -46,6 +46,14 @@ pub enum SlotFault {
     Unproven,
 }
 
+impl SlotFault {
+    /// That the prepare with this header is lost.
+    #[must_use]
+    pub fn hides(header: &PrepareHeader) -> SlotFault {
+        SlotFault::Hides { op: header.op, checksum: header.frame.checksum }
+    }
+}
+
 /// One slot of the log, as recovery finds it and the journal keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotState {
@@ -53,7 +61,7 @@ pub struct SlotState {
     pub header: Option<PrepareHeader>,
     /// The prepare that is durable here, with its redundant header, and not being overwritten.
     pub stored: Option<PrepareHeader>,
-    /// What is damaged; nothing if `stored` is known.
+    /// What is damaged. If `stored` is known, at most another prepare of the same op is hidden.
     pub fault: SlotFault,
 }
 
@@ -80,6 +88,8 @@ struct Write {
     header: PrepareHeader,
     slot: u32,
     stage: WriteStage,
+    /// The prepare was there before.
+    header_only: bool,
 }
 
 /// What a prepare is read for.
@@ -200,7 +210,13 @@ impl Journal {
         self.ring.copy_from_slice(ring);
         let mut count = 0;
         for (place, slot) in self.slots.iter_mut().zip(slots) {
-            assert!(slot.stored.is_none() || slot.fault == SlotFault::None);
+            let hides_other = |stored: PrepareHeader| match slot.fault {
+                SlotFault::Hides { op, checksum } => {
+                    op == stored.op && checksum != stored.frame.checksum
+                }
+                fault => fault == SlotFault::None,
+            };
+            assert!(slot.stored.is_none_or(hides_other));
             *place = slot;
             count += 1;
         }
@@ -361,16 +377,42 @@ impl Journal {
         let slot = self.geometry.slot(header.op);
         let place = self.writes.iter_mut().find(|place| place.is_none());
         let place = place.expect("a place among the writes is free");
-        *place = Some(Write { header, slot, stage: WriteStage::Prepare });
-        let state = self.slot_mut(header.op);
-        state.header = Some(header);
-        state.stored = None;
+        let stage = WriteStage::Prepare;
+        *place = Some(Write { header, slot, stage, header_only: false });
+        let known = self.slot_mut(header.op);
+        known.header = Some(header);
+        known.stored = None;
         for read in self.reads.iter_mut().flatten() {
             read.overwritten |= self.geometry.slot(read.header.op) == slot;
         }
         let kind = DiskKind::WriteDurable;
         let buffer = message.0.clone();
         outbox.disk.push(self.geometry.prepare_request(kind, slot, length, buffer));
+    }
+
+    /// Whether the prepare of `op` that is here is not the one that its redundant header tells of:
+    /// if it were damaged from now on, only the latter would be known to be missing.
+    #[must_use]
+    pub fn is_untold(&self, op: u64) -> bool {
+        self.stored(op).is_some() && self.slot(op).fault != SlotFault::None
+    }
+
+    /// Starts to write the redundant header of the prepare of `op` that is here. What it told of
+    /// until now is given up: the caller knows that nobody needs it.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written now, or the header tells of the prepare.
+    pub fn write_header(&mut self, op: u64, outbox: &mut StorageOutbox) {
+        assert!(self.can_write(op) && self.is_untold(op));
+        let header = *self.stored(op).expect("it is here");
+        let slot = self.geometry.slot(op);
+        let place = self.writes.iter_mut().find(|place| place.is_none());
+        let place = place.expect("a place among the writes is free");
+        let stage = WriteStage::HeaderWaits;
+        *place = Some(Write { header, slot, stage, header_only: true });
+        self.ring[to_index(slot)] = *header.header();
+        self.sector_write(slot / HEADERS_PER_SECTOR, outbox);
     }
 
     /// A prepare that became durable since, each once, in any order. It may no longer be wanted.
@@ -549,7 +591,11 @@ impl Journal {
             let op = expected.op;
             let slot = self.slot_mut(op);
             slot.stored = None;
-            slot.fault = SlotFault::Hides { op, checksum: expected.frame.checksum };
+            slot.fault = match slot.fault {
+                SlotFault::None => SlotFault::hides(&expected),
+                // Of two, either may have been acknowledged.
+                _ => SlotFault::Unknown,
+            };
             let what = "changed since it was verified";
             Err(ReadFault::Lost(refused.unwrap_or(self.geometry.prepare_fault(op, what))))
         };
@@ -573,7 +619,14 @@ impl Journal {
             if ours && write.stage == WriteStage::Header {
                 write.stage = WriteStage::Written;
                 let slot = &mut self.slots[to_index(write.slot)];
-                assert!(slot.stored.is_none(), "one write of a slot at a time");
+                if write.header_only && slot.stored.is_none() {
+                    // It was found damaged, or is not of the log any more.
+                    continue;
+                }
+                assert!(
+                    slot.stored.is_none() || write.header_only,
+                    "one write of a slot at a time"
+                );
                 slot.stored = Some(write.header);
                 slot.fault = SlotFault::None;
             }

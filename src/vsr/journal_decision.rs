@@ -69,16 +69,13 @@ pub enum Relation {
     Apart = 1,
     /// They are identical.
     Same = 2,
-    /// The redundant one is of an earlier op, or of the same op in an earlier view.
-    HeaderEarlier = 4,
-    /// The redundant one is not earlier, and differs.
-    HeaderLater = 8,
+    /// They differ; if both are needed, they are of one op.
+    Different = 4,
 }
 
 impl Relation {
     /// All of them.
-    pub const ALL: [Relation; 4] =
-        [Relation::Apart, Relation::Same, Relation::HeaderEarlier, Relation::HeaderLater];
+    pub const ALL: [Relation; 3] = [Relation::Apart, Relation::Same, Relation::Different];
 
     /// Whether this relation can hold between a header and a prepare of these cases.
     #[must_use]
@@ -98,6 +95,12 @@ pub enum Decision {
     Keep,
     /// The prepare is there; its redundant header must be written again.
     RepairHeader,
+    /// The prepare is there, and the redundant header is of another one of the same op. Either was
+    /// written last and may have been acknowledged: a view takes the place of what an earlier one
+    /// had, or brings back what a later one that came to nothing had replaced. So neither is given
+    /// up, and the header stays as it is. Alone, where nothing is brought back, the later view's
+    /// was the last.
+    Either,
     /// The op needed was never written here.
     Empty,
     /// Nothing is here, and the header that would say so is damaged: what was read may be another
@@ -148,22 +151,15 @@ const PREPARE_ANY: u8 = 31;
 
 const APART: u8 = Relation::Apart as u8;
 const SAME: u8 = Relation::Same as u8;
-const EARLIER: u8 = Relation::HeaderEarlier as u8;
-const LATER: u8 = Relation::HeaderLater as u8;
+const DIFFERENT: u8 = Relation::Different as u8;
 
 /// All rows; exactly one applies to any three cases that fit together.
-pub const TABLE: [Row; 16] = [
+pub const TABLE: [Row; 15] = [
     Row::new(NEEDED, PREPARE_NEEDED, SAME, Decision::Keep),
     // The header was on its way when the power went, or was damaged since.
     Row::new(INVALID | RESERVED | OLD, PREPARE_NEEDED, APART, Decision::RepairHeader),
-    Row::new(NEEDED, PREPARE_NEEDED, EARLIER, Decision::RepairHeader),
-    // A header follows its prepare: the later prepare was durable once and is lost.
-    Row::new(
-        NEEDED,
-        PREPARE_NEEDED,
-        LATER,
-        Decision::FaultyKnown("the prepare is older than its redundant header"),
-    ),
+    // A header follows its prepare: it was on its way, or one of the two writes was lost.
+    Row::new(NEEDED, PREPARE_NEEDED, DIFFERENT, Decision::Either),
     Row::new(
         NEEDED,
         PREPARE_BLANK | PREPARE_OLD,
@@ -174,7 +170,7 @@ pub const TABLE: [Row; 16] = [
     // The old contents are intact and in their place, so no write of the op needed ever finished. A
     // damaged header proves nothing else.
     Row::new(OLD, PREPARE_OLD, SAME, Decision::Keep),
-    Row::new(OLD, PREPARE_OLD, EARLIER | LATER, Decision::RepairHeader),
+    Row::new(OLD, PREPARE_OLD, DIFFERENT, Decision::RepairHeader),
     Row::new(INVALID | RESERVED, PREPARE_OLD, APART, Decision::RepairHeader),
     Row::new(RESERVED | OLD, PREPARE_BLANK, APART, Decision::Empty),
     Row::new(INVALID, PREPARE_BLANK, APART, Decision::Unproven),
@@ -234,7 +230,7 @@ mod tests {
                 all.extend(relations.map(|relation| (header, prepare, relation)));
             }
         }
-        assert_eq!(all.len(), 23 + 2 * 3);
+        assert_eq!(all.len(), 23 + 2 * 2);
         all
     }
 
@@ -269,8 +265,12 @@ mod tests {
             {
                 assert!(!given_up, "{header:?} {prepare:?} {relation:?}");
             }
-            if matches!(decision, Decision::Keep | Decision::RepairHeader) {
+            if matches!(decision, Decision::Keep | Decision::RepairHeader | Decision::Either) {
                 assert!(matches!(prepare, PrepareCase::Old | PrepareCase::Needed));
+            }
+            if header == HeaderCase::Needed && relation != Relation::Same {
+                let is_remembered = matches!(decision, Decision::FaultyKnown(_) | Decision::Either);
+                assert!(is_remembered || prepare == PrepareCase::Beyond, "{prepare:?}");
             }
             if matches!(decision, Decision::FaultyKnown(_)) {
                 assert_eq!(header, HeaderCase::Needed, "the header that is known");

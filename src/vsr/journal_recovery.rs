@@ -297,11 +297,19 @@ impl JournalRecovery {
         match self.decision(slot) {
             Decision::Keep | Decision::RepairHeader => there(*self.found_prepare(slot)),
             Decision::Empty | Decision::Torn => SlotState::EMPTY,
+            Decision::Either => {
+                let (header, prepare) = (*self.found_header(slot), *self.found_prepare(slot));
+                assert!(header.op == prepare.op, "a slot has one op after the checkpoint");
+                // The later one is what the log had, if it is of the view that the log is of.
+                SlotState {
+                    header: Some(if self.is_header_later(slot) { header } else { prepare }),
+                    stored: Some(prepare),
+                    fault: SlotFault::hides(&header),
+                }
+            }
             Decision::FaultyKnown(_) => {
-                let HeaderSeen::Op(header) = self.headers_seen[to_index(slot)] else {
-                    panic!("the header is known")
-                };
-                let fault = SlotFault::Hides { op: header.op, checksum: header.frame.checksum };
+                let header = *self.found_header(slot);
+                let fault = SlotFault::hides(&header);
                 SlotState { header: Some(header), stored: None, fault }
             }
             Decision::Unproven => {
@@ -317,6 +325,14 @@ impl JournalRecovery {
     fn found_prepare(&self, slot: u32) -> &PrepareHeader {
         let PrepareSeen::Op(header) = &self.prepares_seen[to_index(slot)] else {
             panic!("the prepare is there")
+        };
+        header
+    }
+
+    /// The redundant header of a slot whose decision says that it is of an op.
+    fn found_header(&self, slot: u32) -> &PrepareHeader {
+        let HeaderSeen::Op(header) = &self.headers_seen[to_index(slot)] else {
+            panic!("the header is known")
         };
         header
     }
@@ -561,7 +577,11 @@ impl JournalRecovery {
             let op = head.op + 1;
             let slot = self.geometry.slot(op);
             match self.decision(slot) {
-                Decision::Keep | Decision::RepairHeader => {
+                Decision::Either if self.is_header_later(slot) => {
+                    let what = "the prepare is older than its redundant header";
+                    return Err(self.geometry.prepare_fault(op, what));
+                }
+                Decision::Keep | Decision::RepairHeader | Decision::Either => {
                     let header = self.found_prepare(slot);
                     if header.op < op {
                         break;
@@ -581,6 +601,11 @@ impl JournalRecovery {
         }
         self.verify_end(&head)?;
         Ok(head)
+    }
+
+    /// Whether the redundant header of a slot is of a later view than the prepare.
+    fn is_header_later(&self, slot: u32) -> bool {
+        self.found_header(slot).frame.view > self.found_prepare(slot).frame.view
     }
 
     /// Nothing in the log may prove that the op after its end was committed.
@@ -642,13 +667,10 @@ fn classify(
         (HeaderSeen::Op(header), PrepareSeen::Op(prepare))
             if Relation::Same.fits(header_case, prepare_case) =>
         {
-            let place = |header: &PrepareHeader| (header.op, header.frame.view);
             if header == prepare {
                 Relation::Same
-            } else if place(header) < place(prepare) {
-                Relation::HeaderEarlier
             } else {
-                Relation::HeaderLater
+                Relation::Different
             }
         }
         _ => Relation::Apart,

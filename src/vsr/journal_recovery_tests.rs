@@ -83,12 +83,16 @@ impl Torn {
     fn check(&self, before: Before, header_written: bool, journal: &Journal) {
         let op = self.new.prepare().op;
         let new = checksum(&self.new);
-        let there = self.is_whole(&self.new) && (before != Before::LaterView || header_written);
+        let there = self.is_whole(&self.new);
         assert_eq!(journal.has(op, new), there);
         let lost = matches!(before, Before::Damaged | Before::BothDamaged) && !there;
         assert_eq!(journal.may_nack(op, new), !there && !lost);
+        let replaces = matches!(before, Before::EarlierView | Before::LaterView);
         if there {
-            assert!(!journal.is_faulty(op) && journal.header(op) == Some(self.new.prepare()));
+            // The one before is not given up while its redundant header is there.
+            assert_eq!(journal.is_faulty(op), replaces && !header_written);
+            let old = self.old.as_ref().filter(|_| before == Before::LaterView && !header_written);
+            assert_eq!(journal.header(op), Some(old.unwrap_or(&self.new).prepare()));
         }
         if lost {
             assert!(journal.is_faulty(op));
@@ -96,12 +100,11 @@ impl Torn {
             assert_eq!(journal.header(op).is_none(), unknown);
             assert_eq!(journal.may_hide_op_after(op - 1, op), unknown);
         }
-        if matches!(before, Before::EarlierView | Before::LaterView) && !header_written {
+        if replaces && !header_written {
             let old = self.old.as_ref().unwrap();
-            let kept = self.is_whole(old);
-            assert_eq!(journal.has(op, checksum(old)), kept);
-            if !kept && !there {
-                assert!(!journal.may_nack(op, checksum(old)), "it was acknowledged");
+            assert_eq!(journal.has(op, checksum(old)), self.is_whole(old));
+            assert!(!journal.may_nack(op, checksum(old)), "it was acknowledged");
+            if !there && !self.is_whole(old) {
                 assert!(journal.is_faulty(op) && journal.header(op) == Some(old.prepare()));
             }
         }
@@ -179,18 +182,22 @@ fn settle(
 #[test]
 fn torn_alone() {
     let pool = Pool::new("test", 16, geometry().message_size_max);
-    let cases = [Before::Empty, Before::Old, Before::EarlierView, Before::Damaged];
+    let cases =
+        [Before::Empty, Before::Old, Before::EarlierView, Before::LaterView, Before::Damaged];
     for before in cases {
         for sectors in 0..8_u32 {
             let mut torn = Torn::new(before, &pool);
             write_sectors(&mut torn.disk, &torn.new, |sector| sectors & (1 << sector) != 0);
             let whole = torn.is_whole(&torn.new);
-            let acknowledged = matches!(before, Before::EarlierView | Before::Damaged);
-            if acknowledged && !whole {
+            let replaces = matches!(before, Before::EarlierView | Before::LaterView);
+            let acknowledged = replaces || before == Before::Damaged;
+            if acknowledged && !whole || before == Before::LaterView {
                 let recovery = read_log(&mut torn.disk, &torn.checkpoint);
                 let text = recovery.solo_head().unwrap_err().to_string();
-                let expected = if before == Before::EarlierView && sectors == 0 {
+                let expected = if replaces && sectors == 0 {
                     "the prepare does not continue the one before it"
+                } else if whole {
+                    "the prepare is older than its redundant header"
                 } else {
                     "the prepare is damaged"
                 };
@@ -275,6 +282,8 @@ struct World {
     /// Acknowledged prepares found by a recovery, and found to be missing.
     found: u32,
     missing: u32,
+    /// Headers written for prepares that were there.
+    told: u32,
 }
 
 impl World {
@@ -294,6 +303,7 @@ impl World {
             rots,
             found: 0,
             missing: 0,
+            told: 0,
         }
     }
 
@@ -326,6 +336,17 @@ impl World {
         let Some(op) = self.history.iter().find(missing).map(|(op, _)| *op) else { return };
         let message = self.history.get_mut(&op).unwrap();
         self.journal.write(message, &mut self.outbox);
+    }
+
+    /// Writes the header of a prepare whose slot has that of another one, before it counts.
+    fn tell_header(&mut self) {
+        let untold = |(op, message): &(&u64, &Message)| {
+            let has = self.journal.has(**op, checksum(message));
+            has && self.journal.is_untold(**op) && self.journal.can_write(**op)
+        };
+        let Some((op, _)) = self.history.iter().find(untold) else { return };
+        self.journal.write_header(*op, &mut self.outbox);
+        self.told += 1;
     }
 
     /// A view change that gives up some ops at the end, and sometimes replaces them.
@@ -400,7 +421,7 @@ impl World {
             let known = self.journal.has(*op, sum) || self.journal.may_nack(*op, sum);
             assert!(known || self.rots, "op {op} was not acknowledged");
             self.journal.set_header(message.prepare());
-            if self.journal.has(*op, checksum(message)) {
+            if self.journal.has(*op, checksum(message)) && !self.journal.is_untold(*op) {
                 self.acknowledged.insert(*op, checksum(message));
             }
         }
@@ -415,7 +436,8 @@ impl World {
                 1 => self.truncate(),
                 2 => self.checkpoint(),
                 3 | 4 if self.rots => self.rot(),
-                5..8 => self.repair(),
+                5 => self.tell_header(),
+                6..8 => self.repair(),
                 8..16 => self.append(),
                 _ => self.complete(),
             }
@@ -427,15 +449,16 @@ impl World {
 /// is found again, through interrupted recoveries, truncations and wraps of the ring.
 #[test]
 fn acknowledged_prepares_survive() {
-    let mut found = 0;
+    let (mut found, mut told) = (0, 0);
     for seed in 0..40 {
         let mut world = World::new(seed, false);
         world.run();
         assert_eq!(world.missing, 0);
         found += world.found;
+        told += world.told;
         assert!(world.checkpoint.op > 32, "the ring wraps: {}", world.checkpoint.op);
     }
-    assert!(found > 2_000, "{found}");
+    assert!(found > 2_000 && told > 10, "{found} {told}");
 }
 
 /// Goal: the same when bytes rot too: an acknowledged prepare is found or known to be faulty, and

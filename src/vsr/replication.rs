@@ -196,6 +196,15 @@ impl<M: StateMachine> Replica<M> {
             }
             return;
         }
+        if self.journal.is_untold(op) {
+            // What its header tells of is not of this view, and this prepare is acknowledged when
+            // its own header is there.
+            if self.journal.can_write(op) {
+                mark!("header_rewritten");
+                self.journal.write_header(op, &mut self.outbox.storage);
+            }
+            return;
+        }
         self.acknowledge_unchecked(op, checksum);
     }
 

@@ -212,6 +212,10 @@ impl Script {
                 let offset = Cluster::offset(words[2], number(words[3]));
                 self.cluster.node_mut(target).disk.fail(offset, 1);
             }
+            "lose" => {
+                let offset = Cluster::offset(words[2], number(words[3]));
+                self.cluster.node_mut(target).disk.lose_write(offset);
+            }
             "corrupt" => self.cluster.corrupt(target, words[2], number(words[3])),
             "blank" => self.cluster.blank(target, number(words[2])),
             "forget" => self.cluster.forget(target),

@@ -200,6 +200,12 @@ impl Integrity<'_> {
                     "{name}: its redundant header was not yet written; a start writes it"
                 ));
             }
+            Decision::Either => {
+                self.notice(format!(
+                    "{name}: its redundant header is of another view: it was not yet written, or \
+                     one of the two writes was lost; in a cluster neither is given up"
+                ));
+            }
             Decision::Keep | Decision::RepairHeader | Decision::Empty | Decision::Unproven => {
                 assert!(!prepare_invalid, "what does not verify is not kept");
             }

@@ -50,6 +50,7 @@ impl SlotSeen {
             (Decision::Keep, _) => "ok",
             (Decision::RepairHeader, HeaderSeen::Invalid) => "ok, redundant header damaged",
             (Decision::RepairHeader, _) => "ok, redundant header not yet written",
+            (Decision::Either, _) => "ok, redundant header of another view",
             (Decision::Empty, _) => "empty",
             (Decision::Unproven, _) => "empty, redundant header damaged",
             (Decision::Torn, _) => "torn or damaged, and not needed",
@@ -70,7 +71,7 @@ impl SlotSeen {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
         match self.decision {
-            Decision::Keep | Decision::Empty => false,
+            Decision::Keep | Decision::Either | Decision::Empty => false,
             Decision::RepairHeader => matches!(self.header, HeaderSeen::Invalid),
             Decision::Unproven
             | Decision::Torn

@@ -97,9 +97,18 @@ pub struct CheckpointState {
     pub storage_size: u64,
     /// Release under which it was made.
     pub release: Release,
+    /// How sure others can be to have it: [`INCOMPLETE`], [`COMPLETE`] or [`SHARED`].
+    pub standing: u8,
     /// Zero.
-    pub reserved: [u8; 244],
+    pub reserved: [u8; 243],
 }
+
+/// Blocks of a checkpoint may be missing where it is told from.
+pub const INCOMPLETE: u8 = 0;
+/// A checkpoint is whole where it is told from.
+pub const COMPLETE: u8 = 1;
+/// A replication quorum has a checkpoint.
+pub const SHARED: u8 = 2;
 
 const_assert_eq!(size_of::<CheckpointState>(), 768);
 
@@ -364,7 +373,8 @@ mod tests {
             root: [0; ROOT_SIZE as usize],
             storage_size: 0,
             release: Release::SERVER,
-            reserved: [0; 244],
+            standing: SHARED,
+            reserved: [0; 243],
         };
         match command {
             Command::Headers | Command::DoViewChange => {

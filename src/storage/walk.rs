@@ -126,6 +126,7 @@ impl Walk {
             };
             if let Some(block) = block.filter(|it| !it.is_none())
                 && block.sequence <= self.sequence_max
+                && store.grid.free_set().is_acquired(block.address)
             {
                 return Fetch::Ready(Some(block));
             }
@@ -146,7 +147,10 @@ impl Walk {
         };
         // Another run than before: that one was merged away.
         let block = if run.first_row == row { block } else { 0 };
-        let found = if run.has_blocks() && run.root.sequence <= self.sequence_max {
+        // Those that were merged are released one by one before they are gone from the table.
+        let is_used = grid.free_set().is_acquired(run.root.address);
+        let is_wanted = is_used && run.root.sequence <= self.sequence_max;
+        let found = if run.has_blocks() && is_wanted {
             ready!(block_of(grid, tables[table], run, self.part, block))
         } else {
             None

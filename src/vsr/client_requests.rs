@@ -58,8 +58,8 @@ impl<M: StateMachine> Replica<M> {
         let mut answer = Message::new(buffer, Command::PongClient);
         let header = answer.pong_client_mut();
         header.frame.cluster = self.options.cluster;
-        // Clients never go back: they are told only what is durable.
-        header.frame.view = self.superblock.durable().view;
+        // Clients never go back: they are told of no view that may never begin.
+        header.frame.view = self.superblock.durable().log_view;
         header.frame.release = Release::SERVER;
         header.frame.replica = self.options.replica;
         header.ping_timestamp_monotonic = ping.ping_timestamp_monotonic;

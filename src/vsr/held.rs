@@ -20,7 +20,9 @@ pub struct Held {
     pub connection: Option<ConnectionId>,
     /// The request, until it is seen in a prepare.
     pub message: Option<Message>,
-    /// When it came or was forwarded last, by the monotonic clock.
+    /// When the client asked last, by the monotonic clock.
+    came_ns: u64,
+    /// When it came first or was forwarded last.
     pub since_ns: u64,
     /// Whether the primary has it from here, so that the reply must come from here as well.
     pub forwarded: bool,
@@ -53,11 +55,16 @@ impl HeldRequests {
         let known = self.held.iter_mut().find(|held| held.client == client);
         if let Some(held) = known {
             held.connection = connection.or(held.connection);
+            held.came_ns = now_ns;
             if held.request_checksum != request_checksum {
                 held.request_checksum = request_checksum;
                 held.message = Some(message);
                 held.since_ns = now_ns;
                 held.forwarded = false;
+            } else if held.message.is_none() {
+                // It was in a prepare, which may have been cut.
+                held.message = Some(message);
+                held.since_ns = now_ns;
             } else if held.message.as_ref().is_some_and(|kept| !kept.0.is_unique()) {
                 // The old one still waits to be sent to somebody who may never take it.
                 held.message = Some(message);
@@ -65,14 +72,19 @@ impl HeldRequests {
             return;
         }
         if self.held.len() == self.count_max {
-            let oldest = (0..self.held.len()).min_by_key(|index| self.held[*index].since_ns);
+            let oldest = (0..self.held.len()).min_by_key(|index| self.held[*index].came_ns);
             self.held.swap_remove(oldest.expect("a full table is not empty"));
         }
         let message = Some(message);
-        let since_ns = now_ns;
-        let forwarded = false;
-        let held = Held { client, request_checksum, connection, message, since_ns, forwarded };
-        self.held.push(held);
+        self.held.push(Held {
+            client,
+            request_checksum,
+            connection,
+            message,
+            came_ns: now_ns,
+            since_ns: now_ns,
+            forwarded: false,
+        });
     }
 
     /// Remembers where the client is whose request this replica had accepted as primary.
@@ -85,9 +97,15 @@ impl HeldRequests {
     ) {
         self.held.retain(|held| held.client != client);
         if self.held.len() < self.count_max {
-            let (message, since_ns, forwarded) = (None, now_ns, false);
-            let held = Held { client, request_checksum, connection, message, since_ns, forwarded };
-            self.held.push(held);
+            self.held.push(Held {
+                client,
+                request_checksum,
+                connection,
+                message: None,
+                came_ns: now_ns,
+                since_ns: now_ns,
+                forwarded: false,
+            });
         }
     }
 
@@ -143,7 +161,7 @@ impl HeldRequests {
 
     /// Forgets what has waited longer than anybody asks for, and what is only remembered.
     pub fn forget(&mut self, before_ns: u64) {
-        self.held.retain(|held| held.since_ns >= before_ns);
+        self.held.retain(|held| held.came_ns >= before_ns);
     }
 }
 
@@ -176,11 +194,30 @@ mod tests {
         assert_eq!(held.due(21).count(), 1);
         held.prepared(1, checksum);
         assert_eq!((pool.available(), held.due(100).count()), (8, 0));
+        held.keep(None, request(&pool, 1, 2), 30);
+        assert_eq!((pool.available(), held.due(31).count()), (7, 1), "its prepare may be cut");
+        held.prepared(1, checksum);
         held.keep(None, request(&pool, 2, 1), 5);
         held.keep(None, request(&pool, 3, 1), 6);
         assert_eq!(held.take().unwrap().client, 3);
         let finished = held.finish(1, checksum).unwrap();
         assert_eq!((finished.connection, finished.message.is_none()), (connection, true));
         assert!(held.take().is_none() && held.is_empty());
+    }
+
+    /// Goal: what is handed over again and again is forgotten all the same, unless its client asks
+    /// again.
+    #[test]
+    fn forgotten_however_often_forwarded() {
+        let pool = Pool::new("test", 8, 4096);
+        let mut held = HeldRequests::new(2);
+        held.keep(None, request(&pool, 1, 1), 10);
+        held.keep(None, request(&pool, 2, 1), 10);
+        held.due(100).for_each(|held| held.since_ns = 1000);
+        held.keep(None, request(&pool, 2, 1), 20);
+        held.forget(10);
+        assert_eq!(held.len(), 2);
+        held.forget(11);
+        assert_eq!((held.len(), held.take().map(|held| held.client)), (1, Some(2)));
     }
 }

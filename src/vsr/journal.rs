@@ -161,6 +161,8 @@ pub struct Journal {
     sector_pool: Pool,
     /// Sectors of headers that were damaged and written again.
     sectors_repaired: u64,
+    /// Requests to write that have ended.
+    writes_done: u64,
 }
 
 impl Journal {
@@ -185,6 +187,7 @@ impl Journal {
             sector_read: None,
             sector_pool: Pool::new("journal headers", writes_max + SCRUBBING, SECTOR_SIZE),
             sectors_repaired: 0,
+            writes_done: 0,
         }
     }
 
@@ -243,6 +246,19 @@ impl Journal {
         self.slot(op).header.as_ref().filter(|header| header.op == op)
     }
 
+    /// The oldest op, not before `first`, from which on each header names the one before it, up to
+    /// this one, which need not be here.
+    #[must_use]
+    pub fn linked_down_to(&self, header: &PrepareHeader, first: u64) -> u64 {
+        let (mut lowest, mut parent) = (header.op, header.parent);
+        while lowest > first {
+            let below = self.header(lowest - 1);
+            let Some(below) = below.filter(|below| below.frame.checksum == parent) else { break };
+            (lowest, parent) = (below.op, below.parent);
+        }
+        lowest
+    }
+
     /// All headers that the log should have, as far as known, by slot.
     pub fn headers(&self) -> impl Iterator<Item = &PrepareHeader> {
         self.slots.iter().filter_map(|slot| slot.header.as_ref())
@@ -261,11 +277,29 @@ impl Journal {
     }
 
     /// Forgets every op after `op`: it is not of this history. The disk stays as it is, and what is
-    /// damaged stays so. A write on its way still ends, and its prepare is stored then.
+    /// damaged stays so. A write on its way still ends, but its prepare counts only if the log has
+    /// it again by then.
     pub fn remove_after(&mut self, op: u64) {
         for slot in &mut self.slots {
             slot.header = slot.header.filter(|header| header.op <= op);
             slot.stored = slot.stored.filter(|header| header.op <= op);
+        }
+    }
+
+    /// Forgets what is not of this view in slots of ops after `op`: those were prepared in it, so
+    /// that what an earlier one had there is over, here or lost. Where two prepares may have been
+    /// the last, both stay.
+    pub fn retain_view(&mut self, op: u64, view: u32) {
+        let is_of_view = |header: &PrepareHeader| header.op <= op || header.frame.view == view;
+        for slot in &mut self.slots {
+            let known = slot.header.filter(|header| !is_of_view(header));
+            slot.stored = slot.stored.filter(is_of_view);
+            if let Some(known) = known {
+                slot.header = slot.stored;
+                if slot.stored.is_none() && slot.fault == SlotFault::hides(&known) {
+                    slot.fault = SlotFault::None;
+                }
+            }
         }
     }
 
@@ -285,12 +319,17 @@ impl Journal {
     /// that is damaged may have been it.
     #[must_use]
     pub fn may_nack(&self, op: u64, checksum: u128) -> bool {
-        let hidden = match self.slot(op).fault {
+        !self.may_hide(op, checksum) && !self.has(op, checksum)
+    }
+
+    /// Whether damage may hide this prepare.
+    #[must_use]
+    pub fn may_hide(&self, op: u64, checksum: u128) -> bool {
+        match self.slot(op).fault {
             SlotFault::None => false,
             SlotFault::Hides { op: lost_op, checksum: lost } => lost_op == op && lost == checksum,
             SlotFault::Unknown | SlotFault::Unproven => true,
-        };
-        !hidden && !self.has(op, checksum)
+        }
     }
 
     /// Whether damage may hide a prepare of `op`.
@@ -323,6 +362,12 @@ impl Journal {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.writes.iter().flatten().any(|write| write.stage != WriteStage::Written)
+    }
+
+    /// Requests to write that have ended since the file was opened.
+    #[must_use]
+    pub fn writes_done(&self) -> u64 {
+        self.writes_done
     }
 
     /// Takes damage behind `head`, up to `last`, for settled, if nothing is known of it: the view
@@ -559,6 +604,7 @@ impl Journal {
                 if let Some(fatal) = self.geometry.disk_fault(&done) {
                     return Err(fatal);
                 }
+                self.writes_done += 1;
                 let owner = done.request.token.owner;
                 // The buffer of a sector goes back before the next write of it needs one.
                 drop(done);
@@ -619,15 +665,15 @@ impl Journal {
             if ours && write.stage == WriteStage::Header {
                 write.stage = WriteStage::Written;
                 let slot = &mut self.slots[to_index(write.slot)];
-                if write.header_only && slot.stored.is_none() {
-                    // It was found damaged, or is not of the log any more.
+                if write.header_only {
+                    // Else it was found damaged, or is not of the log any more.
+                    if slot.stored == Some(write.header) {
+                        slot.fault = SlotFault::None;
+                    }
                     continue;
                 }
-                assert!(
-                    slot.stored.is_none() || write.header_only,
-                    "one write of a slot at a time"
-                );
-                slot.stored = Some(write.header);
+                assert!(slot.stored.is_none(), "one write of a slot at a time");
+                slot.stored = slot.header.filter(|header| *header == write.header);
                 slot.fault = SlotFault::None;
             }
         }

@@ -66,6 +66,31 @@ fn prepare_then_header() {
     assert!(journal.stored(33).is_none() && !journal.has(33, sum));
 }
 
+/// Goal: headers count as linked to one above them down to a gap or to one of another history, and
+/// no farther than asked.
+#[test]
+fn headers_link_down() {
+    let (mut journal, pool, _) = journal();
+    let mut parent = 7;
+    let mut headers = Vec::new();
+    for op in 10..=20 {
+        let message = with_parent(op, 1, parent, 0, &pool);
+        parent = checksum(&message);
+        headers.push(*message.prepare());
+    }
+    let last = headers.pop().unwrap();
+    assert_eq!(journal.linked_down_to(&last, 10), 20, "it need not be here, nor anything below");
+    for header in &headers {
+        journal.set_header(header);
+    }
+    let linked = |journal: &Journal| [10, 14, 20, 25].map(|op| journal.linked_down_to(&last, op));
+    assert_eq!(linked(&journal), [10, 14, 20, 20]);
+    let sibling = with_parent(20, 2, headers[9].frame.checksum, 0, &pool);
+    assert_eq!(journal.linked_down_to(sibling.prepare(), 10), 10, "it has the same parent");
+    journal.set_header(with_parent(15, 2, headers[4].frame.checksum, 0, &pool).prepare());
+    assert_eq!(linked(&journal), [16, 16, 20, 20]);
+}
+
 /// Goal: writes of one sector are never concurrent, one write serves all that waited, and none has
 /// the header of a prepare that is not durable.
 #[test]
@@ -199,7 +224,7 @@ fn reads_meet_writes() {
 }
 
 /// Goal: learned headers replace others without touching what is stored; truncation forgets, and a
-/// write that was on its way then still counts as stored, since it is.
+/// write that was on its way then still ends, and counts as stored if the log has it again.
 #[test]
 fn headers_and_truncation() {
     let (mut journal, pool, mut outbox) = journal();
@@ -221,7 +246,14 @@ fn headers_and_truncation() {
     assert!(journal.may_nack(6, checksum(&third)), "it was not acknowledged yet");
     finish_all(&mut journal, &mut outbox);
     assert_eq!(journal.take_written().as_ref(), Some(third.prepare()));
-    assert!(journal.has(6, checksum(&third)) && journal.header(6).is_none());
+    assert!(journal.stored(6).is_none() && journal.header(6).is_none());
+    assert!(journal.may_nack(6, checksum(&third)), "nor was it since");
+    journal.write(&mut third, &mut outbox);
+    journal.remove_after(4);
+    journal.set_header(third.prepare());
+    finish_all(&mut journal, &mut outbox);
+    assert_eq!(journal.take_written().as_ref(), Some(third.prepare()));
+    assert!(journal.has(6, checksum(&third)));
     journal.remove_after(5);
     assert!(journal.stored(6).is_none());
     assert!(journal.is_idle());

@@ -179,6 +179,9 @@ impl<M: StateMachine> Replica<M> {
         assert!(!took_part || !overtaken, "a checkpoint is of no later view than this replica");
         let head = if took_part { self.newest_in_view(&base) } else { base };
         self.journal.remove_after(head.op);
+        if took_part {
+            self.journal.retain_view(base.op, self.log_view);
+        }
         self.chain = LogChain::new(&head);
         self.change.suffix = recorded.unwrap_or_else(|| Suffix::new(&head));
         for header in self.change.suffix.clone().headers() {
@@ -199,20 +202,37 @@ impl<M: StateMachine> Replica<M> {
             self.repair.set_nonce(nonce | 1);
             return Status::RecoveringHead;
         }
-        if !took_part {
-            if self.starts_asking() {
-                return Status::RecoveringHead;
+        self.open_view_of_log(took_part)
+    }
+
+    /// Where a replica of a cluster goes on that knows its log.
+    fn open_view_of_log(&mut self, took_part: bool) -> Status {
+        let sync_view = self.superblock.durable().sync_view;
+        if !took_part && self.starts_asking() {
+            return Status::RecoveringHead;
+        }
+        let follows = sync_view > self.view && !self.is_recovering();
+        if self.options.is_standby() {
+            if took_part && !follows {
+                self.timers.view_began(self.now.monotonic_ns);
+                return Status::Normal;
             }
-            if !self.options.is_standby() {
-                return Status::ViewChange;
-            }
-        } else if self.is_primary_index() {
+            // Its log is of another view than the checkpoint: it waits to be told the log.
+            self.view = self.view.max(sync_view);
+            return Status::RecoveringHead;
+        }
+        if took_part && !follows && !self.is_primary_index() {
+            self.timers.view_began(self.now.monotonic_ns);
+            return Status::Normal;
+        }
+        if took_part {
             self.change.suffix = self.log_suffix();
             self.view += 1;
-            return Status::ViewChange;
         }
-        self.timers.view_began(self.now.monotonic_ns);
-        Status::Normal
+        if follows {
+            self.view = self.view.max(sync_view);
+        }
+        Status::ViewChange
     }
 
     /// The newest op that this replica prepared in the view it was in, or what that began with.

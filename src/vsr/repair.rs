@@ -321,24 +321,38 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// Tells headers that certainly belong to the log, in the chain of this view or below it: what
+    /// was executed here, and what links to the checkpoint. Farther down a slot may still have what
+    /// was cut, if the checkpoint was taken over from others.
     pub(super) fn on_request_headers(&mut self, message: &Message) {
         let peer = *message.peer();
         let last = peer.op.min(self.chain.head().op);
         let first = peer.op_min.max((last + 1).saturating_sub(u64::from(HEADERS_MAX)));
         // Only who is in normal operation may tell what comes after a head.
         let view = if self.status == Status::Normal { self.view } else { 0 };
+        let checkpoint = self.superblock.durable().checkpoint;
+        let linked = self.journal.linked_down_to(&checkpoint, first);
         let known = |op: u64| {
-            let header = self.journal.header(op)?;
-            (self.chain.is_proven(op) || op <= self.commit.op).then_some(header)
+            if op == checkpoint.op && op > 0 {
+                return Some(&checkpoint);
+            }
+            let executed = (linked..=self.commit.op).contains(&op);
+            self.journal.header(op).filter(|_| executed || self.chain.is_proven(op))
         };
-        let mut headers = (first..=last).rev().filter_map(known).peekable();
-        if headers.peek().is_none() {
-            return self.refuse_op(peer.frame.replica, peer.op);
+        // Whoever asks needs the last one, to link it, or the first, which follows its head.
+        let asked = [Some(peer.op), Some(peer.op_min).filter(|op| *op < peer.op)];
+        let missing = asked.map(|op| op.filter(|op| *op > last || known(*op).is_none()));
+        let headers = (first..=last).rev().filter_map(known);
+        if headers.clone().next().is_some()
+            && let Some(mut answer) = self.control(Command::Headers)
+        {
+            answer.peer_mut().frame.view = view;
+            write_headers(&mut answer, None, headers);
+            self.send_control(peer.frame.replica, answer);
         }
-        let Some(mut answer) = self.control(Command::Headers) else { return };
-        answer.peer_mut().frame.view = view;
-        write_headers(&mut answer, None, headers);
-        self.send_control(peer.frame.replica, answer);
+        for op in missing.into_iter().flatten() {
+            self.refuse_op(peer.frame.replica, op);
+        }
     }
 
     pub(super) fn on_headers(&mut self, message: &Message) {
@@ -436,12 +450,17 @@ impl<M: StateMachine> Replica<M> {
         head.saturating_sub(u64::from(self.options.config.pipeline_max))
     }
 
-    /// The header of this op if it certainly is that of the log of `log_view`: it was executed from
-    /// here, it is proven, it is the parent of `child`, the view began with it, or the primary of
+    /// The header of this op if it certainly is that of the log of `log_view`: it is that of the
+    /// checkpoint, it was executed from here, it is proven, it is the parent of `child`, the view
+    /// began with it, or the primary of
     /// the view sent it since.
     fn canonical_header(&self, op: u64, child: &PrepareHeader) -> Option<&PrepareHeader> {
+        let checkpoint = &self.superblock.durable().checkpoint;
+        if op == checkpoint.op {
+            return Some(checkpoint);
+        }
         let known = self.journal.header(op);
-        let executed = op > self.checkpoint_op() && op <= self.commit.op;
+        let executed = op > checkpoint.op && op <= self.commit.op;
         let parent =
             |header: &&PrepareHeader| op + 1 == child.op && header.frame.checksum == child.parent;
         if known.is_some() && (executed || self.chain.is_proven(op))

@@ -453,7 +453,7 @@ impl<M: StateMachine> Replica<M> {
             match command {
                 Command::PingClient => self.on_ping_client(connection, message.ping_client()),
                 Command::Request => self.on_request(connection, message),
-                Command::Prepare => self.on_prepare(message),
+                Command::Prepare => self.on_prepare(connection, message),
                 Command::Eviction => self.on_eviction(connection, message),
                 // Replies and pongs are for clients.
                 _ => {}

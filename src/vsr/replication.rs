@@ -6,12 +6,12 @@
 //! Viewstamped Replication Revisited, section 4.1. Not covered: what to do about gaps, which is in
 //! [`repair`](super::repair).
 
-use super::Destination;
 use super::clock::Now;
 use super::fatal::Fatal;
 use super::laps::Stage;
 use super::machine::StateMachine;
 use super::replica::{Audience, Replica, Status};
+use super::{ConnectionId, Destination};
 use crate::protocol::{Command, Message, NODES_MAX, PeerHeader, PrepareHeader, Requests};
 use crate::{mark, mutated};
 
@@ -75,7 +75,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Takes a prepare, from the primary or from whoever was asked for it.
-    pub(super) fn on_prepare(&mut self, message: Message) {
+    pub(super) fn on_prepare(&mut self, connection: ConnectionId, message: Message) {
         let header = *message.prepare();
         if header.header().invalid().is_some() || header.op == 0 {
             return;
@@ -85,7 +85,7 @@ impl<M: StateMachine> Replica<M> {
         }
         let wanted = self.journal.header(header.op);
         if wanted.is_some_and(|wanted| wanted.frame.checksum == header.frame.checksum) {
-            return self.take_wanted(&header, message);
+            return self.take_wanted(connection, &header, message);
         }
         let from_primary = header.frame.view == self.view
             && header.frame.replica == self.options.primary_of(self.view);
@@ -95,7 +95,7 @@ impl<M: StateMachine> Replica<M> {
             }
             return;
         }
-        self.hear_primary();
+        self.hear_prepare(connection);
         self.learn_commit(header.commit);
         if header.op <= self.chain.head().op {
             return;
@@ -118,18 +118,19 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Takes a prepare of which the log knows the header.
-    fn take_wanted(&mut self, header: &PrepareHeader, message: Message) {
+    fn take_wanted(&mut self, connection: ConnectionId, header: &PrepareHeader, message: Message) {
         let (op, checksum) = (header.op, header.frame.checksum);
         let current = header.frame.view == self.view && self.status == Status::Normal;
         if current && !self.is_primary_index() {
-            self.hear_primary();
+            self.hear_prepare(connection);
             self.learn_commit(header.commit);
         }
         if self.journal.has(op, checksum) {
             self.repair.arrived(op);
             // The primary sends it again: the acknowledgement was lost.
             self.acknowledge(op, checksum);
-        } else if op <= self.op_max() {
+        } else if op <= self.op_max() && (self.chain.is_proven(op) || !self.journal.is_untold(op)) {
+            // One of two prepares is there, and may be the one that the log has.
             self.store(header, message);
         }
     }
@@ -174,6 +175,13 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// Notes that the primary lives, if a prepare of its came from itself: others send them, too.
+    fn hear_prepare(&mut self, connection: ConnectionId) {
+        if self.peers.find(connection) == Some(self.options.primary_of(self.view)) {
+            self.hear_primary();
+        }
+    }
+
     /// Notes that ops up to `commit` are committed; what this view says counts.
     pub(super) fn learn_commit(&mut self, commit: u64) {
         self.commit_max = self.commit_max.max(commit);
@@ -197,15 +205,20 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         if self.journal.is_untold(op) {
-            // What its header tells of is not of this view, and this prepare is acknowledged when
-            // its own header is there.
-            if self.journal.can_write(op) {
-                mark!("header_rewritten");
-                self.journal.write_header(op, &mut self.outbox.storage);
-            }
-            return;
+            // It is acknowledged when its own header is there.
+            return self.tell_header(op);
         }
         self.acknowledge_unchecked(op, checksum);
+    }
+
+    /// Writes the header of a prepare that is proven to be of this view's log, if this view has
+    /// begun here: what the header tells of until now is not.
+    pub(super) fn tell_header(&mut self, op: u64) {
+        assert!(self.chain.is_proven(op));
+        if self.status == Status::Normal && self.journal.can_write(op) {
+            mark!("header_rewritten");
+            self.journal.write_header(op, &mut self.outbox.storage);
+        }
     }
 
     fn acknowledge_unchecked(&mut self, op: u64, checksum: u128) {

@@ -81,6 +81,12 @@ fn scenarios_of_checkpoints() {
     run_all("checkpoint", 10);
 }
 
+/// Goal: who has fallen out of the log comes back with a checkpoint of others, and no more than it.
+#[test]
+fn scenarios_of_sync() {
+    run_all("sync", 4);
+}
+
 /// Goal: a cluster of one that executes ahead of its log tells nobody before it is durable.
 #[test]
 fn scenarios_of_one_alone() {

@@ -127,9 +127,12 @@ impl<M: StateMachine> Replica<M> {
             };
             return;
         };
-        let Some(buffer) = self.pool.try_acquire() else { return };
         let header = *self.journal.stored_in(found).expect("it was found");
         let (op, checksum) = (header.op, header.frame.checksum);
+        if self.journal.is_untold(op) && self.chain.is_proven(op) {
+            self.tell_header(op);
+        }
+        let Some(buffer) = self.pool.try_acquire() else { return };
         let outbox = &mut self.outbox.storage;
         self.journal.read(op, checksum, buffer, ReadPurpose::Scrub, outbox);
         self.scrub.stage = Stage::Prepares { slot: found + 1 };

@@ -99,8 +99,11 @@ pub struct Superblock {
     pub root: [u8; ROOT_SIZE as usize],
     /// Headers of the newest ops as the view began with them.
     pub view_headers: [PrepareHeader; VIEW_HEADERS_MAX as usize],
+    /// The view of who told of a checkpoint that was taken over, if it is later than this one's:
+    /// this replica is to follow there with its log.
+    pub sync_view: u32,
     /// Zero.
-    pub reserved: [u8; 11_504],
+    pub reserved: [u8; 11_500],
 }
 
 const_assert_eq!(size_of::<Superblock>(), COPY_SIZE);
@@ -115,7 +118,7 @@ const_assert_eq!(offset_of!(Superblock, config), 144);
 const_assert_eq!(offset_of!(Superblock, checkpoint), 272);
 const_assert_eq!(offset_of!(Superblock, root), 528);
 const_assert_eq!(offset_of!(Superblock, view_headers), 784);
-const_assert_eq!(offset_of!(Superblock, reserved), 4880);
+const_assert_eq!(offset_of!(Superblock, sync_view), 4880);
 
 /// What a fresh data file is made from.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,9 @@ use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
 use super::upgrade::check_program;
-use crate::protocol::peer::{CheckpointState, checkpoint_state, prepare_header, write_headers};
+use crate::protocol::peer::{
+    COMPLETE, CheckpointState, INCOMPLETE, SHARED, checkpoint_state, prepare_header, write_headers,
+};
 use crate::protocol::{Command, Message, PrepareHeader};
 use crate::storage::grid_repair::WALKING;
 use crate::storage::walk::WalkPart;
@@ -26,6 +28,9 @@ use crate::{mark, mutated};
 
 /// A replica that gets no block, or no op, that it needs for so long looks for a newer checkpoint.
 pub(super) const STUCK_NS: u64 = 1_000_000_000;
+/// A checkpoint of which nobody knows whether a quorum has it is taken over after so long only: if
+/// who told of it goes, others could neither get its blocks nor go on without who waits for them.
+const UNSHARED_NS: u64 = 5_000_000_000;
 /// Between questions for a newer checkpoint.
 const ASK_NS: u64 = 100_000_000;
 
@@ -50,13 +55,16 @@ pub struct Sync {
     stage: Stage,
     /// When others were asked for a checkpoint last.
     asked_ns: u64,
+    /// The newest op executed when it was looked at last, and since when it is.
+    executed: u64,
+    executed_ns: u64,
 }
 
 impl Sync {
     /// None in progress.
     #[must_use]
     pub fn new() -> Sync {
-        Sync { stage: Stage::Idle, asked_ns: 0 }
+        Sync { stage: Stage::Idle, asked_ns: 0, executed: 0, executed_ns: 0 }
     }
 }
 
@@ -97,12 +105,21 @@ impl<M: StateMachine> Replica<M> {
     /// The durable checkpoint here, as others are told of it.
     pub(super) fn checkpoint_state(&self) -> CheckpointState {
         let durable = self.superblock.durable();
+        let op = durable.checkpoint.op;
+        // So far nobody acknowledges before the checkpoint is whole there.
+        let is_shared = self.commit_max >= op + u64::from(self.options.config.release_delay);
+        let standing = match durable.sync_op_max {
+            0 if is_shared || op == 0 => SHARED,
+            0 => COMPLETE,
+            _ => INCOMPLETE,
+        };
         CheckpointState {
             header: durable.checkpoint,
             root: durable.root,
             storage_size: durable.storage_size,
             release: durable.checkpoint_release,
-            reserved: [0; 244],
+            standing,
+            reserved: [0; 243],
         }
     }
 
@@ -120,13 +137,11 @@ impl<M: StateMachine> Replica<M> {
     /// Tells a replica of the checkpoint here, and which op is not here, if that was asked for;
     /// whether it could.
     fn send_checkpoint(&mut self, replica: u8, missing: u64) -> bool {
-        // Who lacks blocks itself sends nobody after them.
-        if self.superblock.durable().sync_op_max > 0 {
-            return false;
-        }
         let Some(mut answer) = self.control(Command::Checkpoint) else { return false };
         answer.peer_mut().op = missing;
         answer.peer_mut().commit = self.commit_max;
+        // What others conclude from a view must hold after a crash too.
+        answer.peer_mut().frame.view = self.superblock.durable().view;
         write_headers(&mut answer, Some(&self.checkpoint_state()), [].iter());
         self.send_control(replica, answer);
         true
@@ -145,12 +160,16 @@ impl<M: StateMachine> Replica<M> {
         let newer = header.op > self.checkpoint_op() && header.op > self.commit.op
             || mutated!("checkpoint_backwards");
         let slots = u64::from(self.options.config.journal_slots);
-        let opening = matches!(self.status, Status::Opening(_));
         let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
         let interval = u64::from(self.options.config.checkpoint_interval);
-        let possible = newer && header.op.is_multiple_of(interval);
+        // Who lacks blocks itself sends nobody after them.
+        let executed_ns = self.sync.executed_ns;
+        let is_stuck =
+            executed_ns > 0 && self.now.monotonic_ns.saturating_sub(executed_ns) >= UNSHARED_NS;
+        let standing = state.standing == SHARED || state.standing == COMPLETE && is_stuck;
+        let possible = newer && standing && header.op.is_multiple_of(interval);
         let alone = self.lacks_blocks() || self.nobody_has_op();
-        let wanted = possible && (opening || behind || alone);
+        let wanted = possible && (behind || alone);
         if !wanted || self.machine.blocks().is_none() {
             return;
         }
@@ -177,9 +196,11 @@ impl<M: StateMachine> Replica<M> {
                 (superblock.sync_op_min, superblock.sync_op_max) = (0, 0);
             }
             superblock.checkpoint = *header;
+            // That view has begun: nothing of what an older one had after this op is left.
+            superblock.view = superblock.view.max(header.frame.view);
             // In a view before that of the sender this op need not be the one that is committed,
-            // even if it was prepared there or earlier.
-            superblock.view = superblock.view.max(header.frame.view).max(view);
+            // even if it was prepared there or earlier; but what was acknowledged there counts.
+            superblock.sync_view = superblock.sync_view.max(view);
             superblock.root = state.root;
             superblock.storage_size = state.storage_size;
             superblock.checkpoint_release = state.release;
@@ -264,6 +285,10 @@ impl<M: StateMachine> Replica<M> {
         }
         self.missing_tick();
         let now_ns = self.now.monotonic_ns;
+        if self.sync.executed_ns == 0 || self.sync.executed != self.commit.op {
+            self.sync.executed = self.commit.op;
+            self.sync.executed_ns = now_ns;
+        }
         let opening = self.status == Status::Opening(Opening::Checkpoint);
         let opened = !matches!(self.status, Status::Opening(_));
         let wanted = opened && self.waits_for_sync() || (opened || opening) && self.lacks_blocks();

@@ -13,7 +13,7 @@ use super::test_world::{Answered, CLUSTER, Client, formatted};
 use super::*;
 use crate::protocol::{Command, Header, Message, Operation, Pool, Release, to_index};
 use crate::simulator::disk::MemoryDisk;
-use crate::storage::{Config, DiskOwner, DiskRequest, Zones};
+use crate::storage::{Config, DiskOwner, DiskRequest, Zone, Zones};
 
 const MILLISECOND: u64 = 1_000_000;
 const TICK_STEPS: u64 = 10;
@@ -127,6 +127,8 @@ pub struct Node {
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub voters: u8,
+    /// Whether checkpoints are had from others.
+    pub has_blocks: bool,
     pub clients: BTreeMap<u8, Client>,
     generations: BTreeMap<u8, u32>,
     pub rules: Vec<Rule>,
@@ -149,12 +151,19 @@ fn new_file(replica: u8, replica_count: u8, is_recovering: bool) -> MemoryDisk {
 }
 
 /// A replica with everything new but its disk.
-fn replica(node: u8, voters: u8, standbys: u8, starts: u64) -> Replica<TestMachine> {
+fn replica(
+    node: u8,
+    voters: u8,
+    standbys: u8,
+    starts: u64,
+    has_blocks: bool,
+) -> Replica<TestMachine> {
     let config = Config::testing();
     let pool = Pool::new("messages", messages_needed(&config) + 80, config.reply_size_max);
     let mut machine = TestMachine::new(&config);
     // No pulses: every op is one that the script asked for.
     machine.next_pulse = u64::MAX;
+    machine.has_blocks = has_blocks;
     let options = ReplicaOptions {
         cluster: CLUSTER,
         replica: node,
@@ -186,6 +195,7 @@ impl Cluster {
         Cluster {
             nodes: (0..voters + standbys).map(node).collect(),
             voters,
+            has_blocks: false,
             clients: BTreeMap::new(),
             generations: BTreeMap::new(),
             rules: Vec::new(),
@@ -241,7 +251,9 @@ impl Cluster {
         assert!(target.replica.is_none(), "r{node} runs already");
         target.starts += 1;
         target.commit_seen = 0;
-        let mut replica = replica(node, voters, standbys, target.starts);
+        let starts = target.starts;
+        let mut replica = replica(node, voters, standbys, starts, self.has_blocks);
+        let target = self.node_mut(node);
         replica.open(now);
         target.replica = Some(replica);
         self.drain(node);
@@ -304,11 +316,17 @@ impl Cluster {
             let bytes = message.bytes().to_vec();
             letters.push(Letter { from: Place::Replica(node), to, generation, bytes });
         }
-        if let Some(fatal) = replica.fatal() {
+        let fatal = replica.fatal();
+        let is_synced = matches!(fatal, Some(Fatal::Synced { .. }));
+        if let Some(fatal) = fatal.filter(|_| !is_synced) {
             assert!(self.may_stop.contains(&node), "r{node} stopped: {fatal:?}");
         }
         for letter in letters {
             self.post(letter);
+        }
+        if is_synced {
+            self.crash(node, |_, _| true);
+            self.open(node);
         }
     }
 
@@ -432,8 +450,12 @@ impl Cluster {
     fn compare_executed(&mut self, node: u8) {
         let target = &mut self.nodes[usize::from(node)];
         let Some(replica) = &target.replica else { return };
-        if matches!(replica.status(), Status::Opening(_)) {
+        if matches!(replica.status(), Status::Opening(_) | Status::Fatal) {
             return;
+        }
+        if target.commit_seen == 0 {
+            // What a checkpoint covers when it is opened is not executed, and slots may have more.
+            target.commit_seen = replica.checkpoint_op();
         }
         let commit = replica.commit_op();
         while target.commit_seen < commit {
@@ -455,6 +477,10 @@ impl Cluster {
             "prepare" => zones.wal_prepare_offset(slot),
             "header" => zones.wal_header_offset(slot),
             "superblock" => zones.superblock_offset(u32::try_from(number).unwrap()),
+            "checkpoint" => {
+                let area = number / u64::from(config.checkpoint_interval) % 2;
+                zones.start(Zone::Grid) + area * AREA_SIZE
+            }
             other => panic!("no zone '{other}'"),
         }
     }

@@ -3,18 +3,23 @@
 //! Each reply tells the count, the timestamp and a hash over everything executed so far, so that a
 //! test can prove that every request was executed exactly once and in one order. It reads the disk
 //! now and then, so that execution has to wait, and keeps its checkpoints in two areas of the grid.
+//! If it is told to, it gets a checkpoint that is not here from peers, block by block.
 
 use std::collections::VecDeque;
 
-use super::machine::{CheckpointFault, CheckpointRoot, StateMachine};
+use super::machine::{Blocks, CheckpointFault, CheckpointRoot, StateMachine};
 use crate::protocol::{Buffer, Operation, Pool, checksum, to_index, to_size};
 use crate::storage::grid::GridFault;
+use crate::storage::grid_repair::SERVING;
+use crate::storage::walk::WalkPart;
 use crate::storage::{
-    Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, Fetch, Job, Room, StorageOutbox,
-    StorageUse, Zone, Zones,
+    BlockRef, Config, DiskDone, DiskKind, DiskOwner, DiskRequest, DiskToken, Fetch, Job, Room,
+    StorageOutbox, StorageUse, Zone, Zones,
 };
 
 const CHUNK_SIZE: u32 = 16_384;
+/// Bytes of a block of a checkpoint, as peers have it.
+const BLOCK_SIZE: u32 = 8_192;
 /// Bytes of each of the two areas for checkpoints.
 pub const AREA_SIZE: u64 = 2 * 1024 * 1024;
 /// Nanoseconds from pulse to pulse.
@@ -24,8 +29,24 @@ const IN_FLIGHT_MAX: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transfer {
     None,
-    Moving { op: u64, size: u64, next: u64, sum: u128 },
-    Syncing { op: u64, size: u64, sum: u128 },
+    Moving {
+        op: u64,
+        size: u64,
+        next: u64,
+        sum: u128,
+    },
+    Syncing {
+        op: u64,
+        size: u64,
+        sum: u128,
+    },
+    /// It is had from peers; bit i: not block i yet.
+    Fetching {
+        op: u64,
+        size: u64,
+        sum: u128,
+        missing: u128,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +84,13 @@ pub struct TestMachine {
     peek: Peek,
     transfer: Transfer,
     extra: Vec<u8>,
+    /// Whether checkpoints are had from peers.
+    pub has_blocks: bool,
+    /// The newest checkpoint that was written or read here: its op, checksum and bytes.
+    saved: (u64, u128, Vec<u8>),
+    /// Blocks to be served.
+    serving: [Option<BlockRef>; SERVING],
+    blocks: Pool,
 }
 
 impl TestMachine {
@@ -84,11 +112,28 @@ impl TestMachine {
             peek: Peek::None,
             transfer: Transfer::None,
             extra: Vec::with_capacity(usize::try_from(AREA_SIZE).unwrap()),
+            has_blocks: false,
+            saved: (0, 0, Vec::new()),
+            serving: [None; SERVING],
+            blocks: Pool::new("test blocks", to_size(SERVING), BLOCK_SIZE),
         }
     }
 
     fn area(&self, op: u64) -> u64 {
         self.grid + (op / self.interval % 2) * AREA_SIZE
+    }
+
+    /// Writes a checkpoint that was had from peers.
+    fn write_saved(&mut self) {
+        let (op, _, bytes) = std::mem::take(&mut self.saved);
+        for (place, chunk) in (0_u64..).zip(bytes.chunks(to_index(CHUNK_SIZE))) {
+            let mut buffer = self.pool.acquire();
+            buffer.fill_zero();
+            buffer.bytes_mut()[..chunk.len()].copy_from_slice(chunk);
+            let offset = self.area(op) + place * u64::from(CHUNK_SIZE);
+            self.want(DiskOwner::GridWrite, DiskKind::WriteDurable, offset, Some(buffer));
+        }
+        self.saved = (op, checksum(&bytes), bytes);
     }
 
     fn want(&mut self, owner: DiskOwner, kind: DiskKind, offset: u64, buffer: Option<Buffer>) {
@@ -127,6 +172,9 @@ impl StateMachine for TestMachine {
     }
 
     fn open_step(&mut self) -> Fetch<Result<(), CheckpointFault>> {
+        if matches!(self.transfer, Transfer::Fetching { .. }) {
+            return Fetch::Wait;
+        }
         let Transfer::Moving { op, size, next, sum } = self.transfer else {
             return Fetch::Ready(Ok(()));
         };
@@ -147,6 +195,12 @@ impl StateMachine for TestMachine {
             return Fetch::Wait;
         }
         self.transfer = Transfer::None;
+        if checksum(&self.extra) != sum && self.has_blocks {
+            let missing = (1 << size.div_ceil(BLOCK_SIZE.into())) - 1;
+            self.transfer = Transfer::Fetching { op, size, sum, missing };
+            return Fetch::Wait;
+        }
+        self.saved = (op, sum, self.extra.clone());
         if checksum(&self.extra) != sum {
             let (part, what, expected) = ("area", "the checksum of a size", "the root's");
             return Fetch::Ready(Err(CheckpointFault { part, what, found: size, expected }));
@@ -271,16 +325,17 @@ impl StateMachine for TestMachine {
                 }
                 Fetch::Wait
             }
-            Transfer::Syncing { size, sum, .. } if self.in_flight == 0 => {
+            Transfer::Syncing { op, size, sum } if self.in_flight == 0 => {
                 assert!(checksum(&self.extra) == sum, "what is written does not change meanwhile");
                 let mut bytes = [0; 256];
                 bytes[..8].copy_from_slice(&size.to_le_bytes());
                 bytes[16..32].copy_from_slice(&sum.to_le_bytes());
                 self.transfer = Transfer::None;
+                self.saved = (op, sum, self.extra.clone());
                 Fetch::Ready(CheckpointRoot { bytes, address_max: AREA_SIZE / 4096 })
             }
             Transfer::Syncing { .. } => Fetch::Wait,
-            Transfer::None => panic!("no checkpoint"),
+            Transfer::None | Transfer::Fetching { .. } => panic!("no checkpoint"),
         }
     }
 
@@ -312,5 +367,70 @@ impl StateMachine for TestMachine {
 
     fn fault(&self) -> Option<GridFault> {
         None
+    }
+
+    fn blocks(&mut self) -> Option<&mut dyn Blocks> {
+        if self.has_blocks { Some(self) } else { None }
+    }
+}
+
+impl Blocks for TestMachine {
+    fn set_has_peers(&mut self) {}
+
+    fn missing(&self, wanted: &mut [BlockRef]) -> usize {
+        let Transfer::Fetching { op, sum, missing, .. } = self.transfer else { return 0 };
+        let addresses = (1..=128_u64).filter(|address| missing & (1 << (address - 1)) != 0);
+        let mut count = 0;
+        for (place, address) in wanted.iter_mut().zip(addresses) {
+            *place = BlockRef { address, sequence: op, checksum: sum };
+            count += 1;
+        }
+        count
+    }
+
+    fn repair(&mut self, block: &BlockRef, bytes: &[u8]) -> bool {
+        let Transfer::Fetching { op, size, sum, missing } = self.transfer else { return false };
+        let bit = 1 << (block.address - 1);
+        if (block.sequence, block.checksum) != (op, sum) || missing & bit == 0 {
+            return false;
+        }
+        let at = (block.address - 1) * u64::from(BLOCK_SIZE);
+        let place = usize::try_from(at).unwrap();
+        let end = self.extra.len().min(place + bytes.len());
+        self.extra[place..end].copy_from_slice(&bytes[..end - place]);
+        let missing = missing & !bit;
+        self.transfer = Transfer::Fetching { op, size, sum, missing };
+        if missing == 0 {
+            assert!(checksum(&self.extra) == sum, "what peers have is the same");
+            self.transfer = Transfer::None;
+            self.saved = (op, sum, self.extra.clone());
+            self.write_saved();
+        }
+        true
+    }
+
+    fn serve_start(&mut self, place: usize, block: BlockRef) -> bool {
+        self.serving[place] = Some(block);
+        true
+    }
+
+    fn serve_take(&mut self, place: usize) -> Option<Option<Buffer>> {
+        let block = self.serving[place].take()?;
+        let (op, sum, bytes) = &self.saved;
+        if (block.sequence, block.checksum) != (*op, *sum) {
+            return Some(None);
+        }
+        let mut buffer = self.blocks.try_acquire()?;
+        let at = usize::try_from(block.address - 1).unwrap() * to_index(BLOCK_SIZE);
+        let end = bytes.len().min(at + to_index(BLOCK_SIZE));
+        buffer.fill_zero();
+        buffer.bytes_mut()[..end - at].copy_from_slice(&bytes[at..end]);
+        Some(Some(buffer))
+    }
+
+    fn walk_start(&mut self, _part: WalkPart, _sequence_max: u64) {}
+
+    fn walk_step(&mut self, _at_a_time: usize) -> Fetch<()> {
+        if self.in_flight == 0 { Fetch::Ready(()) } else { Fetch::Wait }
     }
 }

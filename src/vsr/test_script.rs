@@ -124,6 +124,7 @@ fn command(word: &str) -> Command {
         "request_prepare" => Command::RequestPrepare,
         "headers" => Command::Headers,
         "checkpoint" => Command::Checkpoint,
+        "block" => Command::Block,
         other => panic!("no command '{other}'"),
     }
 }
@@ -144,12 +145,14 @@ fn links(words: &[&str]) -> Vec<(Option<Place>, Option<Place>)> {
 }
 
 impl Script {
-    /// `3`, `3 standbys 2`, `3 closed`: an open cluster is in view 1 and knows the time.
+    /// `3`, `3 standbys 2`, `3 blocks`, `3 closed`: an open cluster is in view 1 and knows the
+    /// time.
     fn start(words: &[&str]) -> Script {
         let voters = u8::try_from(number(words[0])).unwrap();
         let standbys = words.iter().position(|word| *word == "standbys");
         let standbys = standbys.map_or(0, |at| u8::try_from(number(words[at + 1])).unwrap());
         let mut script = Script { cluster: Cluster::new(voters, standbys), broken: false };
+        script.cluster.has_blocks = words.contains(&"blocks");
         if words.last() == Some(&"closed") {
             return script;
         }

@@ -28,7 +28,8 @@ const REPEAT_NS: u64 = 50_000_000;
 const RESEND_NS: u64 = 100_000_000;
 /// A primary without a quorum or without the time for so long goes quiet.
 const QUIET_NS: u64 = 1_000_000_000;
-/// A primary that executes nothing of what a quorum has for so long goes quiet: its disk hangs.
+/// A primary that executes nothing of what a quorum has, or ends no write of its log, for so long
+/// goes quiet: its disk hangs.
 const STALL_NS: u64 = 3_000_000_000;
 /// How long an idle primary waits before it looks again for something to expire.
 const PULSE_NS: u64 = 100_000_000;
@@ -53,6 +54,9 @@ pub struct Timers {
     executed: u64,
     /// When that had changed last, or was all there was to execute.
     executed_ns: u64,
+    /// The same of the requests to write the log that have ended.
+    written: u64,
+    written_ns: u64,
 }
 
 impl Timers {
@@ -71,6 +75,8 @@ impl Timers {
             agreed_ns: 0,
             executed: 0,
             executed_ns: 0,
+            written: 0,
+            written_ns: 0,
         }
     }
 
@@ -105,6 +111,7 @@ impl Timers {
         self.heartbeat_ns = 0;
         self.agreed_ns = now_ns;
         self.executed_ns = now_ns;
+        self.written_ns = now_ns;
     }
 
     fn change_is_late(&self, now_ns: u64) -> bool {
@@ -207,6 +214,11 @@ impl<M: StateMachine> Replica<M> {
             self.timers.executed = executed;
             self.timers.executed_ns = now_ns;
         }
+        let written = self.journal.writes_done();
+        if !self.journal.is_busy() || written != self.timers.written {
+            self.timers.written = written;
+            self.timers.written_ns = now_ns;
+        }
         if self.is_quiet_primary() {
             mark!("primary_abdicates");
             return;
@@ -232,7 +244,8 @@ impl<M: StateMachine> Replica<M> {
             return false;
         }
         let heard = self.peers.heard_since(self.options.replica_count, since_ns);
-        let stalled_ns = self.now.monotonic_ns.saturating_sub(self.timers.executed_ns);
+        let moved_ns = self.timers.executed_ns.min(self.timers.written_ns);
+        let stalled_ns = self.now.monotonic_ns.saturating_sub(moved_ns);
         heard + 1 < self.quorums.replication
             || self.timers.agreed_ns < since_ns
             || stalled_ns >= STALL_NS

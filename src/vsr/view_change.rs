@@ -327,7 +327,10 @@ impl<M: StateMachine> Replica<M> {
     /// here of an older view is another one if it is not the parent of the next op, or if the log
     /// was of a later view already.
     fn is_gap(&self, op: u64, suffix: &Suffix) -> bool {
-        if self.journal.is_faulty(op) {
+        let child = suffix.find(op + 1);
+        let hidden = child
+            .map_or(self.journal.is_faulty(op), |child| self.journal.may_hide(op, child.parent));
+        if hidden {
             return false;
         }
         let Some(stored) = self.journal.stored(op) else { return true };
@@ -335,7 +338,7 @@ impl<M: StateMachine> Replica<M> {
             .headers()
             .iter()
             .any(|header| header.op < op && header.frame.view > stored.frame.view);
-        suffix.find(op + 1).is_some() || overtaken
+        child.is_some() || overtaken
     }
 
     /// The end of the log as `log_view` had it, with what was not known of it then: damage may
@@ -347,16 +350,21 @@ impl<M: StateMachine> Replica<M> {
         let known = &self.change.suffix;
         let head = known.head();
         let mut suffix = Suffix::new(head);
+        let checkpoint = self.superblock.durable().checkpoint;
         for op in (self.suffix_min(head.op)..head.op).rev() {
             let lowest = suffix.lowest();
             let stored = self.journal.stored(op).filter(|header| {
                 let own = header.frame.view == self.log_view;
                 let parent = op + 1 == lowest.op && header.frame.checksum == lowest.parent;
-                own && op > self.superblock.durable().checkpoint.op || parent
+                own && op > checkpoint.op || parent
             });
             if let Some(header) = known.find(op).or(stored) {
                 let fits = suffix.push(header);
                 assert!(fits, "ops of one view follow each other");
+            } else if op == checkpoint.op {
+                // Its slot has nothing of it if the checkpoint was taken over from others. A log
+                // that continues it otherwise has come to nothing.
+                let _ = suffix.push(&checkpoint);
             }
         }
         suffix

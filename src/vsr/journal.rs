@@ -292,11 +292,11 @@ impl Journal {
     pub fn retain_view(&mut self, op: u64, view: u32) {
         let is_of_view = |header: &PrepareHeader| header.op <= op || header.frame.view == view;
         for slot in &mut self.slots {
-            let known = slot.header.filter(|header| !is_of_view(header));
             slot.stored = slot.stored.filter(is_of_view);
-            if let Some(known) = known {
+            if slot.header.is_some_and(|header| !is_of_view(&header)) {
                 slot.header = slot.stored;
-                if slot.stored.is_none() && slot.fault == SlotFault::hides(&known) {
+                // Of two the later one is known, so that neither is of the view.
+                if slot.stored.is_none() && matches!(slot.fault, SlotFault::Hides { .. }) {
                     slot.fault = SlotFault::None;
                 }
             }
@@ -370,18 +370,20 @@ impl Journal {
         self.writes_done
     }
 
-    /// Takes damage behind `head`, up to `last`, for settled, if nothing is known of it: the view
-    /// that is durable here says where the log ended when it began, so that whatever was lost there
-    /// is no promise any more. What is prepared from now on is told by redundant headers again.
+    /// Takes damage behind `head`, up to `last`, for settled: the view that is durable here says
+    /// where the log ended when it began, so that whatever was lost there is no promise any more.
+    /// What is prepared from now on is told by redundant headers again.
     pub fn settle_after(&mut self, head: u64, last: u64) {
         let slots = u64::from(self.geometry.slots);
         for op in head.saturating_add(1)..=last.min(head.saturating_add(slots)) {
             let slot = self.geometry.slot(op);
             let fault = self.slots[to_index(slot)].fault;
-            let is_unknown = matches!(fault, SlotFault::Unknown | SlotFault::Unproven);
-            if is_unknown && !self.is_writing(op) {
-                crate::mark!("damage_settled");
-                self.slots[to_index(slot)].fault = SlotFault::None;
+            if fault == SlotFault::None || self.is_writing(op) {
+                continue;
+            }
+            crate::mark!("damage_settled");
+            self.slots[to_index(slot)].fault = SlotFault::None;
+            if matches!(fault, SlotFault::Unknown | SlotFault::Unproven) {
                 self.ring[to_index(slot)] = reserved_header(self.geometry.cluster, slot);
             }
         }
@@ -447,10 +449,11 @@ impl Journal {
     ///
     /// # Panics
     ///
-    /// If it cannot be written now, or the header tells of the prepare.
+    /// If it cannot be written now, the header tells of the prepare, or the log has another one.
     pub fn write_header(&mut self, op: u64, outbox: &mut StorageOutbox) {
         assert!(self.can_write(op) && self.is_untold(op));
         let header = *self.stored(op).expect("it is here");
+        assert!(self.header(op) == Some(&header), "what the log has is told of");
         let slot = self.geometry.slot(op);
         let place = self.writes.iter_mut().find(|place| place.is_none());
         let place = place.expect("a place among the writes is free");

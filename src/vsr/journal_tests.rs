@@ -270,6 +270,7 @@ fn damage_behind_a_views_head() {
     let slots = 0..journal.geometry().slots;
     let states = slots.map(|slot| match slot {
         9 | 30 => unproven,
+        5 => SlotState { fault: SlotFault::Hides { op: 5, checksum: 1 }, ..unknown },
         _ if damaged.contains(&slot) => unknown,
         _ => SlotState::EMPTY,
     });
@@ -281,8 +282,14 @@ fn damage_behind_a_views_head() {
     assert!(journal.may_hide_op_after(7, 10) && !journal.may_nack(9, 1));
     assert_eq!(journal.geometry().pipeline_max, 8);
     assert!(journal.may_hide_op_after(22, 31) && !journal.may_hide_op_after(21, 31), "too far");
+    assert!(!journal.may_nack(5, 1));
     journal.settle_after(3, 10);
-    assert!(!journal.may_nack(3, 1) && !journal.may_nack(7, 1) && !journal.may_nack(20, 1));
+    assert!(
+        journal.may_nack(5, 1)
+            && !journal.may_nack(3, 1)
+            && !journal.may_nack(7, 1)
+            && !journal.may_nack(20, 1)
+    );
     assert!(journal.may_nack(4, 1) && journal.may_nack(9, 1));
     assert!(!journal.may_hide_op_after(7, 10) && journal.may_hide_op_after(10, 20));
     let prepare = outbox.disk.pop().unwrap();

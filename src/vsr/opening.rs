@@ -200,6 +200,7 @@ impl<M: StateMachine> Replica<M> {
             // Another one after every restart, as time goes on.
             let nonce = self.timers.random() ^ self.now.monotonic_ns;
             self.repair.set_nonce(nonce | 1);
+            self.view = self.view.max(self.superblock.durable().sync_view);
             return Status::RecoveringHead;
         }
         self.open_view_of_log(took_part)
@@ -211,7 +212,7 @@ impl<M: StateMachine> Replica<M> {
         if !took_part && self.starts_asking() {
             return Status::RecoveringHead;
         }
-        let follows = sync_view > self.view && !self.is_recovering();
+        let follows = sync_view > self.view;
         if self.options.is_standby() {
             if took_part && !follows {
                 self.timers.view_began(self.now.monotonic_ns);

@@ -129,7 +129,8 @@ impl<M: StateMachine> Replica<M> {
         };
         let header = *self.journal.stored_in(found).expect("it was found");
         let (op, checksum) = (header.op, header.frame.checksum);
-        if self.journal.is_untold(op) && self.chain.is_proven(op) {
+        let is_of_log = self.journal.header(op) == Some(&header) && self.chain.is_proven(op);
+        if is_of_log && self.journal.is_untold(op) {
             self.tell_header(op);
         }
         let Some(buffer) = self.pool.try_acquire() else { return };

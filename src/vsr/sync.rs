@@ -160,7 +160,9 @@ impl<M: StateMachine> Replica<M> {
         let newer = header.op > self.checkpoint_op() && header.op > self.commit.op
             || mutated!("checkpoint_backwards");
         let slots = u64::from(self.options.config.journal_slots);
-        let behind = message.peer().commit.max(self.commit_max) > self.commit.op + slots;
+        // While it opens its checkpoint it has executed nothing yet.
+        let executed = self.commit.op.max(self.checkpoint_op());
+        let behind = message.peer().commit.max(self.commit_max) > executed + slots;
         let interval = u64::from(self.options.config.checkpoint_interval);
         // Who lacks blocks itself sends nobody after them.
         let executed_ns = self.sync.executed_ns;

@@ -152,30 +152,49 @@ fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::
     checked(result).map(drop)
 }
 
-#[cfg(test)]
-pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> i32 {
+/// The value of an option.
+pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
     let mut value = 0_i32;
-    let mut size = libc::socklen_t::try_from(size_of::<i32>()).unwrap();
+    let mut size = libc::socklen_t::try_from(size_of::<i32>()).expect("an int is small");
     let pointer = (&raw mut value).cast();
     // SAFETY: the pointers are those of live locals, and the size is that of the value.
     let result =
         unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, pointer, &raw mut size) };
-    assert_eq!(result, 0);
-    value
+    checked(result).map(|_| value)
 }
 
 /// Sets a buffer size beyond the system's limit if we may, up to it if that is enough. Otherwise
 /// nothing: a size set below what is wanted would be worse than the system's own adaption.
-fn set_buffer_size(socket: BorrowedFd<'_>, force: i32, name: i32, limit: &str, size: i32) {
+///
+/// Runs while the memory is frozen, so the limit is tried out on another socket rather than read
+/// from a file: nothing here allocates, and it works without `/proc`.
+fn set_buffer_size(socket: BorrowedFd<'_>, force: i32, name: i32, size: i32) {
     if set_option(socket, libc::SOL_SOCKET, force, size).is_ok() {
         return;
     }
-    let limit = std::fs::read_to_string(limit).ok();
-    let limit = limit.and_then(|text| text.trim().parse::<i32>().ok()).unwrap_or(0);
-    if limit >= size {
+    if is_within_limit(socket, name, size) {
         // Only speed hangs on this.
         let _ = set_option(socket, libc::SOL_SOCKET, name, size);
     }
+}
+
+/// Whether the system allows a buffer of this size: sets it on a throw-away socket of the same
+/// family.
+fn is_within_limit(socket: BorrowedFd<'_>, name: i32, size: i32) -> bool {
+    let probe = option(socket, libc::SOL_SOCKET, libc::SO_DOMAIN).and_then(stream_socket);
+    let granted = probe.and_then(|probe| {
+        set_option(probe.as_fd(), libc::SOL_SOCKET, name, size)?;
+        option(probe.as_fd(), libc::SOL_SOCKET, name)
+    });
+    // The kernel cuts what it is asked for at its limit, then doubles it.
+    granted.is_ok_and(|granted| granted >= size.saturating_mul(2))
+}
+
+/// A socket for a connection, without options.
+fn stream_socket(family: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers.
+    let descriptor = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    checked(descriptor).map(owned)
 }
 
 /// Listens at an address, with the options that connections inherit.
@@ -282,10 +301,7 @@ pub fn expect_no_congestion(socket: BorrowedFd<'_>, peer: IpAddr) {
 /// If the system refuses.
 pub fn dialer(address: SocketAddr) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: the call takes no pointers.
-    let descriptor =
-        checked(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    let stream = TcpStream::from(owned(descriptor));
+    let stream = TcpStream::from(stream_socket(family)?);
     let (socket, tcp) = (stream.as_fd(), libc::IPPROTO_TCP);
     expect_no_congestion(socket, address.ip());
     set_send_buffer_size(socket);
@@ -318,13 +334,7 @@ pub fn discard(socket: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 fn set_send_buffer_size(socket: BorrowedFd<'_>) {
-    set_buffer_size(
-        socket,
-        libc::SO_SNDBUFFORCE,
-        libc::SO_SNDBUF,
-        "/proc/sys/net/core/wmem_max",
-        SEND_BUFFER_BYTES,
-    );
+    set_buffer_size(socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER_BYTES);
 }
 
 /// Sets the options of a listening socket that its connections inherit: no delay, keepalive, buffer
@@ -334,13 +344,7 @@ fn set_send_buffer_size(socket: BorrowedFd<'_>) {
 ///
 /// If the system refuses one that matters for more than speed.
 fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
-    set_buffer_size(
-        listener,
-        libc::SO_RCVBUFFORCE,
-        libc::SO_RCVBUF,
-        "/proc/sys/net/core/rmem_max",
-        RECEIVE_BUFFER_BYTES,
-    );
+    set_buffer_size(listener, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER_BYTES);
     set_send_buffer_size(listener);
     set_option(listener, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     for (name, value) in [
@@ -358,6 +362,7 @@ fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::io::allocator::tests::allocations_of_thread;
 
     /// Sends SIGTERM to the calling thread, which must have blocked it.
     pub(crate) fn raise_terminate() {
@@ -372,7 +377,8 @@ pub(crate) mod tests {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
-        assert_eq!(option(accepted.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        let set = |level, name| option(accepted.as_fd(), level, name).unwrap();
+        assert_eq!(set(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
         for (name, value) in [
             (libc::TCP_NODELAY, 1),
             (libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
@@ -380,8 +386,43 @@ pub(crate) mod tests {
             (libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
             (libc::TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
         ] {
-            assert_eq!(option(accepted.as_fd(), libc::IPPROTO_TCP, name), value, "option {name}");
+            assert_eq!(set(libc::IPPROTO_TCP, name), value, "option {name}");
         }
+    }
+
+    /// Takes all privileges from the calling thread, as if another user than root ran it.
+    fn give_up_privileges() {
+        // Version 3 of the structure, and the thread itself.
+        let header = [0x2008_0522_u32, 0];
+        let none = [0_u32; 6];
+        // SAFETY: the pointers are those of live arrays laid out as the call expects; the
+        // privileges of a thread are its own.
+        let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+        assert_eq!(result, 0);
+    }
+
+    /// Goal: a thread without privileges makes a socket to another replica without allocating; its
+    /// buffer is as large as is wanted, or left to the system.
+    #[test]
+    fn dials_without_privileges() {
+        let unprivileged = std::thread::spawn(|| {
+            give_up_privileges();
+            let address = "127.0.0.1:1".parse().unwrap();
+            let before = allocations_of_thread();
+            let socket = dialer(address).unwrap();
+            assert_eq!(allocations_of_thread(), before, "allocations while dialing");
+            let untouched = stream_socket(libc::AF_INET).unwrap();
+            let size_of = |socket: BorrowedFd<'_>| {
+                option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap()
+            };
+            let (size, usual) = (size_of(socket.as_fd()), size_of(untouched.as_fd()));
+            assert!(size == usual || size == 2 * SEND_BUFFER_BYTES, "{size}, usually {usual}");
+            // A size that every system allows is recognised as such, and an absurd one, too.
+            let name = libc::SO_SNDBUF;
+            assert!(is_within_limit(socket.as_fd(), name, 8192));
+            assert!(!is_within_limit(socket.as_fd(), name, i32::MAX / 2));
+        });
+        unprivileged.join().unwrap();
     }
 
     /// The name of a socket's congestion control.

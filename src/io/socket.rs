@@ -412,9 +412,8 @@ pub(crate) mod tests {
             let socket = dialer(address).unwrap();
             assert_eq!(allocations_of_thread(), before, "allocations while dialing");
             let untouched = stream_socket(libc::AF_INET).unwrap();
-            let size_of = |socket: BorrowedFd<'_>| {
-                option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap()
-            };
+            let size_of =
+                |socket: BorrowedFd<'_>| option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap();
             let (size, usual) = (size_of(socket.as_fd()), size_of(untouched.as_fd()));
             assert!(size == usual || size == 2 * SEND_BUFFER_BYTES, "{size}, usually {usual}");
             // A size that every system allows is recognised as such, and an absurd one, too.

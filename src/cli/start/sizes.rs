@@ -1,0 +1,241 @@
+//! How much memory a server reserves, and for what.
+
+use super::{Service, Telling};
+use crate::io::allocator;
+use crate::io::bus::Bus;
+use crate::io::memory::MemoryTable;
+use crate::io::metrics::Metrics;
+use crate::io::metrics::endpoint::Endpoint;
+use crate::io::peers::Peers;
+use crate::io::server::CONNECTIONS_MAX;
+use crate::ledger::{Ledger, LedgerOptions};
+use crate::protocol::buffer::mapped_bytes;
+use crate::protocol::{Pool, Release};
+use crate::storage::Config;
+use crate::storage::store::{Store, StoreOptions};
+use crate::vsr::checkpoint::checkpoint_extra_max;
+use crate::vsr::scrub::SCRUB_RATE;
+use crate::vsr::{Superblock, journal_memory_bytes, messages_needed};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Page reads in flight at a time.
+const PAGE_READS_MAX: u32 = 256;
+/// Memory of a cached account with its place in the index, in bytes.
+const ACCOUNT_BYTES: u64 = 192;
+const MEBIBYTE: u64 = 1 << 20;
+/// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
+/// helper thread.
+const OTHER_BYTES: u64 = 4 * MEBIBYTE;
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Memory for pages in bytes.
+    pub cache_grid: u64,
+    /// Memory for accounts in bytes.
+    pub cache_accounts: u64,
+    /// Memory for the newest transfers in bytes.
+    pub cache_transfers: u64,
+    /// Memory for filters of transfer ids in bytes.
+    pub filters: u64,
+    /// Largest size of the grid in bytes.
+    pub limit_storage: u64,
+}
+
+impl Sizes {
+    /// For production.
+    pub const PRODUCTION: Sizes = Sizes {
+        cache_grid: 64 * MEBIBYTE,
+        cache_accounts: 192 * MEBIBYTE,
+        cache_transfers: 560 * MEBIBYTE,
+        filters: 64 * MEBIBYTE,
+        limit_storage: MEBIBYTE * MEBIBYTE,
+    };
+    /// For development.
+    pub const DEVELOPMENT: Sizes = Sizes {
+        cache_grid: 32 * MEBIBYTE,
+        cache_accounts: 8 * MEBIBYTE,
+        cache_transfers: 8 * MEBIBYTE,
+        filters: MEBIBYTE,
+        limit_storage: 64 * 1024 * MEBIBYTE,
+    };
+}
+
+impl Sizes {
+    /// By name of the option.
+    pub(super) fn options(&self) -> [(&'static str, u64); 5] {
+        [
+            ("cache-grid", self.cache_grid),
+            ("cache-accounts", self.cache_accounts),
+            ("cache-transfers", self.cache_transfers),
+            ("filters", self.filters),
+            ("limit-storage", self.limit_storage),
+        ]
+    }
+}
+
+/// Messages whose memory is resident from the start: what a few busy clients use.
+const MESSAGES_RESIDENT: u32 = 16;
+
+/// Buffers of the replica: what it needs itself at most, what is left to it while the bus takes
+/// others, a request of each client, and for each other replica what waits for it and what is
+/// arriving from it. Their number and size.
+pub(super) fn message_sizes(config: &Config, others: u32) -> (u32, u32) {
+    let own = messages_needed(config) - config.clients_max;
+    let replicas = Peers::messages_max(others) + arriving_max(others);
+    let count = own + message_reserve(config) + config.clients_max + replicas;
+    (count, config.reply_size_max.max(config.message_size_max))
+}
+
+/// Frames of other replicas that may be arriving at a time; an old connection may outlast its
+/// replica.
+pub(super) const fn arriving_max(others: u32) -> u32 {
+    2 * others
+}
+
+pub(super) fn message_pool(config: &Config, others: u32) -> Pool {
+    let (count, size) = message_sizes(config, others);
+    Pool::new_resident("messages", count, size, MESSAGES_RESIDENT.min(count))
+}
+
+/// Memory that a server reserves with this geometry and the default sizes, in bytes; alone unless
+/// the file is of a larger cluster.
+#[must_use]
+pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, development: bool) -> u64 {
+    let mut file = superblock.copied().unwrap_or_else(|| *Superblock::blank());
+    file.config = *config;
+    let count = superblock.map_or(1, |superblock| superblock.replica_count.max(1));
+    let addresses = (0..count).map(|index| SocketAddr::from(([127, 0, 0, 1], index.into())));
+    let service = Service {
+        addresses: addresses.collect(),
+        path: PathBuf::new(),
+        sizes: if development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION },
+        scrub_rate: SCRUB_RATE,
+        clock_offset: 0,
+        telling: Telling::default(),
+        program: Release::PROGRAM,
+        release_min: Release::CLIENT_MIN,
+        release_max: Release::CLIENT_MAX,
+        is_development: development,
+        is_child: false,
+    };
+    memory_table(&service, &file).total()
+}
+
+/// All memory that the server is going to reserve, before any of it is.
+pub(super) fn memory_table(service: &Service, superblock: &Superblock) -> MemoryTable {
+    let config = &superblock.config;
+    let others = others(service);
+    let (count, size) = message_sizes(config, others);
+    let mut table = MemoryTable::new();
+    table.add("messages", Pool::memory_bytes(count, size));
+    table.add("receive buffers", Bus::memory_bytes(CONNECTIONS_MAX, others));
+    table.add("write-ahead log", journal_memory_bytes(config, superblock.cluster));
+    for (name, bytes) in Store::memory_bytes(config, &store_options(service, superblock)) {
+        table.add(name, bytes);
+    }
+    for (name, bytes) in Ledger::memory_bytes(&ledger_options(service, config)) {
+        table.add(name, bytes);
+    }
+    if service.telling.is_wanted() {
+        table.add("metrics", Metrics::memory_bytes() + Endpoint::memory_bytes());
+    }
+    table.add("everything else", OTHER_BYTES);
+    table
+}
+
+/// The table says what is: neither less, so that the check means something, nor much more.
+pub(super) fn check_reserved(table: &MemoryTable) {
+    let reserved = reserved_bytes();
+    let total = table.total();
+    assert!(reserved <= total, "{reserved} bytes are reserved, {total} were announced");
+    assert!(total - reserved <= 2 * OTHER_BYTES, "{total} were announced, {reserved} are reserved");
+}
+
+/// All memory that is reserved now.
+pub(super) fn reserved_bytes() -> u64 {
+    u64::try_from(allocator::bytes_now()).expect("64 bits") + mapped_bytes()
+}
+
+/// Messages that the bus leaves alone: a reply for each session, the pipeline, and small answers.
+pub(super) fn message_reserve(config: &Config) -> u32 {
+    config.clients_max + 2 * config.pipeline_max + 16
+}
+
+pub(super) fn store_options(service: &Service, superblock: &Superblock) -> StoreOptions {
+    let (config, sizes) = (&superblock.config, &service.sizes);
+    StoreOptions {
+        cluster: superblock.cluster,
+        cache_grid_bytes: sizes.cache_grid,
+        cache_transfers_bytes: sizes.cache_transfers,
+        filter_bytes: sizes.filters,
+        storage_limit_bytes: sizes.limit_storage.max(u64::from(config.block_size)),
+        blob_extra_bytes: checkpoint_extra_max(config),
+        page_reads_max: PAGE_READS_MAX,
+    }
+}
+
+pub(super) fn ledger_options(service: &Service, config: &Config) -> LedgerOptions {
+    let accounts = service.sizes.cache_accounts / ACCOUNT_BYTES;
+    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(1 << 30);
+    LedgerOptions::new(config, accounts)
+}
+
+/// Replicas and standbys besides us.
+pub(super) fn others(service: &Service) -> u32 {
+    u32::try_from(service.addresses.len() - 1).expect("the list was checked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::arguments;
+    use super::*;
+
+    /// Goal: the pool holds what the replica needs besides what the bus leaves alone.
+    #[test]
+    fn pool_is_large_enough() {
+        for config in [Config::production(), Config::development(), Config::testing()] {
+            for others in [0, 2, 5, 11] {
+                let (count, size) = message_sizes(&config, others);
+                let left = count - messages_needed(&config) - message_reserve(&config);
+                assert!(left >= Peers::messages_max(others) + arriving_max(others));
+                assert!(size >= config.message_size_max);
+            }
+        }
+    }
+
+    /// Goal: the table knows all caches by what was asked for, before anything is allocated.
+    #[test]
+    fn memory_tables() {
+        let total = |text: &str| {
+            let arguments = arguments(text);
+            let service = Service {
+                addresses: arguments.check().unwrap(),
+                path: arguments.path.clone(),
+                sizes: arguments.sizes(),
+                scrub_rate: SCRUB_RATE,
+                clock_offset: 0,
+                telling: Telling::default(),
+                program: Release::PROGRAM,
+                release_min: Release::CLIENT_MIN,
+                release_max: Release::CLIENT_MAX,
+                is_development: false,
+                is_child: false,
+            };
+            let config = Config::production();
+            let mut superblock = Superblock::blank();
+            superblock.config = config;
+            memory_table(&service, &superblock).total()
+        };
+        let base = total("--addresses=1 x");
+        assert!((1 << 30..3 << 30).contains(&base), "{base}");
+        let large = 1_u64 << 37;
+        for option in ["cache-grid", "cache-accounts", "cache-transfers"] {
+            let more = total(&format!("--addresses=1 --{option}=128GiB x")) - base;
+            assert!(more > large / 5 && more < large + large / 20, "{option}: {more}");
+        }
+        assert!(total("--addresses=1 --filters=0 x") < base - (32 << 20));
+        assert!(total("--addresses=1 --limit-storage=1PiB x") > base + (1 << 28));
+    }
+}

@@ -280,11 +280,12 @@ fn failures() {
     for (words, code, part) in [
         (vec!["export", "x.florin"], 2, "cannot be used with"),
         (vec!["export", "--at=tomorrow"], 2, "nanoseconds since 1970"),
+        (vec!["export", "--at=1796053368"], 2, "as seconds it is 2026-11-30T15:42:48Z"),
         (vec!["export", "--what=money"], 2, "balances"),
         (vec!["export", "--cluster=9"], 7, "not of cluster 9"),
         (vec!["export", &nowhere], 1, "cannot be written"),
         (vec!["balance", "--account=0"], 2, "neither 0"),
-        (vec!["balance", "--account=1", "--at=5"], 1, "did not exist at"),
+        (vec!["balance", "--account=1", "--at=1970-01-01T00:00:00.000000005Z"], 1, "did not exist at"),
     ] {
         let output = servers.output(&words);
         let errors = text(&output.stderr);

@@ -285,7 +285,11 @@ fn failures() {
         (vec!["export", "--cluster=9"], 7, "not of cluster 9"),
         (vec!["export", &nowhere], 1, "cannot be written"),
         (vec!["balance", "--account=0"], 2, "neither 0"),
-        (vec!["balance", "--account=1", "--at=1970-01-01T00:00:00.000000005Z"], 1, "did not exist at"),
+        (
+            vec!["balance", "--account=1", "--at=1970-01-01T00:00:00.000000005Z"],
+            1,
+            "did not exist at",
+        ),
     ] {
         let output = servers.output(&words);
         let errors = text(&output.stderr);

@@ -25,6 +25,16 @@ def equal(actual, expected, what):
         raise CheckFailed(f"{what}: expected {expected!r}, got {actual!r}")
 
 
+def equal_lists(actual, expected, what):
+    """Fails the running check at the first place at which two lists differ."""
+    for index, (one, other) in enumerate(zip(actual, expected)):
+        equal(one, other, f"{what}, number {index} of {len(expected)}")
+    if len(actual) != len(expected):
+        rest = max(actual, expected, key=len)[min(len(actual), len(expected))]
+        raise CheckFailed(f"{what}: expected {len(expected)}, got {len(actual)}; the first one "
+                          f"that is not in both is {rest!r}")
+
+
 def raises(kind, function, what):
     """Fails the running check unless `function` raises an exception of this kind."""
     try:

@@ -20,8 +20,6 @@ class Replica(Server):
         super().__init__(path, development, port=int(addresses[index].rsplit(":", 1)[1]))
         self.index = index
         self.addresses = addresses
-        # Options of `florin start` beyond those that every replica has.
-        self.options = []
 
     def format(self, replica_count, cluster=0):
         """Makes the data file."""

@@ -30,8 +30,10 @@ class ServerFailed(Exception):
 
 
 def scratch_directory(name):
-    """A new directory for data files, on the disk that holds the build."""
-    parent = ROOT / "target" / "tools" / "scratch"
+    """A new directory for data files: on the disk that holds the build, or where
+    FLORIN_SCRATCH says, as for a user who must not write into the build."""
+    chosen = os.environ.get("FLORIN_SCRATCH")
+    parent = pathlib.Path(chosen) if chosen else ROOT / "target" / "tools" / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
     return pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
 
@@ -80,6 +82,8 @@ class Server:
         self.path = pathlib.Path(path)
         self.development = development
         self.port = port
+        # Options of `florin start` beyond those that every server has.
+        self.options = []
         self.process = None
         self._ends_with_input = False
         self.log_path = self.path.with_name(self.path.name + ".log")
@@ -88,7 +92,8 @@ class Server:
     def command(self):
         """The command line that serves the data file."""
         mode = ["--development"] if self.development else []
-        return [str(BINARY), "start", f"--addresses={self.port}", *mode, str(self.path)]
+        return [str(BINARY), "start", f"--addresses={self.port}", *mode, *self.options,
+                str(self.path)]
 
     def spawn(self):
         """Starts the process without waiting for it."""

@@ -1,0 +1,1 @@
+"""Florin in the hands of applications and operators; `practice.py` runs it."""

@@ -129,6 +129,114 @@ fn the_core_knows_no_world() {
     assert!(found.is_empty(), "the core is passed its world, it doesn't name one:\n{found}");
 }
 
+/// Files of `src/io` and of the core that no thread enters once the memory is frozen, and why.
+const NEVER_FROZEN: [(&str, &str); 7] = [
+    ("src/io/address.rs", "parses what the operator wrote, before the server is made"),
+    ("src/io/file.rs", "creates and opens the data file; the ring does what comes later"),
+    ("src/io/memory.rs", "sums up what is going to be reserved, before it is"),
+    ("src/protocol/mutations.rs", "chosen by the command line of the simulator"),
+    ("src/storage/reachable.rs", "for `florin inspect`, which does not serve"),
+    ("src/vsr/format.rs", "makes data files, which a server finds made"),
+    ("src/vsr/inspect.rs", "text for the simulator's reports"),
+];
+
+/// What stands above a line that runs before the memory is frozen, or after; followed by the
+/// reason.
+const NOT_FROZEN: &str = "// Not frozen: ";
+
+/// Names that allocate, at least on some path.
+const ALLOCATES: [&str; 27] = [
+    "fs::",
+    "File::open",
+    "std::env",
+    "process::Command",
+    "Command::new",
+    "thread::spawn",
+    "thread::Builder",
+    "ToSocketAddrs",
+    "to_socket_addrs",
+    "read_to_string",
+    "read_to_end",
+    "format!",
+    "println!",
+    "eprintln!",
+    "dbg!",
+    "String",
+    ".to_string()",
+    ".to_owned()",
+    ".to_vec()",
+    "Vec::new()",
+    "Box<dyn",
+    "io::Error::new(",
+    "io::Error::other(",
+    // Stable sorts take a buffer.
+    ".sort()",
+    ".sort_by(",
+    ".sort_by_key(",
+    "RefCell<",
+];
+
+/// Where `fs::` is innocent.
+const HARMLESS: [&str; 2] = ["use std::fs::File;", "use std::os::unix::fs::"];
+
+/// Whether a thread may run the lines of this file while the memory is frozen.
+fn runs_frozen(path: &Path) -> bool {
+    let never = NEVER_FROZEN.iter().any(|(file, _)| path == Path::new(file));
+    (is_core(path) || path.starts_with("src/io")) && !never && !is_test(path)
+}
+
+/// Whether a name stands in a line as a word of its own.
+fn has_name(code: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(name).any(|(start, _)| {
+        let before = code[..start].chars().next_back();
+        let after = code[start + name.len()..].chars().next();
+        let joined_before = name.starts_with(is_word) && before.is_some_and(is_word);
+        let joined_after = name.ends_with(is_word) && after.is_some_and(is_word);
+        !joined_before && !joined_after
+    })
+}
+
+/// Goal: a server that is frozen aborts at its first allocation, and errors are the paths that no
+/// test takes. So what may run then names nothing that allocates.
+#[test]
+fn what_runs_frozen_does_not_allocate() {
+    let mut found = String::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| runs_frozen(path)) {
+        // Up to the module of tests, not to the first function that is for tests only.
+        let tests =
+            text.find("\n#[cfg(test)]\nmod ").or(text.find("\n#[cfg(test)]\npub(crate) mod "));
+        let production = &text[..tests.unwrap_or(text.len())];
+        let mut excused = false;
+        for (index, line) in production.lines().enumerate() {
+            if let Some(reason) = line.trim().strip_prefix(NOT_FROZEN) {
+                assert!(reason.len() > 10, "{}:{}: a reason", path.display(), index + 1);
+                excused = true;
+                continue;
+            }
+            let is_comment = line.trim().starts_with("//");
+            let code = line.split("// ").next().unwrap_or_default();
+            let harmless = HARMLESS.iter().any(|start| line.starts_with(start));
+            // The text of a system's error is made by the system, into memory; the core has none.
+            let has_error = code.contains("{error}") && !is_core(&path);
+            let allocates = has_error || ALLOCATES.iter().any(|name| has_name(code, name));
+            if allocates && !is_comment && !excused && !harmless {
+                writeln!(found, "{}:{}: {line}", path.display(), index + 1).expect("to a string");
+            }
+            // An excuse holds for the next statement.
+            excused &= is_comment || !line.trim_end().ends_with([';', '{', '}', ',']);
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "no allocation after the start; if a line runs before or after, say so above it with \
+         `{NOT_FROZEN}why`:\n{found}"
+    );
+    for (file, _) in NEVER_FROZEN {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} is gone");
+    }
+}
+
 #[test]
 fn dependencies_point_one_way() {
     let above: [(&str, &[&str]); 4] = [

@@ -4,7 +4,22 @@
 //! an allocation on any thread, in any build, names itself on standard error and aborts the
 //! process: a server that runs within its memory at start runs within it forever. Releasing memory
 //! stays allowed. Counts the bytes in use and their peak. Not covered: memory mapped directly
-//! (buffers), stacks.
+//! (buffers), stacks, memory that the C library takes for itself.
+//!
+//! What runs frozen:
+//!
+//! | thread | from | to | files |
+//! |---|---|---|---|
+//! | serving | `Server::run` | its return, which unfreezes | `server`, `bus`, `peers`, `batch`, `ring`, `socket`, `framing`, `about`, `growth`, `clock`, `log`, `complaint`, `cluster_report`, `storage_warning`, `metrics/publish`; all of `vsr`, `ledger`, `storage`, `protocol` |
+//! | helper | `worker::work` | the end of the process | `worker`, `Job::run` in `storage` |
+//! | metrics | `Teller::turn` | the end of the process | `metrics/*`, `system` |
+//!
+//! The other threads keep running after the serving thread has unfrozen, and may allocate then. In
+//! these files `tests/tidy.rs` refuses every name that allocates: files and environment, threads,
+//! `format!`, `String`, boxed errors, the text of a system's error, name look-ups, stable sorts. A
+//! line that runs before the freeze or after it says so: `// Not frozen: why`. What no name shows
+//! (a list that grows beyond its capacity) is for the assertions of the lists, the tests that
+//! count allocations, and `tools/faults`.
 
 #![allow(unsafe_code)]
 

@@ -57,6 +57,7 @@ pub struct BusError {
 impl fmt::Display for BusError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BusError { address, error } = self;
+        // Not frozen: it listens at the start.
         write!(formatter, "cannot listen on {address}: {error}; ")?;
         match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -672,11 +673,11 @@ impl Bus {
         connection.received_tick = self.tick;
     }
 
-    fn complain(&mut self, index: u32, error: FrameError) {
+    fn complain(&mut self, index: u32, fault: FrameError) {
         let stream = self.connections[to_index(index)].stream.as_ref();
         let peer = stream.and_then(|stream| stream.peer_addr().ok());
         let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-        if let FrameError::Cluster(cluster) = error {
+        if let FrameError::Cluster(cluster) = fault {
             self.complaint_cluster.write(
                 self.tick,
                 format_args!(
@@ -687,7 +688,7 @@ impl Bus {
             );
         } else {
             self.complaint_other
-                .write(self.tick, format_args!("closed the connection of {peer}: it sent {error}"));
+                .write(self.tick, format_args!("closed the connection of {peer}: it sent {fault}"));
         }
     }
 

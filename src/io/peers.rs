@@ -328,14 +328,14 @@ impl Peers {
     }
 
     /// An attempt has failed: the next one follows after a pause.
-    fn fail(&mut self, replica: u8, error: io::ErrorKind) {
+    fn fail(&mut self, replica: u8, kind: io::ErrorKind) {
         let peer = &mut self.places[usize::from(replica)];
         peer.stream = None;
         peer.queue.clear();
         peer.lost = true;
         self.counters.refused += 1;
         self.pause(replica);
-        self.report(replica, error);
+        self.report(replica, kind);
     }
 
     fn pause(&mut self, replica: u8) {
@@ -378,7 +378,7 @@ impl Peers {
     }
 
     /// A connection is broken, or given up.
-    fn lose(&mut self, ring: &mut Ring, replica: u8, error: io::ErrorKind) {
+    fn lose(&mut self, ring: &mut Ring, replica: u8, kind: io::ErrorKind) {
         let peer = &mut self.places[usize::from(replica)];
         let State::Open { since_tick } = peer.state else {
             panic!("only an open connection is lost");
@@ -390,7 +390,7 @@ impl Peers {
         // An error means that the connection is gone already.
         let _ = stream.shutdown(Shutdown::Both);
         self.counters.lost += 1;
-        self.report(replica, error);
+        self.report(replica, kind);
         self.close_finish(ring, replica);
     }
 
@@ -417,7 +417,7 @@ impl Peers {
     }
 
     /// Tells the operator, once until the replica was reached again for a while.
-    fn report(&mut self, replica: u8, error: io::ErrorKind) {
+    fn report(&mut self, replica: u8, kind: io::ErrorKind) {
         let peer = &mut self.places[usize::from(replica)];
         if peer.reported || self.stopping {
             return;
@@ -427,7 +427,7 @@ impl Peers {
         let address = peer.address;
         self.complaint.write(
             self.tick,
-            format_args!("no connection to replica {replica} at {address}: {error}; trying on"),
+            format_args!("no connection to replica {replica} at {address}: {kind}; trying on"),
         );
     }
 

@@ -78,10 +78,17 @@ impl fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
-fn ring_error(step: &'static str, error: io::Error) -> RingError {
+/// Why the system refuses a ring: whether it is switched off shows in a file.
+fn setup_error(error: io::Error) -> RingError {
+    // Not frozen: rings are made at the start.
     let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let disabled = text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    RingError { step, error, disabled }
+    RingError { step: "set up io_uring", error, disabled }
+}
+
+/// Why a ring that worked does not any more. Made while the memory is frozen.
+fn use_error(step: &'static str, error: io::Error) -> RingError {
+    RingError { step, error, disabled: 0 }
 }
 
 /// What a descriptor is watched for.
@@ -290,11 +297,10 @@ impl Ring {
         assert!(operations_max <= 16_384);
         // One more for the reservation of space.
         let entries = (operations_max + 1).next_power_of_two();
-        let kernel = build(entries).map_err(|error| ring_error("set up io_uring", error))?;
+        let kernel = build(entries).map_err(setup_error)?;
         let parameters = kernel.params();
         if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
-            let error = io::Error::from_raw_os_error(libc::ENOSYS);
-            return Err(ring_error("set up io_uring", error));
+            return Err(setup_error(io::Error::from_raw_os_error(libc::ENOSYS)));
         }
         assert!(parameters.sq_entries() >= operations_max);
         assert!(parameters.cq_entries() >= operations_max);
@@ -419,7 +425,7 @@ impl Ring {
                 // Time is up, a signal came, or the kernel is short of memory for a moment: what
                 // was not submitted is still in the queue for the next call.
                 Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
-                _ => Err(ring_error("wait for io_uring", error)),
+                _ => Err(use_error("wait for io_uring", error)),
             },
         }
     }
@@ -438,7 +444,7 @@ impl Ring {
             Err(error) => match error.raw_os_error() {
                 // What was not submitted is still in the queue.
                 Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
-                _ => Err(ring_error("submit to io_uring", error)),
+                _ => Err(use_error("submit to io_uring", error)),
             },
         }
     }

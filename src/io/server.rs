@@ -212,8 +212,11 @@ pub enum ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Not frozen: whoever asked for the server to run is told when it does not any more.
             ServerError::Ring(error) => write!(formatter, "{error}"),
+            // Not frozen: as the one above.
             ServerError::Bus(error) => write!(formatter, "{error}"),
+            // Not frozen: as the one above.
             ServerError::System { step, error } => write!(formatter, "cannot {step}: {error}"),
         }
     }
@@ -491,6 +494,8 @@ impl<C: Core> Server<C> {
             self.bus.tick(&mut self.ring);
             self.tell_lost(now);
         }
+        // Should the word of the helper thread have been lost: they are seldom there.
+        self.take_jobs(now);
         self.core.tick(now);
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
@@ -541,14 +546,19 @@ impl<C: Core> Server<C> {
             Completion::Readable(Watch::WorkerDone) => {
                 // Whether it was readable does not matter: what counts is what is done.
                 let _ = self.worker.done_event().reset();
-                while let Some(job) = self.worker.take_done() {
-                    self.core.on_job_done(job, now);
-                    self.drain();
-                }
+                self.take_jobs(now);
                 self.ring.watch(self.worker.done_event().as_fd(), Watch::WorkerDone);
             }
             Completion::Readable(Watch::EndSignals) => self.on_signal(),
             Completion::Readable(Watch::Input) => self.on_input(),
+        }
+    }
+
+    /// Gives finished jobs to the core.
+    fn take_jobs(&mut self, now: Now) {
+        while let Some(job) = self.worker.take_done() {
+            self.core.on_job_done(job, now);
+            self.drain();
         }
     }
 

@@ -68,6 +68,7 @@ impl<J: Send + 'static> Worker<J> {
             done_event: EventCounter::new()?,
         });
         let shared_of_thread = Arc::clone(&shared);
+        // Not frozen: the thread is started before.
         let thread = std::thread::Builder::new()
             .name("florin-worker".to_owned())
             .spawn(move || work(&shared_of_thread, run))?;
@@ -162,7 +163,8 @@ fn work<J>(shared: &Shared<J>, run: fn(&mut J)) {
         state = shared.state();
         assert!(state.done.len() < state.done.capacity(), "the queue of done jobs never grows");
         state.done.push_back(job);
-        shared.done_event.notify();
+        // If that fails, the loop finds the job with its next tick.
+        let _ = shared.done_event.notify();
     }
 }
 

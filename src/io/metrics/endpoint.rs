@@ -73,7 +73,9 @@ pub enum EndpointError {
 impl fmt::Display for EndpointError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Not frozen: it listens at the start.
             EndpointError::Listen(error) => write!(formatter, "--metrics: {error}"),
+            // Not frozen: as the one above.
             EndpointError::System(error) => write!(formatter, "cannot tell metrics: {error}"),
         }
     }
@@ -122,6 +124,7 @@ impl Endpoint {
                 teller.turn();
             }
         };
+        // Not frozen: the thread is started before.
         let thread = std::thread::Builder::new().name("florin-metrics".to_owned()).spawn(work);
         let thread = thread.map_err(system)?;
         while !ready.load(Ordering::Acquire) {
@@ -352,6 +355,7 @@ struct ProcessFiles {
 
 impl ProcessFiles {
     fn new(data_file: Option<File>) -> ProcessFiles {
+        // Not frozen: opened before the thread is started.
         ProcessFiles { memory: File::open("/proc/self/statm").ok(), data_file }
     }
 

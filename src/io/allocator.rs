@@ -6,13 +6,14 @@
 //! stays allowed. Counts the bytes in use and their peak. Not covered: memory mapped directly
 //! (buffers), stacks, memory that the C library takes for itself.
 //!
-//! What runs frozen:
+//! What runs frozen, and in which files:
 //!
-//! | thread | from | to | files |
-//! |---|---|---|---|
-//! | serving | `Server::run` | its return, which unfreezes | `server`, `bus`, `peers`, `batch`, `ring`, `socket`, `framing`, `about`, `growth`, `clock`, `log`, `complaint`, `cluster_report`, `storage_warning`, `metrics/publish`; all of `vsr`, `ledger`, `storage`, `protocol` |
-//! | helper | `worker::work` | the end of the process | `worker`, `Job::run` in `storage` |
-//! | metrics | `Teller::turn` | the end of the process | `metrics/*`, `system` |
+//! * the serving thread, from `Server::run` until it returns, which unfreezes: `server`, `bus`,
+//!   `peers`, `batch`, `ring`, `socket`, `framing`, `about`, `growth`, `clock`, `log`, `complaint`,
+//!   `cluster_report`, `storage_warning`, `metrics/publish`, and the whole core: `vsr`, `ledger`,
+//!   `storage`, `protocol`;
+//! * the helper thread, from the start of its loop: `worker`, and `Job::run` in `storage`;
+//! * the thread of metrics, from the start of its loop: `metrics/*`, `system`.
 //!
 //! The other threads keep running after the serving thread has unfrozen, and may allocate then. In
 //! these files `tests/tidy.rs` refuses every name that allocates: files and environment, threads,

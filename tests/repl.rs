@@ -10,7 +10,7 @@ use serve_dev::serve_dev;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -33,8 +33,7 @@ impl Server {
 
     /// Runs the binary with this input.
     fn repl(&self, arguments: &[&str], input: &str) -> Output {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
-            .args(["repl", &format!("--addresses={}", self.address)])
+        let mut process = florin(&["repl", &format!("--addresses={}", self.address)])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -69,6 +68,18 @@ impl Drop for Server {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The program, without what the environment of the test says of addresses and clusters.
+fn florin(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FLORIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -172,8 +183,7 @@ fn exit_codes() {
         ("nowhere.invalid:1", 2, "`nowhere.invalid` has no address"),
         ("127.0.0.1:1", 7, "127.0.0.1:1: connection refused"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_florin"))
-            .args(["repl", "--deadline=1", "--command=query_accounts"])
+        let output = florin(&["repl", "--deadline=1", "--command=query_accounts"])
             .arg(format!("--addresses={list}"))
             .output()
             .unwrap();
@@ -187,8 +197,8 @@ fn exit_codes() {
 fn host_names() {
     let server = Server::start("names");
     let (_, port) = server.address.rsplit_once(':').unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_florin"))
-        .args(["repl", &format!("--addresses=localhost:{port}"), "--command=query_accounts"])
+    let addresses = format!("--addresses=localhost:{port}");
+    let output = florin(&["repl", &addresses, "--command=query_accounts", "--format=table"])
         .output()
         .unwrap();
     assert_eq!(text(&output.stdout), "0 accounts\n", "{}", text(&output.stderr));
@@ -265,6 +275,15 @@ impl Screen {
         Screen { arriving, text: String::new() }
     }
 
+    /// Whether this text is there, or arrives within this time.
+    fn has(&mut self, part: &str, time: Duration) -> bool {
+        while !self.text.contains(part) {
+            let Ok(bytes) = self.arriving.recv_timeout(time) else { return false };
+            self.text.push_str(&text(&bytes));
+        }
+        true
+    }
+
     /// Waits until this text is there, and forgets all up to it.
     fn expect(&mut self, part: &str) {
         loop {
@@ -279,47 +298,122 @@ impl Screen {
     }
 }
 
-/// Goal: at a terminal words are completed, statements go on over lines, mistakes do not end
-/// anything, and the history is there again in the next session.
-#[test]
-fn at_the_terminal() {
-    let server = Server::start("terminal");
-    for session in 0..2 {
-        let (mut person, program) = terminal();
+/// A session of `florin repl` at a terminal of its own.
+struct Session {
+    process: Child,
+    person: File,
+    screen: Screen,
+}
+
+impl Session {
+    /// Starts the program and waits for its first prompt.
+    fn start(server: &Server, term: &str) -> Session {
+        let (person, program) = terminal();
         let clone = || Stdio::from(program.try_clone().unwrap());
-        let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
-            .args(["repl", &format!("--addresses={}", server.address)])
+        let process = florin(&["repl", &format!("--addresses={}", server.address)])
             .env("XDG_STATE_HOME", &server.folder)
-            .env("TERM", "xterm")
+            .env("TERM", term)
             .env("NO_COLOR", "1")
             .stdin(clone())
             .stdout(clone())
             .stderr(clone())
             .spawn()
             .unwrap();
-        drop(program);
         let mut screen = Screen::new(person.try_clone().unwrap());
-        let mut types = |keys: &str| person.write_all(keys.as_bytes()).unwrap();
         screen.expect("> ");
-        if session == 0 {
-            types("nonsense;\r");
-            screen.expect("error: no operation `nonsense`");
-            screen.expect("> ");
-            types("create_a\tid=1 ledger=1\r");
-            types("code=1;\r");
-            screen.expect("created");
-            screen.expect("1 account, ");
-        } else {
-            types("\u{1b}[A\r");
-            screen.expect("exists");
-            types("exit\r");
-        }
-        if session == 0 {
-            screen.expect("> ");
-            types("\u{4}");
-        }
-        assert!(process.wait().unwrap().success());
+        Session { process, person, screen }
     }
+
+    fn types(&mut self, keys: &str) {
+        self.person.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for the end of the program.
+    fn ends(mut self) -> ExitStatus {
+        self.process.wait().unwrap()
+    }
+}
+
+/// Goal: at a terminal words are completed, statements go on over lines, mistakes do not end
+/// anything, and the history is there again in the next session.
+#[test]
+fn at_the_terminal() {
+    let server = Server::start("terminal");
+    let mut session = Session::start(&server, "xterm");
+    session.types("nonsense;\r");
+    session.screen.expect("error: no operation `nonsense`");
+    session.screen.expect("> ");
+    session.types("create_a\tid=1 ledger=1\r");
+    session.types("code=1;\r");
+    session.screen.expect("created");
+    session.screen.expect("1 account, ");
+    session.screen.expect("> ");
+    session.types("\u{4}");
+    assert!(session.ends().success());
+    let mut session = Session::start(&server, "xterm");
+    session.types("\u{1b}[A\r");
+    session.screen.expect("exists");
+    session.types("exit\r");
+    assert!(session.ends().success());
     let history = std::fs::read_to_string(server.folder.join("florin").join("history")).unwrap();
     assert!(history.contains("create_accounts id=1 ledger=1"), "{history}");
+}
+
+fn create(id: u32) -> String {
+    format!("create_accounts id={id} ledger=1 code=1;\r")
+}
+
+/// Goal: every statement that is typed ahead of the answers runs, in order: several lines at once,
+/// statements over several lines, lines behind one that Ctrl-C discards, and lines that are typed
+/// while an earlier statement runs.
+#[test]
+fn typed_ahead() {
+    let server = Server::start("ahead");
+    let mut session = Session::start(&server, "xterm");
+    let mut lines: String = (1..=5).map(create).collect();
+    lines.push_str("create_accounts\rid=6 ledger=1\rcode=1;\r");
+    session.types(&lines);
+    session.screen.expect("6  created");
+    session.screen.expect("> ");
+    session.types(&format!("create_accounts id=7 ledger=1\u{3}{}{}", create(8), create(9)));
+    // More than the line editor reads at a time, and most of it while statements run.
+    for id in 10..=60 {
+        session.types(&create(id));
+    }
+    session.types("exit\r");
+    assert!(session.ends().success());
+    let accounts = server.json("query_accounts limit=100;");
+    let accounts = accounts.as_array().unwrap().iter();
+    let ids: Vec<&str> = accounts.map(|account| account["id"].as_str().unwrap()).collect();
+    let expected: Vec<String> =
+        (1..=60).filter(|id| *id != 7).map(|id: u32| id.to_string()).collect();
+    assert_eq!(ids, expected);
+}
+
+/// Goal: Ctrl-C while a statement runs ends the wait, not the program; what was typed ahead is
+/// discarded with it, and the next statement runs.
+#[test]
+fn interrupted_at_the_terminal() {
+    let server = Server::start("interrupted");
+    let mut session = Session::start(&server, "xterm");
+    let signal = |name: &str, process: &Child| {
+        let status = Command::new("kill").args([name, &process.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP", &server.process);
+    session.types(&format!("{}{}", create(1), create(2)));
+    session.screen.expect("1 ledger=1 code=1;");
+    session.screen.expect("\n");
+    // There is no sign on the screen that the statement was sent: until then the signal is ignored.
+    while !session.screen.has("interrupted while waiting", Duration::from_millis(300)) {
+        signal("-INT", &session.process);
+    }
+    session.screen.expect("safe to retry");
+    session.screen.expect("> ");
+    signal("-CONT", &server.process);
+    session.types(&create(3));
+    session.screen.expect("3  created");
+    session.types("exit\r");
+    assert!(session.ends().success());
+    assert_eq!(server.json("lookup_accounts id=2;").as_array().unwrap().len(), 0);
 }

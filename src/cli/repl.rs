@@ -15,6 +15,8 @@ use crate::repl::{
 };
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long one waits at a terminal before one is told what for.
@@ -86,6 +88,7 @@ pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
         client: None,
         refused: 0,
         is_interactive,
+        interrupt: None,
         has_shown: false,
     };
     match &arguments.command {
@@ -118,6 +121,8 @@ struct Repl {
     /// Events refused so far.
     refused: usize,
     is_interactive: bool,
+    /// Set by Ctrl-C while a statement runs.
+    interrupt: Option<&'static AtomicBool>,
     /// Something has been shown already.
     has_shown: bool,
 }
@@ -185,6 +190,8 @@ impl Repl {
         let failed = |error: std::io::Error| {
             Failure::new(ExitClass::Error, format!("the terminal cannot be used: {error}"))
         };
+        let interrupt = interrupt_on_signal()?;
+        self.interrupt = Some(interrupt);
         self.client = Some(self.connect_patiently()?);
         print(&format!(
             "Florin {}, cluster {}. Type `help` for help; Ctrl-D ends.",
@@ -201,8 +208,13 @@ impl Repl {
                         continue;
                     }
                     editor.remember(&text);
+                    interrupt.store(false, Ordering::Relaxed);
                     if self.carry_out_all(&text) == Next::Exit {
                         return Ok(());
+                    }
+                    if interrupt.load(Ordering::Relaxed) {
+                        // The kernel discards what is typed ahead; so does the editor.
+                        editor.discard_ahead().map_err(failed)?;
                     }
                 }
             }
@@ -293,14 +305,15 @@ impl Repl {
     }
 
     fn connect(&self) -> Result<Client, ClientError> {
-        let options = Options { deadline: self.deadline, ..Options::default() };
+        let interrupt = self.interrupt;
+        let options = Options { deadline: self.deadline, interrupt, ..Options::default() };
         Client::connect(self.cluster, &self.addresses, &options)
     }
 
     /// As [`Repl::connect`], and tells who waits that it takes a while.
     fn connect_patiently(&self) -> Result<Client, Failure> {
         let deadline = self.deadline.min(CONNECT_SILENT);
-        let options = Options { deadline, ..Options::default() };
+        let options = Options { deadline, interrupt: self.interrupt, ..Options::default() };
         match Client::connect(self.cluster, &self.addresses, &options) {
             Err(error @ ClientError::Deadline { .. }) => {
                 print_error(&format!("{error}; still trying …"));
@@ -313,6 +326,15 @@ impl Repl {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// A flag that SIGINT sets from now on, instead of ending the process.
+fn interrupt_on_signal() -> Result<&'static AtomicBool, Failure> {
+    let flag: &'static Arc<AtomicBool> = Box::leak(Box::default());
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(flag)).map_err(
+        |error| Failure::new(ExitClass::Error, format!("SIGINT cannot be handled: {error}")),
+    )?;
+    Ok(flag)
 }
 
 /// A mistake in a script: the exit code is that of a wrong command line.
@@ -367,6 +389,7 @@ mod tests {
             client: None,
             refused: 0,
             is_interactive: false,
+            interrupt: None,
             has_shown: false,
         }
     }

@@ -35,6 +35,11 @@ pub enum ClientError {
         /// What the last attempt to connect or to talk to a replica ended with, if it failed.
         connection: Option<(SocketAddr, io::ErrorKind)>,
     },
+    /// The wait for an answer was interrupted, see [`Options`](super::Options).
+    Interrupted {
+        /// What was sent last; none if there was no session yet.
+        request: Option<Operation>,
+    },
     /// More events than fit one request.
     TooMuchData {
         /// Events given.
@@ -131,7 +136,9 @@ impl ClientError {
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
-            ClientError::Deadline { request, .. } => request.is_some(),
+            ClientError::Deadline { request, .. } | ClientError::Interrupted { request } => {
+                request.is_some()
+            }
             ClientError::Unresolved
             | ClientError::Server(_)
             | ClientError::Closed
@@ -178,6 +185,9 @@ impl fmt::Display for ClientError {
                     }
                     _ => Ok(()),
                 }
+            }
+            ClientError::Interrupted { .. } => {
+                formatter.write_str("interrupted while waiting for the cluster's answer")
             }
             ClientError::TooMuchData { events, limit } => {
                 write!(formatter, "{events} events, at most {limit} fit one request")

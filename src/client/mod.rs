@@ -115,8 +115,12 @@ use crate::protocol::types::{
     QueryFilter, Transfer,
 };
 use crate::protocol::{Operation, Release, to_index, to_size};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Longest wait before an interruption is noticed.
+const INTERRUPT_SLICE: Duration = Duration::from_millis(100);
 
 /// Choices of a client.
 #[derive(Clone, Copy, Debug)]
@@ -125,11 +129,14 @@ pub struct Options {
     pub release: Release,
     /// How long connecting, and each call, may take.
     pub deadline: Duration,
+    /// Ends waiting with [`ClientError::Interrupted`] once it is set, by a signal handler for
+    /// example.
+    pub interrupt: Option<&'static AtomicBool>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { release: Release::SERVER, deadline: Duration::from_secs(30) }
+        Options { release: Release::SERVER, deadline: Duration::from_secs(30), interrupt: None }
     }
 }
 
@@ -140,6 +147,7 @@ pub struct Client {
     poller: Poller,
     cluster: u128,
     deadline: Duration,
+    interrupt: Option<&'static AtomicBool>,
     /// What was sent last.
     request: Option<Operation>,
 }
@@ -164,8 +172,8 @@ impl Client {
         let addresses = addresses.to_replicas()?;
         let wire_options = WireOptions { cluster, addresses, release: options.release };
         let wire = Wire::new(&wire_options, poller.now_ns())?;
-        let mut client =
-            Client { wire, poller, cluster, deadline: options.deadline, request: None };
+        let Options { deadline, interrupt, .. } = *options;
+        let mut client = Client { wire, poller, cluster, deadline, interrupt, request: None };
         client.wait()?;
         assert!(client.wire.is_registered());
         Ok(client)
@@ -324,6 +332,11 @@ impl Client {
             if let Some((address, true)) = self.wire.refusal() {
                 return Err(ClientError::ClusterMismatch { cluster: self.cluster, address });
             }
+            if self.interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+                return Err(ClientError::Interrupted { request: self.request });
+            }
+            // A signal may come between the look at `interrupt` and the wait.
+            let left = if self.interrupt.is_some() { left.min(INTERRUPT_SLICE) } else { left };
             self.poller.turn(std::slice::from_mut(&mut self.wire), left)?;
         }
         match self.wire.outcome() {

@@ -13,10 +13,15 @@ use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::{FileHistory, History};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{ColorMode, CompletionType, Config, Context, Editor, Helper, HistoryDuplicates};
+use rustyline::{
+    Cmd, ColorMode, CompletionType, ConditionalEventHandler, Config, Context, Editor, Event,
+    EventContext, EventHandler, Helper, HistoryDuplicates, KeyEvent,
+};
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Statements kept in the history.
 const HISTORY_MAX: usize = 10_000;
@@ -38,6 +43,9 @@ pub enum Line {
 pub struct LineEditor {
     editor: Editor<Assistant, FileHistory>,
     history: Option<PathBuf>,
+    has_colours: bool,
+    /// Set by Ctrl-C while a line is edited.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for LineEditor {
@@ -60,11 +68,26 @@ impl LineEditor {
     ///
     /// If the terminal cannot be used. An unreadable history is as good as none.
     pub fn new(history: Option<&Path>, has_colours: bool) -> io::Result<LineEditor> {
-        let mut editor = with_assistant(has_colours).map_err(io_error)?;
+        let interrupted = Arc::default();
+        let mut editor = with_assistant(has_colours, &interrupted).map_err(io_error)?;
         if let Some(path) = history {
             let _ = editor.load_history(path);
         }
-        Ok(LineEditor { editor, history: history.map(Path::to_owned) })
+        let history = history.map(Path::to_owned);
+        Ok(LineEditor { editor, history, has_colours, interrupted })
+    }
+
+    /// Discards the input that was read from the terminal but not edited yet.
+    ///
+    /// # Errors
+    ///
+    /// If the terminal cannot be used.
+    pub fn discard_ahead(&mut self) -> io::Result<()> {
+        // The editor has no call for it: a new editor starts without such input.
+        let mut editor = with_assistant(self.has_colours, &self.interrupted).map_err(io_error)?;
+        std::mem::swap(editor.history_mut(), self.editor.history_mut());
+        self.editor = editor;
+        Ok(())
     }
 
     /// Lets the person write statements.
@@ -74,6 +97,7 @@ impl LineEditor {
     /// If the terminal fails.
     pub fn read(&mut self) -> io::Result<Line> {
         match self.editor.readline(&(PROMPT, PROMPT_COLOURED)) {
+            Ok(_) if self.interrupted.swap(false, Ordering::Relaxed) => Ok(Line::Interrupted),
             Ok(text) => Ok(Line::Text(text)),
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
             Err(ReadlineError::Eof) => Ok(Line::End),
@@ -92,7 +116,10 @@ impl LineEditor {
     }
 }
 
-fn with_assistant(has_colours: bool) -> rustyline::Result<Editor<Assistant, FileHistory>> {
+fn with_assistant(
+    has_colours: bool,
+    interrupted: &Arc<AtomicBool>,
+) -> rustyline::Result<Editor<Assistant, FileHistory>> {
     let config = Config::builder()
         .max_history_size(HISTORY_MAX)?
         .history_ignore_dups(true)?
@@ -105,7 +132,22 @@ fn with_assistant(has_colours: bool) -> rustyline::Result<Editor<Assistant, File
     assert!(history.is_empty());
     let mut editor = Editor::with_history(config, history)?;
     editor.set_helper(Some(Assistant));
+    let handler = Interrupt(Arc::clone(interrupted));
+    let key = Event::from(KeyEvent::ctrl('C'));
+    editor.bind_sequence(key, EventHandler::Conditional(Box::new(handler)));
     Ok(editor)
+}
+
+/// Ctrl-C ends the editing of a line as Enter does, and leaves a mark.
+///
+/// By default the editor fails then, and loses the input that it has read ahead of this key.
+struct Interrupt(Arc<AtomicBool>);
+
+impl ConditionalEventHandler for Interrupt {
+    fn handle(&self, _: &Event, _: u16, _: bool, _: &EventContext<'_>) -> Option<Cmd> {
+        self.0.store(true, Ordering::Relaxed);
+        Some(Cmd::AcceptLine)
+    }
 }
 
 /// What the editor asks while somebody types.

@@ -48,13 +48,15 @@ impl SmallDisk {
     fn command(&self, words: &[&str]) -> Command {
         let target = self.holder.id().to_string();
         let mut command = Command::new("nsenter");
-        command.args(["--target", &target, "--user", "--mount"]).args(words).stdin(Stdio::null());
+        command.args(["--target", &target, "--user", "--preserve-credentials", "--mount"]).args(words).stdin(Stdio::null());
         command
     }
 
     fn resize(&self, size: &str) {
         let size = format!("remount,size={size}");
-        assert!(self.command(&["mount", "-o", &size, &self.folder]).status().unwrap().success());
+        // Only this option: the owner that /proc names is one of another namespace.
+        let words = ["mount", "--options-mode=ignore", "-o", &size, "none", &self.folder];
+        assert!(self.command(&words).status().unwrap().success());
     }
 }
 

@@ -48,7 +48,10 @@ impl SmallDisk {
     fn command(&self, words: &[&str]) -> Command {
         let target = self.holder.id().to_string();
         let mut command = Command::new("nsenter");
-        command.args(["--target", &target, "--user", "--preserve-credentials", "--mount"]).args(words).stdin(Stdio::null());
+        command
+            .args(["--target", &target, "--user", "--preserve-credentials", "--mount"])
+            .args(words)
+            .stdin(Stdio::null());
         command
     }
 

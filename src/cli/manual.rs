@@ -9,8 +9,10 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::Arguments;
+use super::destination::Destination;
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
+use super::patient::Stop;
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -108,20 +110,35 @@ fn copyable(page: &str) -> String {
     text
 }
 
-/// Pages of `florin` and all its commands; how many.
+/// Writes pages of `florin` and all its commands; returns how many. Other files stay as they are.
 fn write_pages(folder: &Path) -> Result<usize, Failure> {
     let failed = |error: std::io::Error| {
         let message = format!("{}: the pages cannot be written: {error}", folder.display());
         Failure::new(ExitClass::Error, message)
     };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    clap_mangen::generate_to(Arguments::command(), folder).map_err(failed)?;
-    let pages = std::fs::read_dir(folder).map_err(failed)?.filter_map(Result::ok);
-    let is_ours = |name: &str| name.starts_with("florin") && name.ends_with(".1");
+    let drafts = folder.join(format!(".florin-man.{}.part", std::process::id()));
+    std::fs::create_dir(&drafts).map_err(failed)?;
+    let result = clap_mangen::generate_to(Arguments::command(), &drafts).map_err(failed);
+    let result = result.and_then(|()| finish_pages(&drafts, folder, &failed));
+    let _ = std::fs::remove_dir_all(&drafts);
+    result
+}
+
+/// Writes each draft as a page that can be copied from.
+fn finish_pages(
+    drafts: &Path,
+    folder: &Path,
+    failed: &dyn Fn(std::io::Error) -> Failure,
+) -> Result<usize, Failure> {
     let mut count = 0;
-    for page in pages.filter(|page| page.file_name().to_str().is_some_and(is_ours)) {
-        let text = std::fs::read_to_string(page.path()).map_err(failed)?;
-        std::fs::write(page.path(), copyable(&text)).map_err(failed)?;
+    for draft in std::fs::read_dir(drafts).map_err(failed)? {
+        let draft = draft.map_err(failed)?;
+        let text = std::fs::read_to_string(draft.path()).map_err(failed)?;
+        let path = folder.join(draft.file_name());
+        let mut page = Destination::open("DIR", &path, &Stop::never())?;
+        page.writer().write_all(copyable(&text).as_bytes()).map_err(failed)?;
+        page.complete().map_err(failed)?;
         count += 1;
     }
     Ok(count)
@@ -154,6 +171,17 @@ mod tests {
         assert!(page.contains(".TH") && page.contains("cache\\-accounts"), "{page}");
         assert!(page.contains("\n.nh\n.ad l\n.SH NAME\n"), "{page}");
         assert!(page.contains("\n.SH EXAMPLES\n"), "{page}");
+        // Written again: the same pages, links stay links, and files of others are not touched.
+        let notes = folder.join("florin-notes.1");
+        std::fs::write(&notes, ".TH MINE 1\n").unwrap();
+        let (linked, target) = (folder.join("florin-start.1"), folder.join("elsewhere"));
+        std::fs::rename(&linked, &target).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &linked).unwrap();
+        assert_eq!(write_pages(&folder).unwrap(), count);
+        assert_eq!(std::fs::read_to_string(&notes).unwrap(), ".TH MINE 1\n");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), page);
+        assert!(std::fs::symlink_metadata(&linked).unwrap().is_symlink());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), count + 2);
         std::fs::remove_dir_all(&folder).unwrap();
         let failure = write_pages(Path::new("/dev/null/man")).unwrap_err();
         assert!(failure.message.starts_with("/dev/null/man: "), "{failure}");

@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod benchmark;
 pub mod cdc;
+pub mod destination;
 pub mod dev;
 pub mod doctor;
 pub mod exit;

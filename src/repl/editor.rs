@@ -70,6 +70,9 @@ impl LineEditor {
     pub fn new(history: Option<&Path>, has_colours: bool) -> io::Result<LineEditor> {
         let interrupted = Arc::default();
         let mut editor = with_assistant(has_colours, &interrupted).map_err(io_error)?;
+        // A FIFO would stop the editor, and a device keeps nothing.
+        let is_usable = |path: &&Path| path.metadata().map_or(true, |facts| facts.is_file());
+        let history = history.filter(is_usable);
         if let Some(path) = history {
             let _ = editor.load_history(path);
         }

@@ -32,6 +32,8 @@ pub const ASKING_FOR_VIEWS: u8 = 1;
 pub const FOLLOWING: u8 = 2;
 /// Bytes at the start of a copy that its checksum does not cover.
 const UNCOVERED_SIZE: usize = 32;
+/// Offset of [`MAGIC`] in a copy, in bytes.
+pub const MAGIC_OFFSET: usize = UNCOVERED_SIZE;
 /// Copies as an array length.
 pub const COPIES: usize = SUPERBLOCK_COPIES as usize;
 /// Bytes of a copy as an array length.

@@ -306,3 +306,53 @@ fn failures() {
     export.close();
     assert_eq!(export.wait(), Some(0));
 }
+
+/// Goal: an output that is a FIFO is written into, one that is a link is followed, and one that
+/// cannot or must not be written is refused before the source is asked.
+#[test]
+fn destinations() {
+    let servers = Servers::single("export-destinations");
+    servers.say("create_accounts id=1 ledger=7 code=1;");
+    let path = |name: &str| servers.folder.join(name);
+    let output = |name: &str| format!("--output={}", path(name).display());
+    let all = servers.stdout(&["export", "--what=accounts"]);
+    assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=-"]), all);
+    assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=/dev/stdout"]), all);
+
+    assert!(Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
+    let fifo = path("fifo");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(fifo).unwrap());
+    servers.stdout(&["export", "--what=accounts", &output("fifo")]);
+    assert_eq!(reader.join().unwrap(), all);
+    assert!(!std::fs::metadata(path("fifo")).unwrap().is_file());
+
+    std::os::unix::fs::symlink("target.csv", path("link.csv")).unwrap();
+    servers.stdout(&["export", "--what=accounts", &output("link.csv")]);
+    assert_eq!(std::fs::read_to_string(path("target.csv")).unwrap(), all);
+    assert!(std::fs::symlink_metadata(path("link.csv")).unwrap().is_symlink());
+
+    std::os::unix::fs::symlink("dev.florin", path("link.florin")).unwrap();
+    for (name, part) in [
+        ("dev.florin", "the data file of a replica"),
+        ("link.florin", "the data file of a replica"),
+        (".", "it is a directory"),
+        ("none/x.csv", "No such file"),
+    ] {
+        // Nobody listens there: the refusal comes first.
+        let words = ["export", "--addresses=127.0.0.1:1", &output(name)];
+        let refused = Command::new(BINARY).args(words).output().unwrap();
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{name}");
+        assert!(text(&refused.stderr).contains(part), "{name}: {}", text(&refused.stderr));
+    }
+    let words = ["export", "--addresses=127.0.0.1:1", "--deadline=1"];
+    let failed = Command::new(BINARY).args(words).output().unwrap();
+    assert_eq!((failed.status.code(), text(&failed.stdout)), (Some(7), String::new()));
+    let words = ["export", "--addresses=127.0.0.1:1", "--deadline=1", &output("target.csv")];
+    assert!(!Command::new(BINARY).args(words).output().unwrap().status.success());
+    assert_eq!(std::fs::read_to_string(path("target.csv")).unwrap(), all, "as it was");
+    servers.say("lookup_accounts id=1;");
+    let mut names: Vec<_> =
+        std::fs::read_dir(&servers.folder).unwrap().map(|it| it.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["dev.florin", "fifo", "link.csv", "link.florin", "target.csv"]);
+}

@@ -18,6 +18,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use zerocopy::IntoBytes;
 
+use super::destination::Destination;
 use super::exit::{ExitClass, Failure};
 use super::moment::Moment;
 use super::output::print_error;
@@ -180,8 +181,10 @@ impl From<Failure> for End {
 /// If the source cannot be read or the output cannot be written. Nothing is left of the file then.
 pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
+    // First, so that what cannot be written is not read for nothing.
+    let destination = Destination::open("--output", &arguments.output, &stop)?;
+    let sink = Sink::new(destination, arguments.format, arguments.what.record())?;
     let mut source = arguments.source.open(&stop)?;
-    let sink = Sink::new(&arguments.output, arguments.format, arguments.what.record())?;
     let mut export = Export { sink, bar: progress_bar(&source), stop, is_gone: false };
     let result = export.run(&mut source, arguments.what, arguments.at);
     export.bar.finish_and_clear();

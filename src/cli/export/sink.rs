@@ -1,10 +1,13 @@
-//! Where rows go: a file that appears when it is complete, or standard output.
+//! Where rows go: a destination that gets them when they are known to be good.
+//!
+//! Nothing is written before the first row, and nothing of an export that fails early: a file
+//! appears when it is complete (`destination.rs`), and other destinations get rows a MiB at a time.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::mem::forget;
 
 use super::columns::ParquetRows;
+use crate::cli::destination::Destination;
 use crate::cli::exit::{ExitClass, Failure};
 use crate::repl::answer::field_text;
 use crate::repl::json;
@@ -35,8 +38,7 @@ enum Rows {
 pub struct Sink {
     record: &'static Record,
     rows: Rows,
-    /// The file that is being written, and its name when it is complete.
-    file: Option<(PathBuf, PathBuf)>,
+    destination: Destination,
     /// Rows so far.
     pub count: u64,
 }
@@ -60,45 +62,32 @@ impl From<io::Error> for SinkError {
 }
 
 impl Sink {
-    /// Begins to write; to standard output if the path is `-`.
+    /// Prepares to write to a destination.
     ///
     /// # Errors
     ///
-    /// If the file cannot be made, or bytes would go to a terminal.
-    pub fn new(path: &Path, format: Format, record: &'static Record) -> Result<Sink, Failure> {
-        let is_stdout = path == Path::new("-");
-        if is_stdout && format == Format::Parquet && io::stdout().is_terminal() {
+    /// If bytes would go to a terminal.
+    pub fn new(
+        mut destination: Destination,
+        format: Format,
+        record: &'static Record,
+    ) -> Result<Sink, Failure> {
+        if destination.is_stdout() && format == Format::Parquet && io::stdout().is_terminal() {
             let message = "parquet is not for a terminal: name a file with --output=FILE";
             return Err(Failure::new(ExitClass::Usage, message));
         }
-        let cannot = |error: &dyn std::fmt::Display| {
-            let path = path.display();
-            Failure::new(ExitClass::Error, format!("--output: {path} cannot be written: {error}"))
-        };
-        let (output, file): (Box<dyn Write + Send>, _) = if is_stdout {
-            (Box::new(io::stdout()), None)
-        } else {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{}.part", std::process::id()));
-            let part = PathBuf::from(name);
-            let output = File::create(&part).map_err(|error| cannot(&error))?;
-            (Box::new(output), Some((part, path.to_owned())))
-        };
-        let writer = BufWriter::with_capacity(1 << 20, output);
+        let writer = BufWriter::with_capacity(1 << 20, destination.writer());
         let rows = match format {
-            Format::Csv => {
-                let mut rows = csv::Writer::from_writer(writer);
-                let names = record.fields.iter().map(|field| field.name);
-                rows.write_record(names).map_err(|error| cannot(&error))?;
-                Rows::Csv(Box::new(rows))
-            }
+            Format::Csv => Rows::Csv(Box::new(csv::Writer::from_writer(writer))),
             Format::Jsonl => Rows::Jsonl(writer, String::new()),
             Format::Parquet => {
-                let rows = ParquetRows::new(writer, record).map_err(|error| cannot(&error))?;
+                let rows = ParquetRows::new(writer, record).map_err(|error| {
+                    Failure::new(ExitClass::Error, format!("the rows cannot be written: {error}"))
+                })?;
                 Rows::Parquet(Box::new(rows))
             }
         };
-        Ok(Sink { record, rows, file, count: 0 })
+        Ok(Sink { record, rows, destination, count: 0 })
     }
 
     /// Adds a row.
@@ -107,6 +96,9 @@ impl Sink {
     ///
     /// If it cannot be written.
     pub fn push(&mut self, row: &[u8]) -> Result<(), SinkError> {
+        if self.count == 0 {
+            self.write_names()?;
+        }
         self.count += 1;
         match &mut self.rows {
             Rows::Csv(rows) => {
@@ -123,41 +115,42 @@ impl Sink {
         }
     }
 
+    /// Writes the line of names that csv begins with.
+    fn write_names(&mut self) -> Result<(), SinkError> {
+        if let Rows::Csv(rows) = &mut self.rows {
+            let names = self.record.fields.iter().map(|field| field.name);
+            rows.write_record(names).map_err(csv_error)?;
+        }
+        Ok(())
+    }
+
     /// Ends: a file gets its name now.
     ///
     /// # Errors
     ///
     /// If the rest cannot be written.
     pub fn finish(mut self) -> Result<(), SinkError> {
-        let file = self.file.take();
-        let result = self.end(file.as_ref().map(|(part, _)| part.as_path()));
-        let Some((part, path)) = file else { return result };
-        let result = result.and_then(|()| Ok(fs::rename(&part, path)?));
-        if result.is_err() {
-            let _ = fs::remove_file(&part);
+        if self.count == 0 {
+            self.write_names()?;
         }
-        result
-    }
-
-    fn end(self, part: Option<&Path>) -> Result<(), SinkError> {
         let failed = |error: &dyn std::fmt::Display| SinkError::Failed(error.to_string());
         let mut writer = match self.rows {
-            Rows::Csv(rows) => rows.into_inner().map_err(|error| failed(&error.error()))?,
+            Rows::Csv(rows) => rows.into_inner().map_err(|error| {
+                let error = error.error();
+                io::Error::new(error.kind(), error.to_string())
+            })?,
             Rows::Jsonl(output, _) => output,
             Rows::Parquet(rows) => rows.finish().map_err(|error| failed(&error))?,
         };
         writer.flush()?;
-        match part {
-            Some(part) => Ok(File::open(part)?.sync_data()?),
-            None => Ok(()),
-        }
+        drop(writer);
+        Ok(self.destination.complete()?)
     }
 
-    /// Gives up: nothing is left of a file that was not completed.
+    /// Gives up: what was not written yet never is.
     pub fn abandon(self) {
-        if let Some((part, _)) = &self.file {
-            let _ = fs::remove_file(part);
-        }
+        // Buffers would be written when they are dropped. The process is about to end.
+        forget(self.rows);
     }
 }
 
@@ -172,10 +165,18 @@ fn csv_error(error: csv::Error) -> SinkError {
 mod tests {
     use super::*;
     use crate::cli::export::records::{BALANCE_AT, BalanceAt};
+    use crate::cli::patient::Stop;
+    use std::fs;
+    use std::path::PathBuf;
     use zerocopy::IntoBytes;
 
     fn path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("florin-test-sink-{name}-{}", std::process::id()))
+    }
+
+    fn sink(path: &std::path::Path, format: Format) -> Sink {
+        let destination = Destination::open("--output", path, &Stop::never()).unwrap();
+        Sink::new(destination, format, &BALANCE_AT).unwrap()
     }
 
     /// Goal: a file appears when it is complete and not before, and nothing is left of others.
@@ -183,28 +184,21 @@ mod tests {
     fn appears_complete() {
         let path = path("csv");
         let row = BalanceAt { account_id: u128::MAX, flags: 40, ledger: 7, ..BalanceAt::default() };
-        let mut sink = Sink::new(&path, Format::Csv, &BALANCE_AT).unwrap();
-        sink.push(row.as_bytes()).unwrap();
-        assert!(!path.exists() && sink.count == 1);
-        sink.finish().unwrap();
+        let names = "account_id,ledger,code,flags,debits_pending,debits_posted,\
+             credits_pending,credits_posted,timestamp\n";
+        let mut rows = sink(&path, Format::Csv);
+        rows.push(row.as_bytes()).unwrap();
+        assert!(!path.exists() && rows.count == 1);
+        rows.finish().unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        let expected = "account_id,ledger,code,flags,debits_pending,debits_posted,\
-             credits_pending,credits_posted,timestamp\n\
-             340282366920938463463374607431768211455,7,0,history|closed,0,0,0,0,0\n";
-        assert_eq!(text, expected);
+        let line = "340282366920938463463374607431768211455,7,0,history|closed,0,0,0,0,0\n";
+        assert_eq!(text, format!("{names}{line}"));
+        sink(&path, Format::Csv).finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), names, "no rows are a line of names");
         fs::remove_file(&path).unwrap();
-        let sink = Sink::new(&path, Format::Jsonl, &BALANCE_AT).unwrap();
-        let part = sink.file.as_ref().unwrap().0.clone();
-        assert!(part.exists());
-        sink.abandon();
-        assert!(!part.exists() && !path.exists());
-    }
-
-    /// Goal: a place that is none is named.
-    #[test]
-    fn no_such_place() {
-        let path = path("none").join("nothing.csv");
-        let Err(failure) = Sink::new(&path, Format::Csv, &BALANCE_AT) else { panic!("made") };
-        assert!(failure.message.contains("nothing.csv cannot be written"), "{failure}");
+        let mut rows = sink(&path, Format::Jsonl);
+        rows.push(row.as_bytes()).unwrap();
+        rows.abandon();
+        assert!(!path.exists());
     }
 }

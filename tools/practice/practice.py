@@ -22,7 +22,8 @@ from harness.checks import Checks  # noqa: E402
 from harness.writers import silence_logs  # noqa: E402
 from practice.world import Options, bounded  # noqa: E402
 
-THEMES = ("retries", "holds", "messages", "amounts", "caches", "sessions", "business")
+THEMES = ("retries", "holds", "messages", "amounts", "caches", "sessions", "business",
+          "imports")
 
 
 def checks_of(theme):

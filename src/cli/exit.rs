@@ -12,7 +12,8 @@ pub enum ExitClass {
     Error = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// The data file is missing, exists already, is in use, or is not what it should be.
+    /// The data file is missing, exists already, is in use, or is not what it should be; or the
+    /// cursor of a stream is in use.
     DataFile = 3,
     /// The machine has too little memory, or the kernel lacks what is needed.
     Machine = 4,
@@ -28,6 +29,8 @@ pub enum ExitClass {
     Liveness = 9,
     /// A cluster serves its clients, but part of it is away, behind, or set up wrongly.
     Degraded = 10,
+    /// The ledger's history is not the one that a cursor follows.
+    History = 11,
     /// A simulated cluster broke an invariant: the code of an abort.
     Crash = 134,
 }
@@ -38,7 +41,7 @@ Exit codes:
   0    success
   1    an error that is none of the following
   2    the command line is wrong, or a statement in it or in a script
-  3    the data file is missing, exists already, in use, or of another kind
+  3    the data file is missing, exists already, in use, or of another kind; a cursor is in use
   4    too little memory, or the kernel lacks something that is needed
   5    an address cannot be listened on
   6    stored bytes were found damaged; the message says where
@@ -46,6 +49,7 @@ Exit codes:
   8    a simulated cluster did something wrong
   9    a simulated cluster made no progress although it could have
   10   clients are served, but part of the cluster is away or behind
+  11   the ledger's history is not the one that the cursor of `florin cdc` follows
   134  a broken invariant: please report it with the message";
 
 /// A failed command: what to print and how to exit.
@@ -106,6 +110,7 @@ mod tests {
             ExitClass::Correctness,
             ExitClass::Liveness,
             ExitClass::Degraded,
+            ExitClass::History,
         ];
         for (index, class) in classes.iter().enumerate() {
             assert_eq!(usize::from(*class as u8), index + 1);

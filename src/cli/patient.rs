@@ -1,7 +1,7 @@
-//! A client for commands that run for long: it goes on through failovers, restarts of the cluster
-//! and lost sessions, and stops when it is told to.
+//! A retrying client for commands that run for long: it keeps working through failovers, restarts of
+//! the cluster, lost sessions and replicas without room for more clients, and stops on a signal.
 //!
-//! It asks questions only, which may be asked again; it creates nothing.
+//! It only asks questions, which may be asked again; it creates nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,10 @@ use crate::protocol::{EvictionReason, Operation, to_index, to_size};
 const SLICE: Duration = Duration::from_millis(250);
 /// How long one attempt to open a session lasts.
 const CONNECT_SLICE: Duration = Duration::from_secs(2);
-/// Silence after which the user is told what is waited for, and again each time as long.
+/// Time without an answer after which a line says what is waited for, and again each time as long.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Pause before the next attempt after all replicas have refused the connection.
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 /// How long the first session may take to open, unless there is a deadline.
 pub const FIRST_DEADLINE: Duration = Duration::from_secs(30);
 /// Sessions lost in a row, without an answer in between, that are no accident.
@@ -137,7 +139,7 @@ impl PatientClient {
         let mut patience = Patience::new(self.deadline, self.was_answered);
         let mut lost = 0;
         while !self.stop.is_wanted() {
-            match self.attempt(operation, events.as_bytes()) {
+            match self.attempt(operation, events.as_bytes(), patience.left()) {
                 Ok(answered) => {
                     self.was_answered = true;
                     return Ok(Some(answered));
@@ -147,6 +149,11 @@ impl PatientClient {
                     (self.client, self.is_asked) = (None, false);
                 }
                 Err(error @ ClientError::Deadline { .. }) => patience.wait_on(&error)?,
+                // Most likely another client leaves soon, and makes room.
+                Err(error @ ClientError::ClusterMismatch { .. }) => {
+                    patience.wait_on(&error)?;
+                    std::thread::sleep(REFUSED_PAUSE.min(patience.left()));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -165,22 +172,22 @@ impl PatientClient {
         self.ask(Operation::GetChangeEvents, std::slice::from_ref(filter))
     }
 
-    /// Connects if need be, and asks or waits on.
+    /// Connects if need be, and asks or keeps waiting, for a while and no longer than `left`.
     fn attempt<Outcome: FromBytes>(
         &mut self,
         operation: Operation,
         events: &[u8],
+        left: Duration,
     ) -> Result<Answered<Outcome>, ClientError> {
         let client = match &mut self.client {
             Some(client) => client,
             none => {
-                let slice = self.deadline.unwrap_or(CONNECT_SLICE).min(CONNECT_SLICE);
+                let slice = left.min(CONNECT_SLICE);
                 let options = Options { deadline: slice, ..Options::default() };
-                let mut client = Client::connect(self.cluster, &self.addresses, &options)?;
-                client.set_deadline(SLICE);
-                none.insert(client)
+                none.insert(Client::connect(self.cluster, &self.addresses, &options)?)
             }
         };
+        client.set_deadline(left.min(SLICE));
         let result =
             if self.is_asked { client.resume() } else { client.call_reply(operation, events) };
         self.is_asked = matches!(result, Err(ClientError::Deadline { .. }));
@@ -197,32 +204,48 @@ impl PatientClient {
     }
 }
 
-/// How long an answer has been waited for, and what the user has been told.
+/// How long an answer has been waited for, and what the user knows of it.
 struct Patience {
     start: Instant,
     limit: Option<Duration>,
-    told: Duration,
+    /// When the last line was printed, as time since the start.
+    said: Option<Duration>,
 }
 
 impl Patience {
     fn new(deadline: Option<Duration>, was_answered: bool) -> Patience {
         let limit = deadline.or(Some(FIRST_DEADLINE).filter(|_| !was_answered));
-        Patience { start: Instant::now(), limit, told: Duration::ZERO }
+        Patience { start: Instant::now(), limit, said: None }
     }
 
-    /// Whether to wait on after this; the user is told now and then.
+    /// The time until the limit.
+    fn left(&self) -> Duration {
+        self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.start.elapsed()))
+    }
+
+    /// Fails if the limit is reached. Otherwise a line says now and then what is waited for: at once
+    /// when the client was refused, since that may be a mistake.
     fn wait_on(&mut self, error: &ClientError) -> Result<(), Failure> {
         let waited = self.start.elapsed();
-        let ClientError::Deadline { request, connection, .. } = error else {
-            panic!("only what is late is waited for");
+        let is_refused = matches!(error, ClientError::ClusterMismatch { .. });
+        let late = match error {
+            ClientError::Deadline { request, connection, .. } => {
+                ClientError::Deadline { waited, request: *request, connection: *connection }
+            }
+            other => other.clone(),
         };
-        let late = ClientError::Deadline { waited, request: *request, connection: *connection };
         if self.limit.is_some_and(|limit| waited >= limit) {
             return Err(late.into());
         }
-        if waited >= self.told + SILENCE {
-            print_error(&format!("{late}; still trying"));
-            self.told = waited;
+        let next = self
+            .said
+            .map_or(if is_refused { Duration::ZERO } else { SILENCE }, |said| said + SILENCE);
+        if waited >= next {
+            let limit = self.limit.map_or(String::new(), |limit| {
+                format!(", for {:.0} s at most", limit.as_secs_f64().ceil())
+            });
+            print_error(&format!("{late}; still trying{limit}"));
+            self.said = Some(waited);
         }
         Ok(())
     }

@@ -47,6 +47,33 @@ pub fn wait(descriptors: &mut [Waited], timeout_ms: i32) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
+/// Locks an open file for this process, without waiting. Returns whether the lock was free; the
+/// lock ends when the file is closed.
+///
+/// # Errors
+///
+/// If the file system has no locks.
+pub fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the call takes no pointers and the descriptor is open.
+    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(error) }
+}
+
+/// Sends all later standard output to another file, so that the reader of a pipe sees its end.
+///
+/// # Errors
+///
+/// If the system refuses.
+pub fn replace_standard_output(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call takes no pointers and both descriptors are open.
+    let result = unsafe { libc::dup2(file.as_raw_fd(), libc::STDOUT_FILENO) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Bytes that a file system has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSystemSpace {

@@ -36,12 +36,20 @@ pub fn push_object(text: &mut String, record: &Record, row: &[u8]) {
     assert_eq!(row.len(), record.size);
     // Written one by one: the order is the record's.
     for (index, field) in record.fields.iter().enumerate() {
-        let separator = if index > 0 { ',' } else { '{' };
-        let name = field.name;
-        write!(text, "{separator}\"{name}\":").expect("to a string");
-        push_value(text, field, field.read(row));
+        text.push(if index > 0 { ',' } else { '{' });
+        push_member(text, field, field.read(row));
     }
     text.push('}');
+}
+
+/// Adds the name and the value of one field.
+///
+/// # Panics
+///
+/// Never: writing to a string does not fail.
+pub fn push_member(text: &mut String, field: &Field, value: u128) {
+    write!(text, "\"{}\":", field.name).expect("to a string");
+    push_value(text, field, value);
 }
 
 fn push_value(text: &mut String, field: &Field, value: u128) {

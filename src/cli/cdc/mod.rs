@@ -1,63 +1,94 @@
-//! `florin cdc`: what changes, as lines of JSON on standard output, for as long as it is wanted.
+//! `florin cdc`: the change stream, as lines of JSON on standard output.
 //!
-//! Every event comes at least once and in the order of timestamps. Whoever reads may stop reading,
-//! and whoever runs it may end it, at any time: it goes on where it was, from a timestamp or from a
-//! file that is written after the events were handed over. Not covered: other formats and
+//! Every event comes at least once. The stream may be ended, killed and started again at any time: it
+//! continues after what its cursor says was delivered. Its parts: [`stream`] reads events so that
+//! none is missed, [`selection`] says which are wanted, [`lines`] writes one as JSON, [`delivery`]
+//! hands them over, [`cursor`] remembers the [`position`]. Not covered: other formats and
 //! destinations; a pipe leads to them.
 
 pub mod cursor;
+pub mod delivery;
+pub mod lines;
+pub mod position;
+pub mod selection;
+pub mod stream;
 
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use zerocopy::{FromZeros, IntoBytes};
-
 use super::exit::{ExitClass, Failure};
-use super::moment::Moment;
+use super::moment::{Moment, Rfc3339};
 use super::patient::{PatientClient, Stop};
 use crate::client::resolve_addresses;
-use crate::client::system::{pollfd, wait_ready};
-use crate::protocol::Operation;
-use crate::protocol::types::{
-    ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer, change_event_type,
-};
-use crate::repl::json;
-use crate::repl::schema::CHANGE_EVENT;
-use cursor::{CursorFile, Position};
+use cursor::CursorFile;
+use delivery::{Delivery, End, Passed};
+use position::{Mark, Position};
+use selection::{Selection, What};
+use stream::Stream;
 
 /// Shortest pause when there is nothing new; doubles each time.
 const IDLE_MIN: Duration = Duration::from_millis(10);
-/// Bytes of lines that are kept together.
-const LINES_SIZE: usize = 1 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
   florin cdc
-      everything that ever happened in what `florin dev` serves, and what happens from now on
+      print everything that ever happened in the ledger of `florin dev`, and then what happens
   florin cdc --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --cluster=7 \\
       --cursor=/var/lib/books/cursor | kafka-console-producer --topic books ...
-      goes on after the last event that was handed over, each time it is started
-  florin cdc --from=2026-11-01T00:00:00Z --until=now | jq 'select(.ledger == 700)'
-      what there is since then, and no more
+      continue after the last event that was delivered, each time it is started
+  florin cdc --from=2026-11-01T00:00:00Z --until=now --ledger=700
+      print the events of ledger 700 since then, and end
+  florin cdc --what=all --account=1001,1002 --from=now
+      print what happens to two accounts from now on, their creation included
 
-An event is a line: a JSON object with the fields of get_change_events in `florin repl`. Numbers \
-of 64 and 128 bits are strings. `type` is single_phase, two_phase_pending, two_phase_posted, \
-two_phase_voided or two_phase_expired; balances are those right after the event.
+Events:
+  Each line is a JSON object with the fields of get_change_events in `florin repl`. Numbers of 64 \
+and 128 bits are strings. `type` is single_phase, two_phase_pending, two_phase_posted, \
+two_phase_voided or two_phase_expired; the balances are those right after the event. With \
+--what=accounts or all, `type` may be account_created: such a line has the fields of an account \
+without its balances and without the flag `closed`.
 
-Events may come again after a restart, never out of order and never not at all: take `timestamp` \
-and `type` to know one that came already. An imported transfer can be older than an expiry that \
-was read before, and comes after it then. TIME is in nanoseconds since 1970, or like \
-2026-11-26T18:30:00Z.
+Order:
+  Events come in the order of `timestamp`. An imported record can be older than an event that was \
+printed already; it comes as soon as it is found, in the order of the imported timestamps, and its \
+line ends with \"late\":true. No event is ever left out. An event can come again after a restart: \
+`timestamp` and `type` identify it.
 
-Ends with exit code 0 on SIGINT or SIGTERM, when its reader has gone, and at --until.";
+Delivery:
+  The cursor moves past an event when it is delivered. By default, this is when the kernel has \
+accepted its line. If standard output is a pipe, the reader may end before it has read the line; \
+the line is then lost. With --ack=stdin, an event is delivered when the reader writes its \
+`timestamp` on a line to the standard input of cdc; this covers all events before it. A reader \
+that acknowledges what it has stored loses nothing, whenever either side is killed. End of \
+standard input ends the stream.
 
-/// How events are written.
+Cursor:
+  The cursor belongs to one cluster, one ledger history and one selection of events, and is locked \
+while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. To \
+begin anew, remove it.
+
+Exit codes:
+  0   --until was reached, SIGINT or SIGTERM came, the reader closed its end, or standard input \
+ended
+  1   the events or the cursor cannot be read or written, or an acknowledgement is wrong
+  2   the command line is wrong, or the cursor is that of another cluster or selection
+  3   the cursor is in use by another process
+  7   the cluster did not answer in time, or refused the client
+  11  the ledger does not have the event after which the cursor continues: an older copy was \
+restored, or it is another ledger";
+
+/// Formats of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// One JSON object on each line.
     Jsonl,
+}
+
+/// Where acknowledgements come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Acknowledgements {
+    /// Lines of standard input.
+    Stdin,
 }
 
 /// Options of `florin cdc`.
@@ -67,228 +98,229 @@ pub struct CdcArguments {
     /// Id of the cluster
     #[arg(long, value_name = "ID", default_value_t = 0)]
     pub cluster: u128,
-    /// All replicas of the cluster, in order; host names are resolved
+    /// Addresses of all replicas, in order; host names are resolved
     #[arg(long, value_name = "LIST", default_value = "3000")]
     pub addresses: String,
-    /// How events are written
+    /// Format of the events
     #[arg(long, value_enum, default_value = "jsonl")]
     pub format: Format,
-    /// Begin with events of this moment; all there are if not given
+    /// Kinds of events
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "transfers")]
+    pub what: Vec<What>,
+    /// Print only events of these ledgers
+    #[arg(long, value_name = "LEDGER", value_delimiter = ',')]
+    pub ledger: Vec<u32>,
+    /// Print only events with these codes: of the transfer, or of the account that was created
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    pub code: Vec<u16>,
+    /// Print only events of these accounts, on either side of a transfer
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub account: Vec<u128>,
+    /// Begin with events of this moment [default: the first event]; `now` also begins before records
+    /// that are imported from now on with older timestamps
     #[arg(long, value_name = "TIME")]
     pub from: Option<Moment>,
-    /// End after events of this moment, `now` for the present, instead of following
+    /// End after events of this moment instead of following; `now` is the present
     #[arg(long, value_name = "TIME")]
     pub until: Option<Moment>,
-    /// Follow what happens until interrupted; this is so unless --until is given
+    /// Follow until interrupted [default, unless --until is given]
     #[arg(long, conflicts_with = "until")]
     pub follow: bool,
-    /// Remember in this file what was written, and go on after it when it exists
+    /// Remember in this file what was delivered, and continue after it if the file exists
     #[arg(long, value_name = "FILE")]
     pub cursor: Option<PathBuf>,
-    /// The longest pause between questions while nothing happens, in milliseconds
+    /// Move the cursor only past events that the reader acknowledges: it writes the timestamp of the
+    /// last event that it has dealt with to standard input, on a line
+    #[arg(long, value_enum, value_name = "stdin", requires = "cursor")]
+    pub ack: Option<Acknowledgements>,
+    /// Maximum number of events that are printed and not acknowledged yet
+    #[arg(long, value_name = "COUNT", default_value_t = 8192, requires = "ack",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub ack_window: u32,
+    /// Longest pause between two questions while nothing happens, in milliseconds
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub idle: u64,
-    /// Give up after so many seconds without an answer; 30 for the first one if not given
+    /// Time without an answer after which to give up, in seconds [default: 30 for the first answer,
+    /// no limit afterwards]
     #[arg(long, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: Option<u64>,
 }
 
-/// Writes events until it shall stop.
+/// Prints events until the stream ends.
 ///
 /// # Errors
 ///
-/// If an address or the cursor is none, the cluster cannot be reached or refuses the client, or the
-/// events cannot be written.
+/// If an address or the cursor is wrong, the cluster cannot be reached or refuses the client, its
+/// history is not the cursor's, or the events cannot be written.
 pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     let addresses = resolve_addresses(&arguments.addresses)
         .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
     let stop = Stop::on_signals()?;
+    let selection =
+        Selection::of(&arguments.what).only(&arguments.ledger, &arguments.code, &arguments.account);
+    let opened = arguments
+        .cursor
+        .as_ref()
+        .map(|path| CursorFile::open(path, arguments.cluster, &selection))
+        .transpose()?;
+    let (cursor, remembered) = opened.map_or((None, None), |(file, at)| (Some(file), at));
     let deadline = arguments.deadline.map(Duration::from_secs);
     let client = PatientClient::new(arguments.cluster, addresses, deadline, stop.clone());
-    let cursor = arguments.cursor.as_ref().map(|path| CursorFile::new(path, arguments.cluster));
-    let remembered = cursor.as_ref().map(CursorFile::read).transpose()?.flatten();
-    let mut stream = Stream {
-        client,
-        stop,
-        until: arguments.until,
-        position: Position::before(1),
-        now: 0,
-        idle_max: Duration::from_millis(arguments.idle),
+    let mut stream = Stream::new(client, selection);
+    let mut cursor = cursor;
+    let begun = match (&mut cursor, remembered) {
+        (Some(file), Some(position)) => resume(&mut stream, file, position, arguments.until)?,
+        (file, _) => begin(&mut stream, file.as_mut(), arguments)?,
     };
-    stream.begin(arguments.from, remembered)?;
-    let mut output = Output { lines: String::with_capacity(LINES_SIZE), cursor };
-    match stream.run(&mut output) {
+    if !begun {
+        return Ok(());
+    }
+    let mut delivery = Delivery::new(cursor, stop.clone());
+    if arguments.ack == Some(Acknowledgements::Stdin) {
+        let window = usize::try_from(arguments.ack_window).expect("a million fits");
+        delivery.acknowledge(window)?;
+    }
+    let idle_max = Duration::from_millis(arguments.idle);
+    match follow(&mut stream, &mut delivery, &stop, idle_max) {
         Err(End::Failure(failure)) => Err(failure),
-        Err(End::ReaderGone) | Ok(()) => Ok(()),
+        Err(End::ReaderGone) | Ok(()) => delivery.take_last_words(),
     }
 }
 
-/// Why the stream ends before it is wanted to.
-#[derive(Debug)]
-enum End {
-    Failure(Failure),
-    /// Nobody reads what is written.
-    ReaderGone,
-}
-
-impl From<Failure> for End {
-    fn from(failure: Failure) -> End {
-        End::Failure(failure)
+/// Begins a stream that has no cursor yet. False if the user wants it to end.
+fn begin(
+    stream: &mut Stream,
+    cursor: Option<&mut CursorFile>,
+    arguments: &CdcArguments,
+) -> Result<bool, Failure> {
+    let Some(now) = stream.time()? else { return Ok(false) };
+    if let Some(until) = arguments.until {
+        stream.limit(until.timestamp(now));
     }
-}
-
-/// The stream. See the module.
-struct Stream {
-    client: PatientClient,
-    stop: Stop,
-    until: Option<Moment>,
-    position: Position,
-    /// The cluster's time when it answered last.
-    now: u64,
-    idle_max: Duration,
-}
-
-impl Stream {
-    /// Finds where to begin and, if that is the present, where to end.
-    fn begin(&mut self, from: Option<Moment>, remembered: Option<Position>) -> Result<(), Failure> {
-        let is_relative = from == Some(Moment::Now) || self.until == Some(Moment::Now);
-        if is_relative {
-            let filter = filter(1, 1);
-            let Some(answered) = self.client.change_events(&filter)? else { return Ok(()) };
-            self.now = answered.timestamp;
-            self.until = self.until.map(|until| Moment::At(until.timestamp(answered.timestamp)));
+    let position = match arguments.from {
+        Some(Moment::Now) => {
+            let Some(position) = stream.present()? else { return Ok(false) };
+            position
         }
-        self.position = match (remembered, from) {
-            (Some(position), _) => position,
-            (None, Some(from)) => Position::before(from.timestamp(self.now)),
-            (None, None) => Position::before(1),
-        };
-        Ok(())
-    }
-
-    /// The last timestamp that is wanted.
-    fn last(&self) -> u64 {
-        self.until.map_or(TIMESTAMP_MAX, |until| until.timestamp(self.now))
-    }
-
-    fn run(&mut self, output: &mut Output) -> Result<(), End> {
-        let last = self.last();
-        let mut idle = IDLE_MIN;
-        while !self.stop.is_wanted() && self.position.event < last {
-            let Some(events) = self.next(last)? else { break };
-            if events.is_empty() {
-                // Nothing older than the answer can be added any more.
-                if self.now > last {
-                    break;
-                }
-                rest(idle)?;
-                idle = (idle * 2).min(self.idle_max);
-                continue;
-            }
-            idle = IDLE_MIN;
-            output.write(&events, self.position)?;
-        }
-        Ok(())
-    }
-
-    /// The next events, if there are some already; none if it shall stop.
-    fn next(&mut self, last: u64) -> Result<Option<Vec<ChangeEvent>>, Failure> {
-        let before = self.position;
-        let page = self.client.change_events(&filter(before.event + 1, last))?;
-        let Some(page) = page else { return Ok(None) };
-        // After the page: what came late was there before any newer transfer.
-        let Some(mut events) = self.late(before)? else { return Ok(None) };
-        events.extend(page.results);
-        for event in &events {
-            self.position.event = self.position.event.max(event.timestamp);
-            if event.type_ != change_event_type::TWO_PHASE_EXPIRED {
-                self.position.transfer = self.position.transfer.max(event.timestamp);
-            }
-        }
-        self.now = page.timestamp;
-        Ok(Some(events))
-    }
-
-    /// Transfers that came after expiries with a later timestamp.
-    fn late(&mut self, before: Position) -> Result<Option<Vec<ChangeEvent>>, Failure> {
-        let mut late = Vec::new();
-        if before.transfer == before.event {
-            return Ok(Some(late));
-        }
-        let query = QueryFilter {
-            timestamp_min: before.transfer + 1,
-            timestamp_max: before.event,
-            limit: Operation::QueryTransfers.results_max(),
-            ..QueryFilter::new_zeroed()
-        };
-        let found = self.client.ask::<_, Transfer>(Operation::QueryTransfers, &[query])?;
-        let Some(found) = found else { return Ok(None) };
-        for transfer in found.results {
-            let one = filter(transfer.timestamp, transfer.timestamp);
-            let Some(events) = self.client.change_events(&one)? else { return Ok(None) };
-            let is_transfer =
-                |event: &ChangeEvent| event.type_ != change_event_type::TWO_PHASE_EXPIRED;
-            late.extend(events.results.into_iter().filter(is_transfer));
-        }
-        Ok(Some(late))
-    }
-}
-
-/// All events of a range.
-fn filter(timestamp_min: u64, timestamp_max: u64) -> ChangeEventsFilter {
-    assert!(timestamp_min <= timestamp_max);
-    let limit = Operation::GetChangeEvents.results_max();
-    ChangeEventsFilter { timestamp_min, timestamp_max, limit, ..ChangeEventsFilter::new_zeroed() }
-}
-
-/// Where events go.
-struct Output {
-    lines: String,
-    cursor: Option<CursorFile>,
-}
-
-impl Output {
-    /// Hands over events, and then remembers that it did.
-    fn write(&mut self, events: &[ChangeEvent], position: Position) -> Result<(), End> {
-        self.lines.clear();
-        for event in events {
-            json::push_object(&mut self.lines, &CHANGE_EVENT, event.as_bytes());
-            self.lines.push('\n');
-        }
-        let mut output = io::stdout().lock();
-        match output.write_all(self.lines.as_bytes()).and_then(|()| output.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Err(End::ReaderGone),
-            Err(error) => {
-                let message = format!("the events cannot be written: {error}");
-                return Err(Failure::new(ExitClass::Error, message).into());
-            }
-            Ok(()) => {}
-        }
-        if let Some(cursor) = &self.cursor {
-            sync(&output)?;
-            cursor.write(position)?;
-        }
-        Ok(())
-    }
-}
-
-/// Waits, but not for somebody who does not read any more.
-fn rest(pause: Duration) -> Result<(), End> {
-    let mut descriptors = [pollfd { fd: io::stdout().as_raw_fd(), events: 0, revents: 0 }];
-    let ready = wait_ready(&mut descriptors, pause).map_err(|error| {
-        Failure::new(ExitClass::Error, format!("the output cannot be waited for: {error}"))
-    })?;
-    if ready > 0 { Err(End::ReaderGone) } else { Ok(()) }
-}
-
-/// Makes a file that the events go to durable before the cursor says that they are there.
-fn sync(output: &impl AsFd) -> Result<(), Failure> {
-    let failed = |error: io::Error| {
-        Failure::new(ExitClass::Error, format!("the events cannot be made durable: {error}"))
+        Some(from) => Position::before(from.timestamp(now)),
+        None => Position::before(1),
     };
-    let file = std::fs::File::from(output.as_fd().try_clone_to_owned().map_err(failed)?);
-    let is_file = file.metadata().map_err(failed)?.is_file();
-    if is_file { file.sync_data().map_err(failed) } else { Ok(()) }
+    stream.seek(position);
+    // The stream of a moment is that of its first start, even if nothing happens before the next.
+    match cursor {
+        Some(file) if position.newest.timestamp <= now => file.write(&position)?,
+        _ => {}
+    }
+    Ok(true)
+}
+
+/// Continues at the position of a cursor, if the ledger's history has the events that were passed
+/// there. False if the user wants it to end.
+fn resume(
+    stream: &mut Stream,
+    file: &CursorFile,
+    position: Position,
+    until: Option<Moment>,
+) -> Result<bool, Failure> {
+    let Some(now) = stream.time()? else { return Ok(false) };
+    if let Some(until) = until {
+        stream.limit(until.timestamp(now));
+    }
+    if position.newest.timestamp > now {
+        let message = format!(
+            "--cursor: {} continues after {}, but the cluster's time is {}: it is the cursor of \
+             another ledger, or an older copy of this one was restored on a machine with a wrong \
+             clock; name another file to begin anew",
+            file.path().display(),
+            moment(position.newest.timestamp),
+            moment(now),
+        );
+        return Err(Failure::new(ExitClass::History, message));
+    }
+    for mark in position.marks() {
+        let Some(is_there) = has(stream, mark)? else { return Ok(false) };
+        if !is_there {
+            return Err(other_history(stream, file, mark)?);
+        }
+    }
+    stream.seek(position);
+    Ok(true)
+}
+
+/// Whether the ledger's history has the event of a mark; nothing if the user wants it to end.
+fn has(stream: &mut Stream, mark: Mark) -> Result<Option<bool>, Failure> {
+    let identity = mark.identity.expect("only marks of events are looked for");
+    let Some((event, _)) = stream.event_at(mark.timestamp, identity.kind)? else {
+        return Ok(None);
+    };
+    Ok(Some(event.is_some_and(|event| event.checksum() == identity.checksum)))
+}
+
+/// The failure that says since when the histories differ.
+fn other_history(
+    stream: &mut Stream,
+    file: &CursorFile,
+    missing: Mark,
+) -> Result<Failure, Failure> {
+    let mut agrees = None;
+    let mut differs = missing.timestamp;
+    for mark in file.history().newest_first() {
+        let is_there = has(stream, mark)?;
+        if is_there != Some(false) {
+            agrees = is_there.map(|_| mark.timestamp);
+            break;
+        }
+        differs = differs.min(mark.timestamp);
+    }
+    let agrees = match agrees {
+        Some(timestamp) => format!("the same up to {}", moment(timestamp)),
+        None => "the same at none of the moments that the cursor remembers".to_owned(),
+    };
+    let message = format!(
+        "--cursor: {} is of another history: the event after which it continues, of {}, is not in \
+         this ledger. The histories are {agrees}, and differ by {}. If an older copy was restored, \
+         undo what was made of later events, and begin anew with another file and --from",
+        file.path().display(),
+        moment(missing.timestamp),
+        moment(differs),
+    );
+    Ok(Failure::new(ExitClass::History, message))
+}
+
+/// A moment in both ways in which it can be typed.
+fn moment(timestamp: u64) -> String {
+    format!("{} ({timestamp})", Rfc3339(timestamp))
+}
+
+/// Hands over events until the last one that is wanted.
+fn follow(
+    stream: &mut Stream,
+    delivery: &mut Delivery,
+    stop: &Stop,
+    idle_max: Duration,
+) -> Result<(), End> {
+    let mut idle = IDLE_MIN;
+    while !stop.is_wanted() {
+        let mut position = *stream.position();
+        let Some(events) = stream.round()? else { return Ok(()) };
+        if events.is_empty() {
+            if stream.is_complete() {
+                return delivery.finish();
+            }
+            delivery.rest(idle)?;
+            idle = (idle * 2).min(idle_max);
+            continue;
+        }
+        idle = IDLE_MIN;
+        let mut passed = Vec::with_capacity(events.len());
+        for found in events {
+            position.pass(&found.event);
+            let wanted = stream.wants(&found.event).then_some(found);
+            passed.push(Passed { wanted, position });
+        }
+        delivery.deliver(&passed)?;
+    }
+    Ok(())
 }

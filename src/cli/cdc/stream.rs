@@ -1,0 +1,301 @@
+//! Reads the events of a cluster, page after page, so that each comes at least once.
+//!
+//! # Why no event is missed
+//!
+//! Events have timestamps, and pages are read by timestamp; but an imported record brings a
+//! timestamp of its own, which may be older than what was read already. The ledger guarantees (see
+//! `docs/CONCEPTS.md`, "Time"):
+//!
+//! 1. The timestamp of a transfer, imported or not, is higher than those of all transfers that were
+//!    committed before it. The same holds for accounts among accounts.
+//! 2. The timestamp of anything that is not imported, and of each expiry, is higher than every
+//!    timestamp that was committed before it, since it is that of its own operation.
+//!
+//! A [`Position`] therefore has three parts: the newest transfer, the newest account, and the newest
+//! event of any kind. The invariant: *all transfers up to `transfer`, all accounts up to `account`
+//! and all expiries up to `newest` were passed.* By (1) and (2) no record can be committed later at or
+//! below its own part, so that a reader that was away for any time finds all that it missed above the
+//! three parts. Records that are not imported are above `newest`; imported ones may be between
+//! their kind's part and `newest`: these are *late*.
+//!
+//! A [`round`](Stream::round) keeps the invariant. It reads one page of events above `newest`, and
+//! *then* one page of late transfers. As long as there are late ones, only these are passed, and the
+//! other page is discarded. If there are none, every transfer that was committed before those of
+//! the page, which by (1) includes all that are lower, was passed before or is in the page itself;
+//! so the page may move `transfer`. Expiries of the page move `newest`: by (2) none below is missing.
+//! Accounts are read last, so that the account of a transfer that is passed is never missing: an
+//! account precedes its transfers in commits and in timestamps. Each page ends at the last record
+//! that it has, and nothing beyond the earliest of these ends is passed.
+//!
+//! # The order
+//!
+//! Events come in the order of their timestamps, but for late ones: those come as soon as they are
+//! found, in the order of their own timestamps, and are marked as late. Not covered: where events
+//! go ([`delivery`](super::delivery)).
+
+use zerocopy::FromZeros;
+
+use super::position::{Event, Kind, Mark, Position};
+use super::selection::Selection;
+use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::patient::{Answered, PatientClient};
+use crate::protocol::Operation;
+use crate::protocol::types::{
+    Account, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer, query_filter_flags,
+};
+
+/// An event as it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The event.
+    pub event: Event,
+    /// Whether an event with this timestamp or a higher one was passed before it.
+    pub is_late: bool,
+}
+
+/// The stream. See the module.
+#[derive(Debug)]
+pub struct Stream {
+    client: PatientClient,
+    selection: Selection,
+    /// The last timestamp that is wanted.
+    last: u64,
+    position: Position,
+    /// The cluster's time when it answered the first question of the last round.
+    now: u64,
+}
+
+/// Events up to a moment.
+struct Page {
+    events: Vec<Event>,
+    /// The events up to this timestamp are all there are.
+    complete: u64,
+}
+
+impl Page {
+    /// Pages end at their last event. An empty one is complete up to the moment of the answer.
+    fn new(events: Vec<Event>, now: u64) -> Page {
+        let complete = events.last().map_or(now, Event::timestamp);
+        Page { events, complete }
+    }
+}
+
+/// No event.
+const NONE: Vec<Event> = Vec::new();
+
+impl Stream {
+    /// A stream of a cluster that begins at its first event.
+    #[must_use]
+    pub fn new(client: PatientClient, selection: Selection) -> Stream {
+        let position = Position::before(1);
+        Stream { client, selection, last: TIMESTAMP_MAX, position, now: 0 }
+    }
+
+    /// Continues at this position.
+    pub fn seek(&mut self, position: Position) {
+        self.position = position;
+    }
+
+    /// Ends after events of this moment.
+    pub fn limit(&mut self, last: u64) {
+        self.last = last;
+    }
+
+    /// How far the stream has come.
+    #[must_use]
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Whether everything up to the last moment was passed when the last round found nothing.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.now > self.last
+    }
+
+    /// Asks for the cluster's time; none if the user wants it to end.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster fails.
+    pub fn time(&mut self) -> Result<Option<u64>, Failure> {
+        let answered = self.client.change_events(&events_filter(1, 1))?;
+        Ok(answered.map(|answered| answered.timestamp))
+    }
+
+    /// The position from which everything comes that is committed from now on, imported or not;
+    /// none if the user wants it to end.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster fails.
+    pub fn present(&mut self) -> Result<Option<Position>, Failure> {
+        let newest = QueryFilter { limit: 1, flags: query_filter_flags::REVERSED, ..query(1, 0) };
+        let Some(accounts) = self.accounts_by(newest)? else { return Ok(None) };
+        let transfers = self.client.ask::<_, Transfer>(Operation::QueryTransfers, &[newest])?;
+        let Some(transfers) = transfers else { return Ok(None) };
+        let mark = |timestamp| Mark { timestamp, identity: None };
+        Ok(Some(Position {
+            newest: mark(transfers.timestamp),
+            transfer: mark(transfers.results.first().map_or(0, |transfer| transfer.timestamp)),
+            account: mark(accounts.results.first().map_or(0, |account| account.timestamp)),
+        }))
+    }
+
+    /// The event that the history has where this mark was set, if any, and the cluster's time; none
+    /// if the user wants it to end.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster fails.
+    pub fn event_at(
+        &mut self,
+        timestamp: u64,
+        kind: Kind,
+    ) -> Result<Option<(Option<Event>, u64)>, Failure> {
+        if kind == Kind::Account {
+            let Some(answered) = self.accounts_by(query(timestamp, timestamp))? else {
+                return Ok(None);
+            };
+            let event = answered.results.first().copied().map(Event::Account);
+            return Ok(Some((event, answered.timestamp)));
+        }
+        let filter = events_filter(timestamp, timestamp);
+        let Some(answered) = self.client.change_events(&filter)? else { return Ok(None) };
+        let mut events = answered.results.into_iter().map(Event::Change);
+        Ok(Some((events.find(|event| event.kind() == kind), answered.timestamp)))
+    }
+
+    /// Finds the next events and passes them: none are there yet if there are none. Nothing if the
+    /// user wants it to end.
+    ///
+    /// # Errors
+    ///
+    /// If the cluster fails, or its answers contradict each other.
+    pub fn round(&mut self) -> Result<Option<Vec<Found>>, Failure> {
+        let Some(events) = self.events()? else { return Ok(None) };
+        let Some(accounts) = self.accounts()? else { return Ok(None) };
+        let complete = events.complete.min(accounts.complete);
+        let mut all = accounts.events;
+        all.extend(events.events);
+        all.retain(|event| event.timestamp() <= complete);
+        all.sort_by_key(|event| (event.timestamp(), event.kind()));
+        let mut found = Vec::with_capacity(all.len());
+        for event in all {
+            if !self.position.admits(&event) {
+                return Err(contradiction(event.kind().name(), event.timestamp()));
+            }
+            let is_late = event.timestamp() <= self.position.newest.timestamp;
+            self.position.pass(&event);
+            found.push(Found { event, is_late });
+        }
+        Ok(Some(found))
+    }
+
+    /// Whether an event that was passed is wanted.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        self.selection.has(event)
+    }
+
+    /// The next events of transfers: late ones as long as there are any.
+    fn events(&mut self) -> Result<Option<Page>, Failure> {
+        if !self.selection.transfers {
+            return Ok(Some(Page { events: NONE, complete: TIMESTAMP_MAX }));
+        }
+        let newest = self.position.newest.timestamp;
+        let mut fresh = None;
+        if newest < self.last {
+            let filter = events_filter(newest + 1, self.last);
+            let Some(answered) = self.client.change_events(&filter)? else { return Ok(None) };
+            self.now = answered.timestamp;
+            let events = answered.results.into_iter().map(Event::Change).collect();
+            fresh = Some(Page::new(events, answered.timestamp));
+        }
+        // After the page, see the module.
+        let Some(late) = self.late(newest.min(self.last))? else { return Ok(None) };
+        match fresh {
+            Some(fresh) if late.events.is_empty() => Ok(Some(fresh)),
+            Some(_) => Ok(Some(late)),
+            None => {
+                self.now = late.complete.max(self.now);
+                Ok(Some(late))
+            }
+        }
+    }
+
+    /// The first transfers that are between the newest one that was passed and this moment.
+    fn late(&mut self, until: u64) -> Result<Option<Page>, Failure> {
+        let first = self.position.transfer.timestamp + 1;
+        if first > until {
+            // Nothing can be late; the question is only asked for the time, if for anything.
+            let Some(now) = self.time_if_unknown()? else { return Ok(None) };
+            return Ok(Some(Page::new(NONE, now)));
+        }
+        // There may be any number of expiries before it.
+        let one = QueryFilter { limit: 1, ..query(first, until) };
+        let found = self.client.ask::<_, Transfer>(Operation::QueryTransfers, &[one])?;
+        let Some(found) = found else { return Ok(None) };
+        let Some(transfer) = found.results.first() else {
+            return Ok(Some(Page::new(NONE, found.timestamp)));
+        };
+        let filter = events_filter(transfer.timestamp.clamp(first, until), until);
+        let Some(answered) = self.client.change_events(&filter)? else { return Ok(None) };
+        let is_transfer = |event: &Event| event.kind() == Kind::Transfer;
+        let events = answered.results.into_iter().map(Event::Change).filter(is_transfer);
+        let events: Vec<Event> = events.collect();
+        if events.is_empty() {
+            return Err(contradiction("no event of a transfer", transfer.timestamp));
+        }
+        Ok(Some(Page::new(events, answered.timestamp)))
+    }
+
+    /// The cluster's time if the stream is at its end already, where no page told it.
+    fn time_if_unknown(&mut self) -> Result<Option<u64>, Failure> {
+        if self.position.newest.timestamp < self.last { Ok(Some(self.now)) } else { self.time() }
+    }
+
+    /// The next accounts, late or not.
+    fn accounts(&mut self) -> Result<Option<Page>, Failure> {
+        let first = self.position.account.timestamp + 1;
+        if !self.selection.accounts || (first > self.last && self.selection.transfers) {
+            return Ok(Some(Page { events: NONE, complete: TIMESTAMP_MAX }));
+        }
+        if first > self.last {
+            let Some(now) = self.time()? else { return Ok(None) };
+            self.now = now;
+            return Ok(Some(Page::new(NONE, now)));
+        }
+        let Some(answered) = self.accounts_by(query(first, self.last))? else { return Ok(None) };
+        if !self.selection.transfers {
+            self.now = answered.timestamp;
+        }
+        let events = answered.results.into_iter().map(Event::Account).collect();
+        Ok(Some(Page::new(events, answered.timestamp)))
+    }
+
+    fn accounts_by(&mut self, filter: QueryFilter) -> Result<Option<Answered<Account>>, Failure> {
+        self.client.ask::<_, Account>(Operation::QueryAccounts, &[filter])
+    }
+}
+
+/// All events of a range.
+fn events_filter(timestamp_min: u64, timestamp_max: u64) -> ChangeEventsFilter {
+    assert!(timestamp_min <= timestamp_max);
+    let limit = Operation::GetChangeEvents.results_max();
+    ChangeEventsFilter { timestamp_min, timestamp_max, limit, ..ChangeEventsFilter::new_zeroed() }
+}
+
+/// All accounts or transfers of a range.
+fn query(timestamp_min: u64, timestamp_max: u64) -> QueryFilter {
+    let limit = Operation::QueryTransfers.results_max();
+    QueryFilter { timestamp_min, timestamp_max, limit, ..QueryFilter::new_zeroed() }
+}
+
+fn contradiction(what: &str, timestamp: u64) -> Failure {
+    let message = format!(
+        "the cluster answered {what} at timestamp {timestamp}, which contradicts what it answered \
+         before; check the data files with `florin inspect integrity`, and report this"
+    );
+    Failure::new(ExitClass::Cluster, message)
+}

@@ -1,8 +1,14 @@
 //! `florin cdc` as its users run it.
 
 use crate::server::{BINARY, Following, Servers, send, text};
-use serde_json::Value;
-use std::process::Command;
+use florin::client::{Client, Options};
+use florin::protocol::status::CreateTransferStatus;
+use florin::protocol::types::{Transfer, transfer_flags};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const ACCOUNTS: &str = "create_accounts id=1 ledger=1 code=1, id=2 ledger=1 code=1;";
 
@@ -156,7 +162,9 @@ fn exit_codes() {
         (vec!["cdc", "--follow", "--until=now"], 2, "cannot be used with"),
         (vec!["cdc", "--format=xml"], 2, "jsonl"),
         (vec!["cdc", &cursor], 2, "is not the cursor"),
-        (vec!["cdc", "--cluster=7"], 7, "not of cluster 7"),
+        (vec!["cdc", "--cluster=7", "--deadline=1"], 7, "not of cluster 7"),
+        (vec!["cdc", "--ack=stdin"], 2, "--cursor"),
+        (vec!["cdc", "--cursor=/proc/florin-cursor"], 1, "/proc/florin-cursor"),
     ] {
         let output = servers.output(&words);
         let errors = text(&output.stderr);
@@ -174,5 +182,352 @@ fn exit_codes() {
         let output = servers.command(&["cdc", "--until=now"]).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains("cannot be written"));
+    }
+}
+
+/// Creates transfers of amount 1 with these ids, imported from this moment on, one nanosecond apart.
+fn import(client: &mut Client, ids: std::ops::Range<u128>, mut timestamp: u64) {
+    let ids: Vec<u128> = ids.collect();
+    for part in ids.chunks(200) {
+        let transfers: Vec<Transfer> = part
+            .iter()
+            .map(|id| {
+                timestamp += 1;
+                let flags = transfer_flags::IMPORTED;
+                Transfer { id: *id, flags, timestamp, ..plain() }
+            })
+            .collect();
+        let created = CreateTransferStatus::Created.number();
+        let results = client.create_transfers(&transfers).unwrap();
+        assert!(results.iter().all(|result| result.status == created), "{:?}", results[0]);
+    }
+}
+
+fn plain() -> Transfer {
+    Transfer {
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 1,
+        ledger: 1,
+        code: 1,
+        ..Transfer::default()
+    }
+}
+
+fn cursor_option(servers: &Servers) -> String {
+    format!("--cursor={}", servers.folder.join("cursor").display())
+}
+
+/// Goal: more late transfers than fit any page all come, in their order and marked, from a cursor
+/// and while following; expiries between them come once.
+#[test]
+fn late_imports_without_end() {
+    const COUNT: u128 = 9000;
+    let servers = Servers::single("cdc-late-many");
+    servers.say(ACCOUNTS);
+    let pending = servers.say_at(&transfer(1, "flags=pending timeout=1"));
+    let cursor = cursor_option(&servers);
+    let mut stream = Following::start(servers.command(&["cdc", "--idle=10"]));
+    assert_eq!(stream.line()["type"], "two_phase_pending");
+    assert_eq!(stream.line()["type"], "two_phase_expired");
+    assert_eq!(events(&servers.stdout(&["cdc", &cursor, "--until=now"])).len(), 2);
+    let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
+    import(&mut client, 100..100 + COUNT, pending);
+    client.create_transfers(&[Transfer { id: 5, ..plain() }]).unwrap();
+    let output = servers.stdout(&["cdc", &cursor, "--until=now"]);
+    let ids: Vec<u128> = (100..100 + COUNT).chain([5]).collect();
+    let found: Vec<u128> = events(&output).iter().map(|(id, _)| id.parse().unwrap()).collect();
+    assert!(found == ids, "{} of {COUNT}", found.len());
+    assert_eq!(output.matches("\"late\":true").count(), usize::try_from(COUNT).unwrap());
+    for id in ids {
+        assert_eq!(stream.line()["transfer_id"], id.to_string());
+    }
+}
+
+/// Goal: the cursor of a ledger whose older copy was restored is refused, with the moments between
+/// which the histories part; one that the copy has seen is not.
+#[test]
+fn other_histories() {
+    let mut servers = Servers::single("cdc-history");
+    let words = ["cdc", &cursor_option(&servers), "--until=now"];
+    servers.say(ACCOUNTS);
+    let common = servers.say_at(&transfer(1, ""));
+    assert_eq!(servers.stdout(&words).lines().count(), 1);
+    servers.end(0, "-TERM");
+    let copy = servers.folder.join("copy");
+    std::fs::copy(servers.path(), &copy).unwrap();
+    servers.restart();
+    servers.say(&transfer(2, ""));
+    let lost = servers.say_at(&transfer(3, ""));
+    servers.end(0, "-TERM");
+    let later = std::fs::read(servers.path()).unwrap();
+    std::fs::copy(&copy, servers.path()).unwrap();
+    servers.restart();
+    // The cursor has seen nothing yet that this history does not have.
+    servers.say(&transfer(4, ""));
+    let other = servers.folder.join("other");
+    std::fs::copy(servers.folder.join("cursor"), &other).unwrap();
+    let also = format!("--cursor={}", other.display());
+    assert_eq!(servers.stdout(&["cdc", &also, "--until=now"]).lines().count(), 1);
+    servers.end(0, "-TERM");
+    std::fs::write(servers.path(), later).unwrap();
+    servers.restart();
+    assert_eq!(servers.stdout(&words).lines().count(), 2);
+    servers.end(0, "-TERM");
+    std::fs::copy(&copy, servers.path()).unwrap();
+    servers.restart();
+    servers.say(&transfer(4, ""));
+    let output = servers.output(&words);
+    let errors = text(&output.stderr);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(11), String::new()), "{errors}");
+    assert!(errors.contains("is of another history"), "{errors}");
+    let same = errors.find("the same up to").unwrap();
+    assert!(errors[same..].contains(&common.to_string()), "{errors}");
+    assert!(errors[..same].contains(&lost.to_string()), "{errors}");
+}
+
+/// Goal: of two processes with one cursor the second is refused; the first is not disturbed.
+#[test]
+fn one_process_per_cursor() {
+    let servers = Servers::single("cdc-two");
+    servers.say(ACCOUNTS);
+    let words = ["cdc", &cursor_option(&servers), "--idle=10"];
+    let mut stream = Following::start(servers.command(&words));
+    servers.say(&transfer(1, ""));
+    stream.line();
+    let output = servers.output(&words);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("in use by another"), "{}", text(&output.stderr));
+    assert_eq!(output.stdout, b"");
+    servers.say(&transfer(2, ""));
+    assert_eq!(stream.line()["transfer_id"], "2");
+    send(&stream.process, "-KILL");
+    stream.wait();
+    assert_eq!(servers.output(&["cdc", words[1], "--until=now"]).status.code(), Some(0));
+}
+
+/// Goal: a cursor ahead of the ledger is refused before any event; the first kind of cursor is read
+/// and becomes one of today's.
+#[test]
+fn cursors_of_the_future_and_the_past() {
+    let servers = Servers::single("cdc-future");
+    servers.say(ACCOUNTS);
+    let first = servers.say_at(&transfer(1, ""));
+    servers.say(&transfer(2, ""));
+    let path = servers.folder.join("cursor");
+    let words = ["cdc", &cursor_option(&servers), "--until=now"];
+    let old = |timestamp: u64| {
+        let timestamp = timestamp.to_string();
+        let cursor = json!({
+            "cluster": "0", "timestamp": timestamp, "transfer_timestamp": timestamp
+        });
+        std::fs::write(&path, cursor.to_string()).unwrap();
+    };
+    old(first + 3_600_000_000_000);
+    let output = servers.output(&words);
+    let errors = text(&output.stderr);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(11), String::new()), "{errors}");
+    assert!(errors.contains("the cluster's time is"), "{errors}");
+    old(first);
+    assert_eq!(events(&servers.stdout(&words)).len(), 1);
+    let cursor: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(cursor["event"].as_str().unwrap().starts_with("transfer:"), "{cursor}");
+    assert_eq!(servers.stdout(&words), "");
+}
+
+/// Goal: a stream that begins now and sees nothing before it is ended begins there the next time;
+/// what is imported with an older timestamp after its begin is part of it.
+#[test]
+fn begins_now() {
+    let servers = Servers::single("cdc-now");
+    servers.say(ACCOUNTS);
+    let first = servers.say_at(&transfer(1, ""));
+    let words = ["cdc", &cursor_option(&servers), "--from=now", "--until=now"];
+    assert_eq!(servers.stdout(&words), "");
+    servers.say(&transfer(2, &format!("flags=imported timestamp={}", first + 1)));
+    servers.say(&transfer(3, ""));
+    let ids: Vec<String> = events(&servers.stdout(&words)).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["2", "3"]);
+}
+
+/// Goal: when all places are taken the stream says so, waits for one, and begins when there is one.
+#[test]
+fn waits_for_a_place() {
+    let servers = Servers::single("cdc-places");
+    servers.say(ACCOUNTS);
+    servers.say(&transfer(1, ""));
+    let taken: Vec<TcpStream> =
+        (0..100).map_while(|_| TcpStream::connect(&servers.addresses).ok()).collect();
+    let begin = Instant::now();
+    let output = servers.output(&["cdc", "--until=now", "--deadline=2"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(7), "{errors}");
+    assert!(errors.contains("no room for more clients; still trying, for 2 s at most"), "{errors}");
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
+    let mut stream = Following::start(servers.command(&["cdc", "--until=now"]));
+    let mut said = String::new();
+    let mut errors = BufReader::new(stream.process.stderr.take().unwrap());
+    errors.read_line(&mut said).unwrap();
+    assert!(said.contains("no room for more clients; still trying"), "{said}");
+    drop(taken);
+    assert_eq!(stream.line()["transfer_id"], "1");
+    assert_eq!(stream.wait(), Some(0));
+}
+
+/// Goal: accounts are events, each before its first transfer; events are selected by ledger, code and
+/// account; a cursor belongs to its selection.
+#[test]
+fn selections() {
+    let servers = Servers::single("cdc-selections");
+    servers.say(ACCOUNTS);
+    servers.say(&transfer(1, ""));
+    servers.say("create_accounts id=3 ledger=2 code=7 flags=history, id=4 ledger=2 code=8;");
+    servers.say(
+        "create_transfers id=2 debit_account_id=3 credit_account_id=4 amount=5 ledger=2 code=9;",
+    );
+    let shown = |words: &[&str]| -> Vec<String> {
+        let output = servers.stdout(&[&["cdc", "--until=now"], words].concat());
+        let event = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            match event["type"].as_str().unwrap() {
+                "account_created" => format!("account {}", event["id"].as_str().unwrap()),
+                _ => event["transfer_id"].as_str().unwrap().to_owned(),
+            }
+        };
+        output.lines().map(event).collect()
+    };
+    let all = ["account 1", "account 2", "1", "account 3", "account 4", "2"];
+    assert_eq!(shown(&["--what=all"]), all);
+    assert_eq!(shown(&["--what=accounts,transfers"]), all);
+    assert_eq!(shown(&[]), ["1", "2"]);
+    assert_eq!(shown(&["--what=accounts"]), ["account 1", "account 2", "account 3", "account 4"]);
+    assert_eq!(shown(&["--what=all", "--ledger=2,5"]), ["account 3", "account 4", "2"]);
+    assert_eq!(shown(&["--what=all", "--code=7,9"]), ["account 3", "2"]);
+    assert_eq!(shown(&["--what=all", "--account=2,4"]), ["account 2", "1", "account 4", "2"]);
+    assert_eq!(shown(&["--what=all", "--ledger=1", "--account=4"]), [""; 0]);
+    let cursor = cursor_option(&servers);
+    assert_eq!(shown(&["--what=all", "--ledger=2", &cursor]).len(), 3);
+    assert_eq!(shown(&["--what=all", "--ledger=2", &cursor]).len(), 0);
+    let output = servers.output(&["cdc", "--until=now", "--what=all", &cursor]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("`--what=all --ledger=2`, this one has `--what=all`"), "{errors}");
+}
+
+/// A stream whose reader acknowledges.
+struct Acknowledging {
+    stream: Following,
+    input: std::process::ChildStdin,
+}
+
+impl Acknowledging {
+    fn start(servers: &Servers, words: &[&str]) -> Acknowledging {
+        let cursor = cursor_option(servers);
+        let mut command =
+            servers.command(&[&["cdc", &cursor, "--ack=stdin", "--idle=10"], words].concat());
+        command.stdin(Stdio::piped());
+        let mut stream = Following::start(command);
+        let input = stream.process.stdin.take().unwrap();
+        Acknowledging { stream, input }
+    }
+
+    /// The next event's id and timestamp.
+    fn next(&mut self) -> (String, String) {
+        let event = self.stream.line();
+        let field = |name: &str| event[name].as_str().unwrap().to_owned();
+        (field("transfer_id"), field("timestamp"))
+    }
+
+    fn acknowledge(&mut self, timestamp: &str) {
+        writeln!(self.input, "{timestamp}").unwrap();
+    }
+}
+
+/// Goal: a reader that takes one event at a time and ends, again and again, gets each when it
+/// acknowledges; what it has only read comes again.
+#[test]
+fn acknowledged_one_at_a_time() {
+    let servers = Servers::single("cdc-ack");
+    servers.say(ACCOUNTS);
+    let ids = 1..=6;
+    ids.clone().for_each(|id| drop(servers.say(&transfer(id, ""))));
+    for id in ids {
+        // The reader dies after it has read, before it acknowledges.
+        let mut reader = Acknowledging::start(&servers, &[]);
+        assert_eq!(reader.next().0, id.to_string());
+        send(&reader.stream.process, if id % 2 == 0 { "-KILL" } else { "-TERM" });
+        reader.stream.wait();
+        let mut reader = Acknowledging::start(&servers, &[]);
+        let (again, timestamp) = reader.next();
+        assert_eq!(again, id.to_string());
+        reader.acknowledge(&timestamp);
+        drop(reader.input);
+        assert_eq!(reader.stream.wait(), Some(0), "the end of standard input ends it");
+    }
+    let reader = Acknowledging::start(&servers, &["--until=now"]);
+    let Acknowledging { mut stream, input } = reader;
+    assert_eq!(stream.wait(), Some(0), "everything is acknowledged");
+    drop(input);
+}
+
+/// Goal: no more than the window is printed ahead of the reader; one acknowledgement covers all
+/// before it; the reader sees the end of its input before its last acknowledgement is waited for.
+#[test]
+fn windows() {
+    let servers = Servers::single("cdc-window");
+    servers.say(ACCOUNTS);
+    (1..=5).for_each(|id| drop(servers.say(&transfer(id, ""))));
+    let mut reader = Acknowledging::start(&servers, &["--until=now", "--ack-window=2"]);
+    reader.next();
+    let (_, second) = reader.next();
+    reader.acknowledge(&second);
+    assert_eq!(reader.next().0, "3");
+    let (_, fourth) = reader.next();
+    reader.acknowledge(&fourth);
+    reader.acknowledge(&fourth);
+    let (id, fifth) = reader.next();
+    assert_eq!(id, "5");
+    assert_eq!(reader.stream.rest(), "");
+    reader.acknowledge(&fifth);
+    assert_eq!(reader.stream.wait(), Some(0));
+    assert_eq!(servers.stdout(&["cdc", &cursor_option(&servers), "--until=now"]), "");
+}
+
+/// Goal: an acknowledgement of an event that was not written ends the stream with an error; half
+/// a line is none.
+#[test]
+fn wrong_acknowledgements() {
+    let servers = Servers::single("cdc-ack-wrong");
+    servers.say(ACCOUNTS);
+    servers.say(&transfer(1, ""));
+    for line in ["12345\n", "yes\n", "18446744073709551616\n", &"1".repeat(100)] {
+        let mut reader = Acknowledging::start(&servers, &[]);
+        reader.next();
+        reader.input.write_all(line.as_bytes()).unwrap();
+        assert_eq!(reader.stream.wait(), Some(1), "{line}");
+    }
+    let mut reader = Acknowledging::start(&servers, &[]);
+    let (_, timestamp) = reader.next();
+    write!(reader.input, "{timestamp}").unwrap();
+    drop(reader.input);
+    assert_eq!(reader.stream.wait(), Some(0));
+    let mut reader = Acknowledging::start(&servers, &[]);
+    assert_eq!(reader.next().1, timestamp, "it comes again");
+}
+
+/// Goal: a reader that closes a pipe which is full leaves the cursor where it was.
+#[test]
+fn cursor_stays_when_the_pipe_breaks() {
+    let servers = Servers::single("cdc-pipe");
+    servers.say(ACCOUNTS);
+    let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
+    let transfers: Vec<Transfer> = (1..=250).map(|id| Transfer { id, ..plain() }).collect();
+    client.create_transfers(&transfers).unwrap();
+    let words = ["cdc", &cursor_option(&servers)];
+    for _ in 0..3 {
+        let mut stream = Following::start(servers.command(&words));
+        assert_eq!(stream.line()["transfer_id"], "1");
+        stream.close();
+        assert_eq!(stream.wait(), Some(0));
     }
 }

@@ -156,6 +156,13 @@ impl Following {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// All that is printed until the output ends.
+    pub fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.lines.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        rest
+    }
+
     fn errors(&mut self) -> String {
         let mut errors = String::new();
         self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();

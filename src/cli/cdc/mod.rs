@@ -67,6 +67,9 @@ Cursor:
 while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. To \
 begin anew, remove it.
 
+Moments:
+  TIME is `now`, a date, a date and time of day like 2026-11-26T18:30:00Z, a time ago like -1h, or nanoseconds since 1970.
+
 Exit codes:
   0   --until was reached, SIGINT or SIGTERM came, the reader closed its end, or standard input \
 ended
@@ -118,10 +121,10 @@ pub struct CdcArguments {
     pub account: Vec<u128>,
     /// Begin with events of this moment [default: the first event]; `now` also begins before records
     /// that are imported from now on with older timestamps
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<Moment>,
     /// End after events of this moment instead of following; `now` is the present
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<Moment>,
     /// Follow until interrupted [default, unless --until is given]
     #[arg(long, conflicts_with = "until")]
@@ -199,18 +202,17 @@ fn begin(
     if let Some(until) = arguments.until {
         stream.limit(until.timestamp(now));
     }
-    let position = match arguments.from {
-        Some(Moment::Now) => {
-            let Some(position) = stream.present()? else { return Ok(false) };
-            position
-        }
-        Some(from) => Position::before(from.timestamp(now)),
-        None => Position::before(1),
-    };
-    stream.seek(position);
-    // The stream of a moment is that of its first start, even if nothing happens before the next.
+    if arguments.from == Some(Moment::Now) {
+        let Some(position) = stream.present()? else { return Ok(false) };
+        stream.seek(position);
+    } else {
+        stream.seek(Position::before(arguments.from.map_or(1, |from| from.timestamp(now))));
+    }
+    // The begin of a stream is that of its first start, even if nothing happens before the next.
+    // A cursor in the future would be refused then.
+    let is_past = arguments.from.is_none_or(|from| from.timestamp(now) <= now);
     match cursor {
-        Some(file) if position.newest.timestamp <= now => file.write(&position)?,
+        Some(file) if is_past => file.write(stream.position())?,
         _ => {}
     }
     Ok(true)

@@ -1,5 +1,5 @@
-//! A retrying client for commands that run for long: it keeps working through failovers, restarts of
-//! the cluster, lost sessions and replicas without room for more clients, and stops on a signal.
+//! A retrying client for commands that run for long: it keeps working through failovers, restarts
+//! of the cluster, lost sessions and replicas without room for more clients, and stops on a signal.
 //!
 //! It only asks questions, which may be asked again; it creates nothing.
 
@@ -223,8 +223,8 @@ impl Patience {
         self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.start.elapsed()))
     }
 
-    /// Fails if the limit is reached. Otherwise a line says now and then what is waited for: at once
-    /// when the client was refused, since that may be a mistake.
+    /// Fails if the limit is reached. Otherwise a line says now and then what is waited for: at
+    /// once when the client was refused, since that may be a mistake.
     fn wait_on(&mut self, error: &ClientError) -> Result<(), Failure> {
         let waited = self.start.elapsed();
         let is_refused = matches!(error, ClientError::ClusterMismatch { .. });

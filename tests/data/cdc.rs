@@ -185,7 +185,8 @@ fn exit_codes() {
     }
 }
 
-/// Creates transfers of amount 1 with these ids, imported from this moment on, one nanosecond apart.
+/// Creates transfers of amount 1 with these ids, imported from this moment on, one nanosecond
+/// apart.
 fn import(client: &mut Client, ids: std::ops::Range<u128>, mut timestamp: u64) {
     let ids: Vec<u128> = ids.collect();
     for part in ids.chunks(200) {
@@ -374,8 +375,8 @@ fn waits_for_a_place() {
     assert_eq!(stream.wait(), Some(0));
 }
 
-/// Goal: accounts are events, each before its first transfer; events are selected by ledger, code and
-/// account; a cursor belongs to its selection.
+/// Goal: accounts are events, each before its first transfer; events are selected by ledger, code
+/// and account; a cursor belongs to its selection.
 #[test]
 fn selections() {
     let servers = Servers::single("cdc-selections");
@@ -530,4 +531,49 @@ fn cursor_stays_when_the_pipe_breaks() {
         stream.close();
         assert_eq!(stream.wait(), Some(0));
     }
+}
+
+/// Goal: the program of OPERATING.md keeps every event exactly once while both sides are killed.
+#[test]
+fn program_of_the_documentation() {
+    let servers = Servers::single("cdc-program");
+    servers.say(ACCOUNTS);
+    let page = include_str!("../../docs/OPERATING.md");
+    let program =
+        page.split("```python\n").skip(1).find(|part| part.contains("--ack=stdin")).unwrap();
+    let program = program.split("```").next().unwrap();
+    let bin = servers.folder.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(BINARY, bin.join("florin")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let address = format!("--addresses={}", servers.addresses);
+    let start = |until: &str| {
+        Command::new("python3")
+            .args(["-c", program, &address, "--idle=10", until])
+            .current_dir(&servers.folder)
+            .env("PATH", &path)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let count = 40;
+    for id in 1..=count {
+        servers.say(&transfer(id, ""));
+        if id % 10 == 0 {
+            let mut reader = start("--follow");
+            std::thread::sleep(Duration::from_millis(u64::from(id) * 5));
+            reader.kill().unwrap();
+            reader.wait().unwrap();
+            // The stream sees the end of its standard input, and lets go of the cursor.
+        }
+    }
+    let begin = Instant::now();
+    while !start("--until=now").wait().unwrap().success() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "the cursor is free soon");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let query = "import sqlite3; print(*sqlite3.connect('events.db').execute(\
+                 'select count(*), count(distinct event) from events').fetchone())";
+    let output = Command::new("python3").args(["-c", query]).current_dir(&servers.folder).output();
+    assert_eq!(text(&output.unwrap().stdout), format!("{count} {count}\n"));
 }

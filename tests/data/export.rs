@@ -282,7 +282,7 @@ fn failures() {
         (vec!["export", "--at=tomorrow"], 2, "nanoseconds since 1970"),
         (vec!["export", "--at=1796053368"], 2, "as seconds it is 2026-11-30T15:42:48Z"),
         (vec!["export", "--what=money"], 2, "balances"),
-        (vec!["export", "--cluster=9"], 7, "not of cluster 9"),
+        (vec!["export", "--cluster=9", "--deadline=1"], 7, "not of cluster 9"),
         (vec!["export", &nowhere], 1, "cannot be written"),
         (vec!["balance", "--account=0"], 2, "neither 0"),
         (

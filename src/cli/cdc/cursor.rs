@@ -1,9 +1,10 @@
 //! The file that remembers how far a stream has come.
 //!
-//! One process has it at a time: the lock is on a file beside it, `FILE.lock`, which stays. The file
-//! is replaced as a whole, durably, never changed in place; a symbolic link is followed. Besides the
-//! [`Position`] it names the cluster and the selection, and keeps marks of earlier events, close to
-//! each other near the end and sparse before, to tell since when another history differs.
+//! One process has it at a time: the lock is on a file beside it, `FILE.lock`, which stays. The
+//! file is replaced as a whole, durably, never changed in place; a symbolic link is followed.
+//! Besides the [`Position`] it names the cluster and the selection, and keeps marks of earlier
+//! events, close to each other near the end and sparse before, to tell since when another history
+//! differs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -73,8 +74,9 @@ pub struct CursorFile {
 }
 
 impl CursorFile {
-    /// Opens the file at this path for the stream of a cluster, and reads what it remembers: nothing
-    /// if there is no file. No other process can open it from then on, and writing was tried.
+    /// Opens the file at this path for the stream of a cluster, and reads what it remembers:
+    /// nothing if there is no file. No other process can open it from then on, and writing was
+    /// tried.
     ///
     /// # Errors
     ///

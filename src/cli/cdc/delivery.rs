@@ -1,8 +1,9 @@
 //! Hands events over to the reader, and moves the cursor once they are delivered.
 //!
-//! By default an event is delivered when `write` has accepted its line: a pipe may still hold it when
-//! its reader ends. With acknowledgements an event is delivered when the reader has written its
-//! timestamp to standard input. The reader may be behind by a fixed number of events, the window.
+//! By default an event is delivered when `write` has accepted its line: a pipe may still hold it
+//! when its reader ends. With acknowledgements an event is delivered when the reader has written
+//! its timestamp to standard input. The reader may be behind by a fixed number of events, the
+//! window.
 //!
 //! Acknowledgements are read by a thread of their own, so that a reader that waits until they are
 //! taken never waits for a writer that waits for the reader. Not covered: what is delivered
@@ -48,7 +49,8 @@ impl From<Failure> for End {
     }
 }
 
-/// An event that was passed, and the position after it and after all that follow and are not wanted.
+/// An event that was passed, and the position after it and after all that follow and are not
+/// wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Passed {
     /// The event, if it is wanted.
@@ -117,6 +119,10 @@ impl Delivery {
     /// # Errors
     ///
     /// If the reader is gone, or the cursor cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// Never: a window stays.
     pub fn deliver(&mut self, passed: &[Passed]) -> Result<(), End> {
         if self.window.is_none() {
             self.write(passed)?;
@@ -166,6 +172,10 @@ impl Delivery {
     /// # Errors
     ///
     /// As [`Delivery::deliver`].
+    ///
+    /// # Panics
+    ///
+    /// Never: a window stays.
     pub fn finish(&mut self) -> Result<(), End> {
         let Some(window) = &self.window else { return Ok(()) };
         if window.waiting.is_empty() {
@@ -304,7 +314,7 @@ impl Window {
         let place = self.waiting.iter().position(|(waiting, _)| *waiting == timestamp);
         match place {
             Some(place) => {
-                let (_, position) = self.waiting.drain(..=place).last().expect("at least one");
+                let (_, position) = self.waiting.drain(..=place).next_back().expect("at least one");
                 self.last = Some(timestamp);
                 Ok(Some(position))
             }

@@ -8,6 +8,10 @@ use crate::repl::schema::{ACCOUNT, CHANGE_EVENT, Kind};
 
 /// Adds the line of an event. Events that come after others with a later timestamp end with
 /// `"late":true`.
+///
+/// # Panics
+///
+/// Never: what is written is an object.
 pub fn push(text: &mut String, event: &Event, is_late: bool) {
     match event {
         Event::Change(event) => json::push_object(text, &CHANGE_EVENT, event.as_bytes()),

@@ -1,10 +1,10 @@
 //! `florin cdc`: the change stream, as lines of JSON on standard output.
 //!
-//! Every event comes at least once. The stream may be ended, killed and started again at any time: it
-//! continues after what its cursor says was delivered. Its parts: [`stream`] reads events so that
-//! none is missed, [`selection`] says which are wanted, [`lines`] writes one as JSON, [`delivery`]
-//! hands them over, [`cursor`] remembers the [`position`]. Not covered: other formats and
-//! destinations; a pipe leads to them.
+//! Every event comes at least once. The stream may be ended, killed and started again at any time:
+//! it continues after what its cursor says was delivered. Its parts: [`stream`] reads events so
+//! that none is missed, [`selection`] says which are wanted, [`lines`] writes one as JSON,
+//! [`delivery`] hands them over, [`cursor`] remembers the [`position`]. Not covered: other formats
+//! and destinations; a pipe leads to them.
 
 pub mod cursor;
 pub mod delivery;
@@ -68,7 +68,8 @@ while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes
 begin anew, remove it.
 
 Moments:
-  TIME is `now`, a date, a date and time of day like 2026-11-26T18:30:00Z, a time ago like -1h, or nanoseconds since 1970.
+  TIME is `now`, a date, a date and time of day like 2026-11-26T18:30:00Z, a time ago like -1h, or \
+nanoseconds since 1970.
 
 Exit codes:
   0   --until was reached, SIGINT or SIGTERM came, the reader closed its end, or standard input \
@@ -119,8 +120,8 @@ pub struct CdcArguments {
     /// Print only events of these accounts, on either side of a transfer
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub account: Vec<u128>,
-    /// Begin with events of this moment [default: the first event]; `now` also begins before records
-    /// that are imported from now on with older timestamps
+    /// Begin with events of this moment [default: the first event]; `now` also begins before
+    /// records that are imported from now on with older timestamps
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<Moment>,
     /// End after events of this moment instead of following; `now` is the present
@@ -132,8 +133,8 @@ pub struct CdcArguments {
     /// Remember in this file what was delivered, and continue after it if the file exists
     #[arg(long, value_name = "FILE")]
     pub cursor: Option<PathBuf>,
-    /// Move the cursor only past events that the reader acknowledges: it writes the timestamp of the
-    /// last event that it has dealt with to standard input, on a line
+    /// Move the cursor only past events that the reader acknowledges: it writes the timestamp of
+    /// the last event that it has dealt with to standard input, on a line
     #[arg(long, value_enum, value_name = "stdin", requires = "cursor")]
     pub ack: Option<Acknowledgements>,
     /// Maximum number of events that are printed and not acknowledged yet
@@ -157,6 +158,10 @@ pub struct CdcArguments {
 ///
 /// If an address or the cursor is wrong, the cluster cannot be reached or refuses the client, its
 /// history is not the cursor's, or the events cannot be written.
+///
+/// # Panics
+///
+/// Never: the window is small.
 pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     let addresses = resolve_addresses(&arguments.addresses)
         .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;

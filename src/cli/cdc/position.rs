@@ -1,5 +1,5 @@
-//! How far a stream has come: the newest record of each kind that it has passed, and what the record
-//! was, so that another history is recognized.
+//! How far a stream has come: the newest record of each kind that it has passed, and what the
+//! record was, so that another history is recognized.
 
 use zerocopy::IntoBytes;
 

@@ -11,21 +11,21 @@
 //! 2. The timestamp of anything that is not imported, and of each expiry, is higher than every
 //!    timestamp that was committed before it, since it is that of its own operation.
 //!
-//! A [`Position`] therefore has three parts: the newest transfer, the newest account, and the newest
-//! event of any kind. The invariant: *all transfers up to `transfer`, all accounts up to `account`
-//! and all expiries up to `newest` were passed.* By (1) and (2) no record can be committed later at or
-//! below its own part, so that a reader that was away for any time finds all that it missed above the
-//! three parts. Records that are not imported are above `newest`; imported ones may be between
-//! their kind's part and `newest`: these are *late*.
+//! A [`Position`] therefore has three parts: the newest transfer, the newest account, and the
+//! newest event of any kind. The invariant: *all transfers up to `transfer`, all accounts up to
+//! `account` and all expiries up to `newest` were passed.* By (1) and (2) no record can be
+//! committed later at or below its own part, so that a reader that was away for any time finds all
+//! that it missed above the three parts. Records that are not imported are above `newest`; imported
+//! ones may be between their kind's part and `newest`: these are *late*.
 //!
 //! A [`round`](Stream::round) keeps the invariant. It reads one page of events above `newest`, and
-//! *then* one page of late transfers. As long as there are late ones, only these are passed, and the
-//! other page is discarded. If there are none, every transfer that was committed before those of
-//! the page, which by (1) includes all that are lower, was passed before or is in the page itself;
-//! so the page may move `transfer`. Expiries of the page move `newest`: by (2) none below is missing.
-//! Accounts are read last, so that the account of a transfer that is passed is never missing: an
-//! account precedes its transfers in commits and in timestamps. Each page ends at the last record
-//! that it has, and nothing beyond the earliest of these ends is passed.
+//! *then* one page of late transfers. As long as there are late ones, only these are passed, and
+//! the other page is discarded. If there are none, every transfer that was committed before those
+//! of the page, which by (1) includes all that are lower, was passed before or is in the page
+//! itself; so the page may move `transfer`. Expiries of the page move `newest`: by (2) none below
+//! is missing. Accounts are read last, so that the account of a transfer that is passed is never
+//! missing: an account precedes its transfers in commits and in timestamps. Each page ends at the
+//! last record that it has, and nothing beyond the earliest of these ends is passed.
 //!
 //! # The order
 //!

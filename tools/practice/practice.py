@@ -23,7 +23,7 @@ from harness.writers import silence_logs  # noqa: E402
 from practice.world import Options, bounded  # noqa: E402
 
 THEMES = ("retries", "holds", "messages", "amounts", "caches", "sessions", "business",
-          "imports")
+          "imports", "restores", "addresses", "replicas")
 
 
 def checks_of(theme):

@@ -1,0 +1,92 @@
+"""Replicas that are half dead: stopped for long, or cut off in one direction only."""
+
+import contextlib
+import time
+
+from chaos.load import Load
+from harness.mesh import Mesh
+from harness.checks import require
+from harness.server import remove_directory, scratch_directory
+
+BATCH = 20
+
+
+@contextlib.contextmanager
+def cluster_under_load(name, clients=3):
+    """Serves three replicas with proxies between them, while clients work and judge."""
+    directory = scratch_directory(f"practice-{name}")
+    mesh = Mesh(directory, 3)
+    try:
+        mesh.start()
+        load = Load(clients, mesh.addresses, BATCH)
+        load.start()
+        yield mesh, load
+        mesh.heal()
+        load.answered()
+        load.end()
+        print(f"  {load.created()} transfers, {load.reads()} reads, all right")
+        mesh.stop()
+    finally:
+        mesh.close()
+    remove_directory(directory)
+
+
+def check_long_stops(options):
+    """Each replica is stopped for long, the primary too: clients go on, nothing is lost."""
+    seconds = options.size(6, 70)
+    with cluster_under_load("stops") as (mesh, load):
+        for turn in range(3):
+            primary = mesh.primary()
+            victim = primary if turn != 1 else mesh.replicas[(primary.index + 1) % 3]
+            victim.pause()
+            try:
+                load.answered()
+                load.run_for(seconds)
+            finally:
+                victim.resume()
+            load.answered()
+        load.run_for(1)
+
+
+def check_one_way_cuts(options):
+    """Each direction between two replicas is cut in turn: clients are served, nothing is lost."""
+    pairs = [(one, two) for one in range(3) for two in range(3) if one != two]
+    options.chance("cuts").shuffle(pairs)
+    with cluster_under_load("cuts") as (mesh, load):
+        for source, target in pairs:
+            mesh.cut_one_way(source, target)
+            load.answered()
+            load.run_for(options.size(1, 15))
+            load.answered()
+            mesh.heal()
+            load.answered()
+
+
+def check_isolated_replicas(options):
+    """Each replica is cut off from both others in both directions, the primary first."""
+    with cluster_under_load("isolated") as (mesh, load):
+        for turn in range(3):
+            primary = mesh.primary()
+            mesh.isolate((primary.index + turn) % 3)
+            load.answered()
+            load.run_for(options.size(2, 70))
+            mesh.heal()
+            load.answered()
+            mesh.primary()
+
+
+def check_no_quorum_and_back(options):
+    """Two replicas are stopped, so nobody is answered; when one is back, everybody is."""
+    with cluster_under_load("quorum") as (mesh, load):
+        for _ in range(options.size(1, 5)):
+            primary = mesh.primary()
+            others = [replica for replica in mesh.replicas if replica is not primary]
+            for replica in others:
+                replica.pause()
+            time.sleep(0.5)
+            before = load.newest_asked()
+            time.sleep(1.5)
+            for replica in others:
+                replica.resume()
+            load.answered()
+            require(load.newest_asked() > before, "clients are served again")

@@ -4,15 +4,16 @@
 
 use super::exit::Failure;
 use super::output::print;
-use super::start::{Service, Sizes, TellingArguments, serve};
+use super::start::{self, Service, Sizes, TellingArguments, serve};
 use super::{exit::ExitClass, format};
 use crate::io::address::resolve;
+use crate::io::signals::Held;
 use crate::protocol::Release;
 use crate::storage::Config;
 use crate::vsr::Genesis;
 use crate::vsr::scrub::SCRUB_RATE;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,14 +45,13 @@ pub struct DevArguments {
 ///
 /// If the server cannot be started or cannot go on.
 pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
+    let progress = start::begin(&arguments.path, &arguments.address);
     let address = resolve(&arguments.address)
         .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
     let telling = arguments.telling.resolve(&[address])?;
-    if !arguments.path.exists() {
-        let config = Config::development();
-        let genesis =
-            Genesis { cluster: 0, replica: 0, replica_count: 1, config, is_recovering: false };
-        format::create(&genesis, &arguments.path, true)?;
+    let is_new = !arguments.path.exists();
+    if is_new {
+        create(&arguments.path)?;
     }
     let service = Service {
         addresses: vec![address],
@@ -66,7 +66,35 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         is_development: true,
         is_child: false,
     };
-    serve(&service, |address| print(&welcome(address)))
+    let mut is_serving = false;
+    let result = serve(&service, progress, |address| {
+        is_serving = true;
+        print(&welcome(address));
+    });
+    result.map_err(|failure| {
+        if is_new && !is_serving {
+            // Best effort: nothing was ever in it.
+            let _ = std::fs::remove_file(&arguments.path);
+        }
+        explain(failure)
+    })
+}
+
+/// Makes the data file. A signal waits meanwhile: half a file would fail the next start.
+fn create(path: &Path) -> Result<(), Failure> {
+    let _held = Held::new();
+    let config = Config::development();
+    let genesis =
+        Genesis { cluster: 0, replica: 0, replica_count: 1, config, is_recovering: false };
+    format::create(&genesis, path, true).map(drop)
+}
+
+/// Adds what to do about a port that is taken.
+fn explain(mut failure: Failure) -> Failure {
+    if failure.class == ExitClass::Network {
+        failure.message += "; use --address=0 for a free port, or --address=PORT for another";
+    }
+    failure
 }
 
 /// The address, and four lines on how to connect.

@@ -26,7 +26,7 @@ pub mod status;
 pub mod version;
 pub mod vopr;
 
-use crate::io::{log, system};
+use crate::io::{log, signals, system};
 use clap::{Parser, Subcommand};
 use exit::{EXIT_CODES_HELP, Failure};
 use std::process::ExitCode;
@@ -99,6 +99,10 @@ pub enum Command {
 /// Runs the command that was typed; returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
+    // The very first: a server that is asked to end ends with 0 from here on.
+    if std::env::args_os().nth(1).is_some_and(|command| command == "start" || command == "dev") {
+        signals::end_at_once();
+    }
     system::ignore_file_size_signal();
     let arguments = Arguments::parse();
     let result = match &arguments.command {
@@ -127,8 +131,10 @@ pub fn run() -> ExitCode {
 
 fn fail(failure: &Failure) -> ExitCode {
     match log::format() {
+        // A server's last line carries time and replica like the others.
+        _ if log::has_begun() => log::error(format_args!("{failure}")),
         log::Format::Text => output::print_error(&format!("florin: {failure}")),
-        log::Format::Json => log::write(log::Level::Error, format_args!("{failure}")),
+        log::Format::Json => log::error(format_args!("{failure}")),
     }
     failure.code()
 }

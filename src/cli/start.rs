@@ -3,9 +3,11 @@
 //! Reads the superblock to learn which cluster and which geometry the file is of, reserves all
 //! memory, freezes the allocator, and serves until a signal, the end of the input, or a fault.
 
+mod progress;
 mod serve;
 mod sizes;
 
+pub use progress::Progress;
 pub(in crate::cli) use serve::fatal_class;
 pub use serve::serve;
 pub use sizes::{Sizes, memory_needed};
@@ -18,7 +20,7 @@ use crate::io::memory::HumanSize;
 use crate::protocol::Release;
 use crate::vsr::scrub::SCRUB_RATE;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// No size is larger than a pebibyte: a mistake in typing, and sums would not fit 64 bits.
 const SIZE_MAX: u64 = 1 << 50;
@@ -226,6 +228,14 @@ pub struct Service {
     pub is_child: bool,
 }
 
+/// Writes the first line of the log, at once, and begins to report progress.
+pub(super) fn begin(path: &Path, addresses: &str) -> Progress {
+    log::begin();
+    let (version, path) = (env!("CARGO_PKG_VERSION"), path.display());
+    log::info(format_args!("florin {version} starting: data file {path}, addresses {addresses}"));
+    Progress::begin()
+}
+
 /// Serves until asked to end.
 ///
 /// # Errors
@@ -233,6 +243,7 @@ pub struct Service {
 /// If the server cannot be started or cannot go on.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     log::set(arguments.log_level, arguments.log_format);
+    let progress = begin(&arguments.path, &arguments.addresses);
     let addresses = arguments.check()?;
     let service = Service {
         is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
@@ -247,7 +258,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         release_max: arguments.release_max,
         is_development: arguments.development,
     };
-    serve(&service, |address| log::info(format_args!("listening on {address}")))
+    serve(&service, progress, |address| log::info(format_args!("listening on {address}")))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::bus::BusOptions;
 use super::clock::Clock;
 use super::file::tests::TemporaryPath;
 use super::file::{DataFile, format_data_file};
-use super::memory::MemoryTable;
+use super::notify::Notifier;
 use super::server::{CONNECTIONS_MAX, ExitReason, Server, ServerOptions};
 use crate::io::metrics::Metrics;
 use crate::io::metrics::publish::Publish;
@@ -138,6 +138,7 @@ fn serve(path: &Path) -> ExitReason {
         input: Some(std::io::stdin().as_fd().try_clone_to_owned().unwrap()),
         signals: true,
         freeze: true,
+        notifier: Notifier::default(),
     };
     let count = messages_needed(&config) + LARGE_FRAMES_MAX;
     let pool = Pool::new("messages", count, config.reply_size_max);
@@ -155,9 +156,7 @@ fn serve(path: &Path) -> ExitReason {
     };
     let machine = Silent { extra: Vec::new() };
     let replica = Replica::new(&replica_options, pool.clone(), machine);
-    let table = MemoryTable::new();
-    let mut report = std::io::sink();
-    let mut server = Server::new(options, replica, file, pool, &table, &mut report).unwrap();
+    let mut server = Server::new(options, replica, file, pool).unwrap();
     let reason = server.run().unwrap();
     if let Some(fatal) = server.core().fatal() {
         eprintln!("{fatal}");

@@ -1,32 +1,50 @@
-//! Lines to the operator: one for each event that he must know, on standard error.
+//! The log: one line on standard error for each event that an operator needs to know.
 //!
-//! As text for people, or as one JSON object for each line for programs: `time` in seconds since
-//! 1970, `level`, `message`. A level says what is left out. Nothing is allocated, so that a server
-//! whose memory is frozen can speak; each line leaves with one call, so that lines of several
-//! threads do not mix. Not covered: which events there are (who has them, says them), how often a
-//! peer may cause one ([`complaint`](super::complaint)).
+//! A line carries the time (UTC), the level, the index of the replica once it is known, and the
+//! message; as text, or as one JSON object (`time` in seconds since 1970, `level`, `replica`,
+//! `message`). Nothing is allocated, so that a server whose memory is frozen can log. Each line
+//! leaves in one write of at most [`LINE_MAX`] bytes, which a pipe takes whole: lines of several
+//! replicas and threads in one terminal never mix. A longer line is cut and marked.
+//!
+//! Standard error that is closed, full or not read never stops a server. A line waits up to
+//! [`WAIT_MS`] ([`WAIT_ERROR_MS`] for an error) for a reader; then it is dropped, and so are the
+//! next ones, without a wait, until there is a reader again. The first line after that says how
+//! many were lost. Not covered: which events there are, how often a peer may cause one
+//! ([`complaint`](super::complaint)).
+
+#![allow(unsafe_code)]
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use super::clock::Clock;
 use super::metrics::text::Text;
+use super::system;
 
-/// Bytes of a line at most; what is longer is cut off.
-const LINE_MAX: usize = 2048;
+/// Maximum bytes of a line: what Linux writes to a pipe in one piece (`PIPE_BUF`).
+const LINE_MAX: usize = 4096;
 /// Bytes of a line that are left for its end.
 const END_MAX: usize = 16;
+/// Marks a line that was cut.
+const CUT: &str = " [cut]";
+/// Time that a line waits for a reader of standard error, in milliseconds.
+const WAIT_MS: i32 = 50;
+/// The same for an error, which often is the last line.
+const WAIT_ERROR_MS: i32 = 1_000;
+/// Maximum calls to write one line: interruptions and short writes.
+const WRITES_MAX: u32 = 16;
 
-/// How grave an event is.
+/// Severity of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 #[repr(u8)]
 pub enum Level {
-    /// The server cannot go on.
+    /// The server cannot continue.
     Error = 0,
-    /// Something is wrong, or soon will be; the server goes on.
+    /// Something is wrong, or soon will be; the server keeps running.
     Warning = 1,
-    /// What an operator may want to know.
+    /// An event that an operator may want to know.
     Info = 2,
 }
 
@@ -42,28 +60,55 @@ impl Level {
     }
 }
 
-/// What lines look like.
+/// Format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[repr(u8)]
 pub enum Format {
-    /// For people.
+    /// Human-readable lines.
     Text = 0,
     /// A JSON object on each line.
     Json = 1,
 }
 
-/// The least grave level that is written.
+/// The least severe level that is written.
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 /// A [`Format`].
 static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
+/// Index of the replica of this process, or [`REPLICA_UNKNOWN`].
+static REPLICA: AtomicU16 = AtomicU16::new(REPLICA_UNKNOWN);
+const REPLICA_UNKNOWN: u16 = u16::MAX;
+/// Whether this process logs: failures then go to the log, too.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+/// Whether the last line was dropped since nobody read.
+static STUCK: AtomicBool = AtomicBool::new(false);
+/// Whether the last line left in part.
+static TORN: AtomicBool = AtomicBool::new(false);
+/// Lines that were dropped since the last one that was written.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Says for the whole process what is written, and how.
+/// Sets level and format for the whole process.
 pub fn set(level: Level, format: Format) {
     LEVEL.store(level as u8, Ordering::Relaxed);
     FORMAT.store(format as u8, Ordering::Relaxed);
 }
 
-/// What lines look like.
+/// Notes the index of the replica, which all lines carry from now on.
+pub fn set_replica(index: u8) {
+    REPLICA.store(index.into(), Ordering::Relaxed);
+}
+
+/// Notes that this process is a server that logs.
+pub fn begin() {
+    BEGUN.store(true, Ordering::Relaxed);
+}
+
+/// Whether this process is a server that logs.
+#[must_use]
+pub fn has_begun() -> bool {
+    BEGUN.load(Ordering::Relaxed)
+}
+
+/// Format of the lines.
 #[must_use]
 pub fn format() -> Format {
     let json = FORMAT.load(Ordering::Relaxed) == Format::Json as u8;
@@ -81,61 +126,151 @@ pub fn write(level: Level, message: fmt::Arguments<'_>) {
     if !writes(level) {
         return;
     }
-    let mut buffer = [0; LINE_MAX];
-    let length = line(&mut buffer, level, format(), Clock::new().realtime_ns(), message);
-    // Nobody to tell if standard error is gone; that is no reason to stop.
-    let _ = io::stderr().write_all(&buffer[..length]);
+    let lost = LOST.load(Ordering::Relaxed);
+    if lost > 0 {
+        let note = format_args!("{lost} log lines were lost: nothing read standard error");
+        if !leave(Level::Warning, note) {
+            LOST.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        LOST.fetch_sub(lost, Ordering::Relaxed);
+    }
+    if !leave(level, message) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
-/// Writes something of note.
+/// Writes an informational event.
 pub fn info(message: fmt::Arguments<'_>) {
     write(Level::Info, message);
 }
 
-/// Writes that something is wrong.
+/// Writes a warning.
 pub fn warn(message: fmt::Arguments<'_>) {
     write(Level::Warning, message);
 }
 
-/// Makes a line; how many bytes it has.
-fn line(
-    buffer: &mut [u8],
-    level: Level,
-    format: Format,
-    time_ns: u64,
-    message: fmt::Arguments<'_>,
-) -> usize {
-    let (start, end) = buffer.split_at_mut(buffer.len() - END_MAX);
-    let mut text = Text::new(start);
-    // What does not fit is cut off: an error means nothing else.
-    let closing = match format {
-        Format::Text => {
-            let _ = match level {
-                Level::Info => Ok(()),
-                Level::Error | Level::Warning => write!(text, "{}: ", level.name()),
-            };
-            let _ = Lines(&mut text).write_fmt(message);
-            "\n"
-        }
-        Format::Json => {
-            let (seconds, rest_ms) = (time_ns / 1_000_000_000, time_ns / 1_000_000 % 1000);
-            let name = level.name();
-            let _ = write!(
-                text,
-                "{{\"time\":{seconds}.{rest_ms:03},\"level\":\"{name}\",\"message\":\""
-            );
-            let _ = Escaped(&mut text).write_fmt(message);
-            "\"}\n"
-        }
-    };
-    let length = text.len();
-    end[..closing.len()].copy_from_slice(closing.as_bytes());
-    let end_start = buffer.len() - END_MAX;
-    buffer.copy_within(end_start..end_start + closing.len(), length);
-    length + closing.len()
+/// Writes an error.
+pub fn error(message: fmt::Arguments<'_>) {
+    write(Level::Error, message);
 }
 
-/// Writes as it is.
+/// Makes a line and writes it; whether standard error took it whole.
+fn leave(level: Level, message: fmt::Arguments<'_>) -> bool {
+    let mut buffer = [0; 1 + LINE_MAX];
+    // Ends what is left of a torn line.
+    buffer[0] = b'\n';
+    let replica = u8::try_from(REPLICA.load(Ordering::Relaxed)).ok();
+    let event = Event { level, time_ns: Clock::new().realtime_ns(), replica };
+    let length = line(&mut buffer[1..], format(), event, message);
+    let start = usize::from(!TORN.load(Ordering::Relaxed));
+    let wait_ms = match (STUCK.load(Ordering::Relaxed), level) {
+        (true, _) => 0,
+        (false, Level::Error) => WAIT_ERROR_MS,
+        (false, Level::Warning | Level::Info) => WAIT_MS,
+    };
+    let text = &buffer[start..=length];
+    let left = leave_bytes(text, wait_ms);
+    STUCK.store(left < text.len(), Ordering::Relaxed);
+    if left > 0 {
+        TORN.store(left < text.len(), Ordering::Relaxed);
+    }
+    left == text.len()
+}
+
+/// Writes to standard error without blocking; how many bytes it took.
+fn leave_bytes(text: &[u8], wait_ms: i32) -> usize {
+    // SAFETY: the descriptor is only used while this function runs. The runtime opens it at the
+    // start if it was closed, and nothing in this program closes it.
+    let output = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
+    let mut left = 0;
+    for _ in 0..WRITES_MAX {
+        // A pipe is writable if it takes `PIPE_BUF` bytes, hence any line: the write cannot block.
+        let mut waited = [system::waited(output, true)];
+        if system::wait(&mut waited, wait_ms).is_err() {
+            return left;
+        }
+        if waited[0].revents == 0 {
+            return left;
+        }
+        let rest = &text[left..];
+        // SAFETY: the pointer and length are those of a live slice, which the call only reads.
+        let count = unsafe { libc::write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
+        match usize::try_from(count) {
+            Ok(count) => left += count,
+            Err(_) if is_passing(&io::Error::last_os_error()) => {}
+            Err(_) => return left,
+        }
+        if left == text.len() {
+            return left;
+        }
+    }
+    left
+}
+
+/// Whether a write may succeed when it is tried again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+/// The fields of a line besides its message.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    level: Level,
+    time_ns: u64,
+    replica: Option<u8>,
+}
+
+/// Makes a line; how many bytes it has.
+fn line(buffer: &mut [u8], format: Format, event: Event, message: fmt::Arguments<'_>) -> usize {
+    let end_start = buffer.len() - END_MAX;
+    let (start, end) = buffer.split_at_mut(end_start);
+    let mut text = Text::new(start);
+    // The only possible error: the message does not fit.
+    let (written, closing) = match format {
+        Format::Text => (line_text(&mut text, event, message), "\n"),
+        Format::Json => (line_json(&mut text, event, message), "\"}\n"),
+    };
+    let cut = if written.is_ok() { "" } else { CUT };
+    let length = text.len();
+    let mut ending = Text::new(end);
+    write!(ending, "{cut}{closing}").expect("the end of a line fits its place");
+    let ending_length = ending.len();
+    buffer.copy_within(end_start..end_start + ending_length, length);
+    length + ending_length
+}
+
+fn line_text(text: &mut Text<'_>, event: Event, message: fmt::Arguments<'_>) -> fmt::Result {
+    write!(text, "{} {:<7} ", Moment(event.time_ns), event.level.name())?;
+    if let Some(replica) = event.replica {
+        write!(text, "replica={replica} ")?;
+    }
+    Lines(text).write_fmt(message)
+}
+
+fn line_json(text: &mut Text<'_>, event: Event, message: fmt::Arguments<'_>) -> fmt::Result {
+    let (seconds, rest_ms) = (event.time_ns / 1_000_000_000, event.time_ns / 1_000_000 % 1000);
+    write!(text, "{{\"time\":{seconds}.{rest_ms:03},\"level\":\"{}\"", event.level.name())?;
+    if let Some(replica) = event.replica {
+        write!(text, ",\"replica\":{replica}")?;
+    }
+    text.write_str(",\"message\":\"")?;
+    Escaped(text).write_fmt(message)
+}
+
+/// A time in nanoseconds since 1970 as RFC 3339 has it, in UTC with milliseconds.
+struct Moment(u64);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_nanosecond(self.0.into()) {
+            Ok(time) => write!(formatter, "{time:.3}"),
+            Err(_) => write!(formatter, "{}ns", self.0),
+        }
+    }
+}
+
+/// Writes characters one by one, so that a message is cut between two of them.
 struct Lines<'a, 'b>(&'a mut Text<'b>);
 
 impl fmt::Write for Lines<'_, '_> {
@@ -144,7 +279,7 @@ impl fmt::Write for Lines<'_, '_> {
     }
 }
 
-/// Writes what may stand in a string of JSON.
+/// Escapes characters that may not stand in a JSON string.
 struct Escaped<'a, 'b>(&'a mut Text<'b>);
 
 impl fmt::Write for Escaped<'_, '_> {
@@ -169,46 +304,57 @@ mod tests {
     use super::*;
     use crate::io::allocator::tests::allocations_of_thread;
 
-    fn made(level: Level, format: Format, message: fmt::Arguments<'_>) -> String {
+    const EVENT: Event =
+        Event { level: Level::Info, time_ns: 1_700_000_000_012_345_678, replica: Some(3) };
+
+    fn made(event: Event, format: Format, message: fmt::Arguments<'_>) -> String {
         let mut buffer = [0; LINE_MAX];
         let before = allocations_of_thread();
-        let length = line(&mut buffer, level, format, 1_700_000_000_012_345_678, message);
+        let length = line(&mut buffer, format, event, message);
         assert_eq!(allocations_of_thread(), before);
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    /// Goal: text is as it was always, and JSON is JSON whatever the message holds.
+    /// Goal: each line carries time, level and replica; JSON is JSON whatever the message holds.
     #[test]
     fn formats() {
-        let text = |level| made(level, Format::Text, format_args!("view {}", 3));
-        assert_eq!(text(Level::Info), "view 3\n");
-        assert_eq!(text(Level::Warning), "warning: view 3\n");
-        assert_eq!(text(Level::Error), "error: view 3\n");
+        let text = |event| made(event, Format::Text, format_args!("view {}", 3));
+        let expected = "2023-11-14T22:13:20.012Z info    replica=3 view 3\n";
+        assert_eq!(text(EVENT), expected);
+        let event = Event { level: Level::Warning, replica: None, ..EVENT };
+        assert_eq!(text(event), "2023-11-14T22:13:20.012Z warning view 3\n");
+        let event = Event { level: Level::Error, replica: Some(0), time_ns: u64::MAX };
+        assert_eq!(text(event), "2554-07-21T23:34:33.709Z error   replica=0 view 3\n");
         let nasty = "a \"quote\", a \\, a\nline, \u{1}, é";
-        let json = made(Level::Warning, Format::Json, format_args!("{nasty}"));
+        let event = Event { level: Level::Warning, ..EVENT };
+        let json = made(event, Format::Json, format_args!("{nasty}"));
         assert_eq!(json.matches('\n').count(), 1);
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
-            (value["level"].as_str(), value["message"].as_str()),
-            (Some("warning"), Some(nasty))
+            (value["level"].as_str(), value["message"].as_str(), value["replica"].as_u64()),
+            (Some("warning"), Some(nasty), Some(3))
         );
         assert!(json.starts_with("{\"time\":1700000000.012,"), "{json}");
+        let json = made(Event { replica: None, ..EVENT }, Format::Json, format_args!("x"));
+        assert!(!json.contains("replica"), "{json}");
     }
 
-    /// Goal: a message that is too long is cut off between characters, and the line is whole.
+    /// Goal: a message that is too long is cut between characters and marked; the line is whole.
     #[test]
     fn too_long() {
         let long = "é\"".repeat(LINE_MAX);
         for format in [Format::Text, Format::Json] {
-            let line = made(Level::Info, format, format_args!("{long}"));
-            assert!(line.len() <= LINE_MAX && line.ends_with('\n'));
+            let line = made(EVENT, format, format_args!("{long}"));
+            assert!((LINE_MAX - 32..=LINE_MAX).contains(&line.len()), "{}", line.len());
+            assert!(line.trim_end_matches(['\n', '}', '"']).ends_with(" [cut]"), "{line}");
+            assert!(line.ends_with('\n'));
             if format == Format::Json {
                 assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
             }
         }
     }
 
-    /// Goal: what is less grave than the level is not written.
+    /// Goal: events below the level are not written.
     #[test]
     fn levels() {
         assert!(writes(Level::Error) && writes(Level::Info));

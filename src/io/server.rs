@@ -23,10 +23,11 @@ use super::clock::Clock;
 use super::cluster_report::ClusterReport;
 use super::file::DataFile;
 use super::log::warn;
-use super::memory::MemoryTable;
 use super::metrics::catalogue::Metric;
 use super::metrics::publish::{Publish, publish_bus, publish_replica, publish_storage};
 use super::metrics::{Identity, Metrics};
+use super::notify::Notifier;
+use super::opening_report::OpeningReport;
 use super::ring::{Completion, Ring, RingError, Watch};
 use super::socket::EndSignals;
 use super::storage_warning::StorageWarning;
@@ -191,6 +192,8 @@ pub struct ServerOptions {
     pub signals: bool,
     /// Allocations after the start abort the process.
     pub freeze: bool,
+    /// The service manager.
+    pub notifier: Notifier,
 }
 
 /// Why the server does not start or cannot go on.
@@ -268,11 +271,12 @@ pub struct Server<C: Core> {
     cluster_report: ClusterReport,
     metrics: Arc<Metrics>,
     publish_ticks: u64,
+    opening_report: OpeningReport,
+    notifier: Notifier,
 }
 
 impl<C: Core> Server<C> {
-    /// Makes everything: listens, starts the helper thread, prints `table` to `report`, and
-    /// freezes the allocator. Messages are received into buffers of `pool`.
+    /// Makes everything: listens, starts the helper thread, and freezes the allocator. Messages are received into buffers of `pool`.
     ///
     /// # Errors
     ///
@@ -282,24 +286,22 @@ impl<C: Core> Server<C> {
         core: C,
         file: DataFile,
         pool: Pool,
-        table: &MemoryTable,
-        report: &mut dyn Write,
     ) -> Result<Server<C>, ServerError> {
         let system = |step| move |error| ServerError::System { step, error };
-        // Before any thread, which inherits the blocked signals.
-        let signals = if options.signals {
-            Some(EndSignals::new().map_err(system("wait for signals"))?)
-        } else {
-            None
-        };
         let bus = Bus::new(&options.bus, pool)?;
         let operations_max = Bus::operations_max(options.bus.clients_max, bus.peers.count())
             + options.disk_requests_max
             + WATCHES_MAX;
         let ring = Ring::new(operations_max)?;
+        // After the wait for the port, which a signal ends at once; before any thread, which
+        // inherits the blocked signals.
+        let signals = if options.signals {
+            Some(EndSignals::new().map_err(system("wait for signals"))?)
+        } else {
+            None
+        };
         let worker =
             Worker::new(options.jobs_max, Job::run).map_err(system("start the helper thread"))?;
-        writeln!(report, "memory reserved:\n{table}").map_err(system("print the memory table"))?;
         if options.print_port {
             let mut output = io::stdout().lock();
             let printed = writeln!(output, "{}", bus.address().port());
@@ -324,6 +326,8 @@ impl<C: Core> Server<C> {
             cluster_report: ClusterReport::default(),
             metrics: Arc::new(Metrics::new(options.identity)),
             publish_ticks: 0,
+            opening_report: OpeningReport::default(),
+            notifier: options.notifier,
         };
         if options.freeze {
             allocator::freeze();
@@ -443,7 +447,7 @@ impl<C: Core> Server<C> {
     }
 
     /// Publishes how everything is, now and then.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Now) {
         self.publish_ticks += 1;
         if !self.publish_ticks.is_multiple_of(PUBLISH_TICKS) {
             return;
@@ -453,6 +457,10 @@ impl<C: Core> Server<C> {
             publish_storage(&self.core.storage_use(), &self.metrics);
         }
         publish_bus(&self.bus, &self.metrics);
+        if let Some(report) = self.core.report() {
+            self.opening_report.look(&report);
+            self.notifier.look(now.monotonic_ns, self.accepting, &report);
+        }
         let jobs = u64::try_from(self.worker.jobs_in_flight()).expect("64 bits");
         self.metrics.set(Metric::JobsInFlight, jobs);
         self.metrics.set(Metric::DiskInFlight, self.disk_in_flight.into());
@@ -499,7 +507,7 @@ impl<C: Core> Server<C> {
         self.core.tick(now);
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
-        self.publish();
+        self.publish(now);
         if let Some(message) = self.cluster_report.tick(self.core.cluster_state()) {
             message.log();
         }
@@ -593,6 +601,7 @@ impl<C: Core> Server<C> {
     fn request_stop(&mut self, reason: ExitReason) {
         if self.stop.is_none() {
             self.stop = Some(reason);
+            self.notifier.stopping();
             self.bus.stop();
         }
     }
@@ -794,11 +803,7 @@ mod tests {
         }
     }
 
-    fn server(
-        path: &TemporaryPath,
-        input: Option<OwnedFd>,
-        signals: bool,
-    ) -> (Server<EchoFromDisk>, String) {
+    fn server(path: &TemporaryPath, input: Option<OwnedFd>, signals: bool) -> Server<EchoFromDisk> {
         DataFile::format(&path.0, 4 * u64::from(SLOT_SIZE), &[], true).unwrap();
         let options = ServerOptions {
             bus: BusOptions {
@@ -820,15 +825,12 @@ mod tests {
             input,
             signals,
             freeze: false,
+            notifier: Notifier::default(),
         };
-        let mut report = Vec::new();
         let file = DataFile::open(&path.0, 0, true).unwrap();
         let pool = Pool::new("messages", 4, MESSAGE_SIZE_MAX);
-        let mut table = MemoryTable::new();
-        table.add("messages", 4 << 20);
         let core = EchoFromDisk::new();
-        let server = Server::new(options, core, file, pool, &table, &mut report).unwrap();
-        (server, String::from_utf8(report).unwrap())
+        Server::new(options, core, file, pool).unwrap()
     }
 
     /// Goal: messages go to the disk and back to their peer, the core's closes are obeyed, the loop
@@ -837,8 +839,7 @@ mod tests {
     fn echo_from_disk() {
         let path = TemporaryPath::new("server-echo");
         let (reader, mut writer) = io::pipe().unwrap();
-        let (mut server, report) = server(&path, Some(reader.into()), false);
-        assert!(report.contains("messages") && report.contains("total"), "{report}");
+        let mut server = server(&path, Some(reader.into()), false);
         let address = server.address();
         let peer = std::thread::spawn(move || {
             let mut peer = TcpStream::connect(address).unwrap();
@@ -864,7 +865,7 @@ mod tests {
     #[test]
     fn fatal_ends() {
         let path = TemporaryPath::new("server-fatal");
-        let (mut server, _) = server(&path, None, false);
+        let mut server = server(&path, None, false);
         let mut peer = TcpStream::connect(server.address()).unwrap();
         peer.write_all(&frame(5, CLUSTER, 257, 0)).unwrap();
         assert_eq!(server.run().unwrap(), ExitReason::Fatal);
@@ -875,7 +876,7 @@ mod tests {
     #[test]
     fn signal_ends() {
         let path = TemporaryPath::new("server-signal");
-        let (mut server, _) = server(&path, None, true);
+        let mut server = server(&path, None, true);
         let mut peer = TcpStream::connect(server.address()).unwrap();
         let question = frame(5, CLUSTER, 1_000, 7);
         let bytes = [question.clone(), frame(5, CLUSTER, 258, 0)].concat();

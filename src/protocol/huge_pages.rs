@@ -5,12 +5,23 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use zerocopy::IntoBytes;
 
 /// Whether memory that every load uses is made resident, in huge pages.
 static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
+
+/// Bytes that were made resident so far.
+static RESIDENT_BYTES: AtomicU64 = AtomicU64::new(0);
+/// Bytes made resident by one system call. A signal waits until it ends, so it must not last.
+const POPULATE_MAX: usize = 64 << 20;
+
+/// Bytes that were made resident so far: the progress of a start.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    RESIDENT_BYTES.load(Ordering::Relaxed)
+}
 
 /// From now on [`populate`] does its work.
 ///
@@ -29,15 +40,22 @@ pub fn populate(region: &mut [u8]) {
     if region.is_empty() || !HUGE_PAGES.load(Ordering::Relaxed) {
         return;
     }
+    advise(region, libc::MADV_HUGEPAGE);
+    for part in region.chunks_mut(POPULATE_MAX) {
+        advise(part, libc::MADV_POPULATE_WRITE);
+        RESIDENT_BYTES.fetch_add(part.len() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Gives the kernel advice that keeps all content.
+fn advise(region: &mut [u8], advice: i32) {
     // The call wants whole pages: the one in which the region begins, too.
     let before = region.as_ptr().addr() % 4096;
     // SAFETY: the range is a live exclusive borrow and the rest of its first page, which is mapped
     // as well, and the advice keeps all content.
     unsafe {
         let start: *mut libc::c_void = region.as_mut_ptr().sub(before).cast();
-        let length = region.len() + before;
-        let _ = libc::madvise(start, length, libc::MADV_HUGEPAGE);
-        let _ = libc::madvise(start, length, libc::MADV_POPULATE_WRITE);
+        let _ = libc::madvise(start, region.len() + before, advice);
     }
 }
 

@@ -130,7 +130,7 @@ impl Server {
     fn end(mut self) -> (ExitStatus, String) {
         let status = wait_for("the end of the server", || self.process.try_wait().unwrap());
         let log = std::fs::read_to_string(&self.log).unwrap();
-        let told: Vec<&str> = log.lines().filter(|line| line.starts_with("florin: ")).collect();
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("Z error   ")).collect();
         assert_eq!(told.len(), 1, "{log}");
         (status, told[0].to_owned())
     }

@@ -31,7 +31,7 @@ fn refused_at_start() {
         let told = errors(&output);
         assert_eq!(output.status.code(), Some(code), "{addresses} {path}: {told}");
         assert!(told.contains(part), "{part}: {told}");
-        assert_eq!(told.lines().filter(|line| line.starts_with("florin: ")).count(), 1, "{told}");
+        assert_eq!(told.lines().filter(|line| line.contains("Z error   ")).count(), 1, "{told}");
     }
     let two = servers.path("two");
     let arguments =
@@ -70,7 +70,10 @@ fn replicas_that_differ() {
     servers.format("1", 7, 1, 3);
     servers.start("1", &[&format!("--addresses={c},{b},{a}")]);
     let line = servers.wait_for_line("0", "expects replica 2 here, and this is replica 0");
-    assert!(line.contains("warning: closed a connection from 127.0.0.1: replica 1"), "{line}");
+    assert!(
+        line.contains("Z warning replica=0 closed a connection from 127.0.0.1: replica 1"),
+        "{line}"
+    );
     assert!(line.contains("--addresses must be the same list in the same order"), "{line}");
     servers.kill("1");
     servers.kill("0");
@@ -106,7 +109,7 @@ fn log_levels() {
     servers.format("0", 7, 0, 3);
     let [a, b, c]: [u16; 3] = std::array::from_fn(|_| free_port());
     servers.start("0", &[&format!("--addresses={a},{b},{c}"), "--log-level=warning"]);
-    servers.wait_for_line("0", "warning: no connection to replica");
+    servers.wait_for_line("0", "Z warning replica=0 no connection to replica");
     assert!(!servers.log("0").contains("listening on"), "{}", servers.log("0"));
     assert!(!servers.log("0").contains("memory reserved"), "{}", servers.log("0"));
 }

@@ -1,5 +1,6 @@
 //! Serves a data file: opens it, makes the replica and its server, and says why they end.
 
+use super::progress::{Progress, Step};
 use super::sizes::{
     arriving_max, check_reserved, ledger_options, memory_table, message_pool, message_reserve,
     others, reserved_bytes, store_options,
@@ -14,8 +15,9 @@ use crate::io::memory::HumanSize;
 use crate::io::metrics::Identity;
 use crate::io::metrics::catalogue::Metric;
 use crate::io::metrics::endpoint::{Endpoint, EndpointError, EndpointOptions};
+use crate::io::notify::Notifier;
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
-use crate::io::{allocator, log, memory};
+use crate::io::{allocator, log, memory, signals};
 use crate::ledger::Ledger;
 use crate::protocol::about::Hello;
 use crate::protocol::{Pool, STANDBYS_MAX, huge_pages};
@@ -25,11 +27,8 @@ use crate::storage::store::Store;
 use crate::vsr::scrub::scrub_ns;
 use crate::vsr::{Fatal, Replica, ReplicaOptions, Superblock};
 use std::fs::File;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::sync::Arc;
 
 /// Disk requests in flight at a time.
@@ -48,45 +47,45 @@ const JOBS_MAX: usize = 4;
 /// # Panics
 ///
 /// Never: a replica that stopped says why.
-pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+pub fn serve(
+    service: &Service,
+    progress: Progress,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<(), Failure> {
+    let result = serve_until_end(service, progress, announce);
+    if let Err(failure) = &result {
+        Notifier::from_environment().failed(&failure.message);
+    }
+    result
+}
+
+fn serve_until_end(
+    service: &Service,
+    progress: Progress,
+    announce: impl FnOnce(SocketAddr),
+) -> Result<(), Failure> {
     allocator::install_panic_hook();
     if !service.is_development {
         huge_pages::prefer();
     }
+    progress.step(Step::File);
     let file = DataFile::open(&service.path, 0, service.is_development)?;
-    let superblock = file.superblock()?;
-    let size_min = Zones::new(&superblock.config).file_size(0);
-    if file.size() < size_min {
-        let (path, size) = (service.path.display(), file.size());
-        let message = format!("{path} has {size} bytes and must have {size_min}: it was truncated");
-        return Err(Failure::new(ExitClass::DataFile, message));
-    }
-    check_addresses(service, &superblock)?;
-    let table = memory_table(service, &superblock);
-    if !service.is_development {
-        memory::check(table.total())
-            .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
-    }
-    let pool = message_pool(&superblock.config, others(service));
-    let options = server_options(service, &superblock)?;
-    let replica = replica_make(service, &superblock, pool.clone())?;
-    let is_text = log::format() == log::Format::Text && log::writes(log::Level::Info);
-    let mut report: Box<dyn Write> =
-        if is_text { Box::new(std::io::stderr()) } else { Box::new(std::io::sink()) };
-    let server = Server::new(options, replica, file, pool, &table, &mut report);
-    let mut server = server.map_err(|error| explain_address(service, &superblock, error))?;
+    let superblock = superblock_checked(&file, service)?;
+    let mut server = server_make(service, &superblock, file, &progress)?;
     let endpoint = endpoint_start(service, &server)?;
-    check_reserved(&table);
-    if !is_text {
-        log::info(format_args!("memory reserved: {}", HumanSize(table.total())));
-    }
+    drop(progress);
+    check_reserved(&memory_table(service, &superblock));
     announce(server.address());
     if let Some(address) = endpoint.as_ref().and_then(Endpoint::address) {
         log::info(format_args!("metrics at http://{address}/metrics"));
     }
     allocator::freeze();
     match server.run()? {
-        ExitReason::Signal(_) | ExitReason::InputEnd => Ok(()),
+        ExitReason::Signal(number) => {
+            log::info(format_args!("ended by {}", signals::name(number)));
+            Ok(())
+        }
+        ExitReason::InputEnd => Ok(()),
         ExitReason::Fatal => {
             let fatal = *server.core().fatal().expect("a replica that stopped says why");
             let path = service.path.display();
@@ -98,6 +97,52 @@ pub fn serve(service: &Service, announce: impl FnOnce(SocketAddr)) -> Result<(),
             Err(Failure::new(fatal_class(&fatal), format!("{path}: {fatal}")))
         }
     }
+}
+
+/// The superblock of a file that is whole and belongs to this service.
+fn superblock_checked(file: &DataFile, service: &Service) -> Result<Box<Superblock>, Failure> {
+    let superblock = file.superblock()?;
+    log::set_replica(superblock.replica);
+    let size_min = Zones::new(&superblock.config).file_size(0);
+    if file.size() < size_min {
+        let (path, size) = (service.path.display(), file.size());
+        let message = format!("{path} has {size} bytes and must have {size_min}: it was truncated");
+        return Err(Failure::new(ExitClass::DataFile, message));
+    }
+    check_addresses(service, &superblock)?;
+    Ok(superblock)
+}
+
+/// Reserves all memory, listens, and makes the server.
+fn server_make(
+    service: &Service,
+    superblock: &Superblock,
+    file: DataFile,
+    progress: &Progress,
+) -> Result<Server<Replica<Ledger>>, Failure> {
+    let table = memory_table(service, superblock);
+    let Superblock { cluster, replica, replica_count, .. } = *superblock;
+    let kind = if replica < replica_count { "replica" } else { "standby" };
+    let total = HumanSize(table.total());
+    log::info(format_args!(
+        "{kind} {replica} of cluster {cluster} ({replica_count} replicas): reserving {total}"
+    ));
+    if !service.is_development {
+        memory::check(table.total())
+            .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
+    }
+    progress.reserve(table.total());
+    let pool = message_pool(&superblock.config, others(service));
+    let options = server_options(service, superblock)?;
+    let core = replica_make(service, superblock, pool.clone())?;
+    progress.step(Step::Listen);
+    let server = Server::new(options, core, file, pool)
+        .map_err(|error| explain_address(service, superblock, error))?;
+    match log::format() {
+        log::Format::Text => log::info(format_args!("memory reserved:\n{table}")),
+        log::Format::Json => log::info(format_args!("memory reserved: {total}")),
+    }
+    Ok(server)
 }
 
 /// Starts to tell metrics, if that is wanted.
@@ -123,13 +168,8 @@ fn endpoint_start(
 /// Replaces this process by the same program with the same arguments, which opens the data file
 /// as it is now; returns only if that fails.
 fn start_again() -> Failure {
-    // Not by its path, where another release may lie by now.
-    let mut command = Command::new("/proc/self/exe");
-    command.args(std::env::args_os().skip(1));
-    if let Some(name) = std::env::args_os().next() {
-        command.arg0(name);
-    }
-    let error = command.exec();
+    Notifier::from_environment().starting(format_args!("starting again"));
+    let error = signals::restart();
     let message = format!("the program could not be started again: {error}; start it");
     Failure::new(ExitClass::Error, message)
 }
@@ -224,6 +264,7 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
         signals: true,
         // Only after the address was announced.
         freeze: false,
+        notifier: Notifier::from_environment(),
     })
 }
 

@@ -1,0 +1,189 @@
+//! Notifies the service manager (systemd, `sd_notify`): ready, status, still alive, ending.
+//!
+//! A datagram to the socket that `NOTIFY_SOCKET` names, a path or an abstract name (`@`); nothing
+//! without it. The socket is made before the memory is frozen, and sending neither allocates nor
+//! blocks; an error is ignored, since nobody but the manager would miss the datagram.
+//!
+//! **Ready** is a replica that listens and has opened its data file. In a cluster of one that
+//! includes replaying the log: before, nobody is served. In a larger cluster it does not wait for
+//! a quorum, and neither for a view: replicas are started one after the other, and a start that
+//! waited for the second replica would wait for ever. Until it is ready, each turn of the loop
+//! extends the manager's start timeout, as opening a large data file may take minutes.
+//!
+//! **Alive** (`WATCHDOG=1`) is said by the serving loop only, so that a loop that hangs is
+//! restarted. Not covered: health for load balancers (`/readyz`).
+
+use std::ffi::OsStr;
+use std::fmt::{self, Write};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use super::log;
+use super::metrics::text::Text;
+use crate::vsr::{Report, Standing};
+
+/// Maximum bytes of a datagram.
+const MESSAGE_MAX: usize = 512;
+/// Time between two changes of the status line, and between two extensions, in ns.
+const STATUS_NS: u64 = 2_000_000_000;
+/// Time by which a start timeout is extended, in µs.
+const EXTEND_US: u64 = 60_000_000;
+
+/// The service manager, if there is one.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// Time between two signs of life, in ns.
+    watchdog_ns: Option<u64>,
+    watchdog_next_ns: u64,
+    status_next_ns: u64,
+    is_ready: bool,
+    is_stopping: bool,
+}
+
+impl Notifier {
+    /// The manager that the environment names.
+    #[must_use]
+    pub fn from_environment() -> Notifier {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let Some(name) = variable("NOTIFY_SOCKET") else { return Notifier::default() };
+        let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
+        let is_ours = number("WATCHDOG_PID").is_none_or(|it| it == u64::from(std::process::id()));
+        let watchdog_us = number("WATCHDOG_USEC").filter(|us| is_ours && *us > 0);
+        match Notifier::to(&name, watchdog_us) {
+            Ok(notifier) => notifier,
+            Err(error) => {
+                log::warn(format_args!(
+                    "the service manager is not notified: NOTIFY_SOCKET={}: {error} (expected the \
+                     path of a socket, or @ and an abstract name)",
+                    name.display()
+                ));
+                Notifier::default()
+            }
+        }
+    }
+
+    /// The manager behind a socket, which wants a sign of life at least every `watchdog_us`.
+    ///
+    /// # Errors
+    ///
+    /// If the name is neither a path nor an abstract one, or the system refuses a socket.
+    pub fn to(name: &OsStr, watchdog_us: Option<u64>) -> io::Result<Notifier> {
+        let address = match name.as_bytes().split_first() {
+            Some((b'@', name)) => SocketAddr::from_abstract_name(name)?,
+            Some((b'/', _)) => SocketAddr::from_pathname(name)?,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        // Half of the time, as the manual of sd_watchdog_enabled recommends.
+        let watchdog_ns = watchdog_us.map(|us| us.saturating_mul(1000) / 2);
+        Ok(Notifier { socket: Some((socket, address)), watchdog_ns, ..Notifier::default() })
+    }
+
+    /// Notes that a step of the start makes progress: extends the start timeout, and the watchdog's
+    /// after a restart in place.
+    pub fn starting(&self, step: fmt::Arguments<'_>) {
+        self.send(format_args!("EXTEND_TIMEOUT_USEC={EXTEND_US}\nWATCHDOG=1\nSTATUS={step}"));
+    }
+
+    /// Notes that the loop turns; to be called about every tenth of a second.
+    pub fn look(&mut self, now_ns: u64, is_listening: bool, report: &Report) {
+        if self.socket.is_none() {
+            return;
+        }
+        if self.watchdog_ns.is_some() && now_ns >= self.watchdog_next_ns {
+            self.watchdog_next_ns = now_ns.saturating_add(self.watchdog_ns.unwrap_or(u64::MAX));
+            self.send(format_args!("WATCHDOG=1"));
+        }
+        let becomes_ready = !self.is_ready && is_listening && is_opened(report.standing);
+        if self.is_stopping || !(becomes_ready || now_ns >= self.status_next_ns) {
+            return;
+        }
+        self.status_next_ns = now_ns.saturating_add(STATUS_NS);
+        self.is_ready |= becomes_ready;
+        let status = StatusLine(report);
+        if becomes_ready {
+            self.send(format_args!("READY=1\nSTATUS={status}"));
+        } else if self.is_ready {
+            self.send(format_args!("STATUS={status}"));
+        } else {
+            self.send(format_args!("EXTEND_TIMEOUT_USEC={EXTEND_US}\nSTATUS={status}"));
+        }
+    }
+
+    /// Notes that the server ends.
+    pub fn stopping(&mut self) {
+        self.is_stopping = true;
+        self.send(format_args!("STOPPING=1\nSTATUS=ending"));
+    }
+
+    /// Notes why the server ends.
+    pub fn failed(&self, reason: &str) {
+        // A status is one line.
+        let line = reason.lines().next().unwrap_or_default();
+        self.send(format_args!("STOPPING=1\nSTATUS=failed: {line}"));
+    }
+
+    fn send(&self, message: fmt::Arguments<'_>) {
+        let Some((socket, address)) = &self.socket else { return };
+        let mut buffer = [0; MESSAGE_MAX];
+        let mut text = Text::new(&mut buffer);
+        // A message that does not fit loses its end, which is the status.
+        let _ = Characters(&mut text).write_fmt(message);
+        let _ = socket.send_to_addr(text.bytes(), address);
+    }
+}
+
+/// Writes character by character, so that a text that does not fit is cut between two of them.
+struct Characters<'a, 'b>(&'a mut Text<'b>);
+
+impl Write for Characters<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| self.0.write_char(character))
+    }
+}
+
+/// Whether the replica has read its data file.
+fn is_opened(standing: Standing) -> bool {
+    !matches!(standing, Standing::Opening | Standing::Replaying | Standing::Stopped)
+}
+
+/// A replica's role, view and lag on one line.
+pub struct StatusLine<'a>(pub &'a Report);
+
+impl fmt::Display for StatusLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { view, op, commit, commit_max, primary, .. } = *self.0;
+        let behind = commit_max.saturating_sub(commit);
+        match self.0.standing {
+            Standing::Opening => write!(formatter, "opening the data file")?,
+            Standing::Replaying => write!(formatter, "replaying the log: op {commit} of {op}")?,
+            Standing::Primary => write!(
+                formatter,
+                "primary of view {view}, op {op}, {} not executed",
+                op.saturating_sub(commit)
+            )?,
+            Standing::Backup | Standing::Standby => write!(
+                formatter,
+                "{} in view {view} of replica {primary}, op {commit}, {behind} behind",
+                self.0.standing.name()
+            )?,
+            Standing::ViewChange => write!(
+                formatter,
+                "not serving: waiting for a quorum to begin view {view} on replica {primary}"
+            )?,
+            Standing::RecoveringHead => write!(
+                formatter,
+                "not serving: waiting to learn the end of the log from replica {primary}"
+            )?,
+            Standing::Stopped => write!(formatter, "stopped")?,
+        }
+        if self.0.syncing {
+            write!(formatter, ", fetching a checkpoint")?;
+        }
+        Ok(())
+    }
+}

@@ -47,6 +47,7 @@ impl Notifier {
     /// The manager that the environment names.
     #[must_use]
     pub fn from_environment() -> Notifier {
+        // Not frozen: it is made before.
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let Some(name) = variable("NOTIFY_SOCKET") else { return Notifier::default() };
         let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
@@ -55,10 +56,11 @@ impl Notifier {
         match Notifier::to(&name, watchdog_us) {
             Ok(notifier) => notifier,
             Err(error) => {
+                let name = name.display();
+                // Not frozen: it is made before.
                 log::warn(format_args!(
-                    "the service manager is not notified: NOTIFY_SOCKET={}: {error} (expected the \
-                     path of a socket, or @ and an abstract name)",
-                    name.display()
+                    "the service manager is not notified: {name}: {error} (NOTIFY_SOCKET must be \
+                     the path of a socket, or @ and an abstract name)"
                 ));
                 Notifier::default()
             }
@@ -151,36 +153,67 @@ fn is_opened(standing: Standing) -> bool {
     !matches!(standing, Standing::Opening | Standing::Replaying | Standing::Stopped)
 }
 
+/// Silence after which a status names it, in ns.
+const SILENCE_NS: u64 = 2_000_000_000;
+
 /// A replica's role, view and lag on one line.
 pub struct StatusLine<'a>(pub &'a Report);
 
-impl fmt::Display for StatusLine<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { view, op, commit, commit_max, primary, .. } = *self.0;
-        let behind = commit_max.saturating_sub(commit);
+impl StatusLine<'_> {
+    /// Whether another replica was heard lately.
+    fn hears(&self, replica: u8) -> bool {
+        let peer = self.0.peers.get(usize::from(replica));
+        peer.and_then(|peer| peer.silence_ns).is_some_and(|silence| silence < SILENCE_NS)
+    }
+
+    /// Voting replicas that were heard lately, this one included.
+    fn heard(&self) -> usize {
+        let others = (0..self.0.replica_count).filter(|index| *index != self.0.replica);
+        let own = usize::from(self.0.replica < self.0.replica_count);
+        others.filter(|index| self.hears(*index)).count() + own
+    }
+
+    fn role(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { view, op, commit, commit_max, primary, replica_count, .. } = *self.0;
+        let (heard, behind) = (self.heard(), commit_max.saturating_sub(commit));
         match self.0.standing {
-            Standing::Opening => write!(formatter, "opening the data file")?,
-            Standing::Replaying => write!(formatter, "replaying the log: op {commit} of {op}")?,
-            Standing::Primary => write!(
+            Standing::Opening => write!(formatter, "opening the data file"),
+            Standing::Replaying => write!(formatter, "replaying the log: op {commit} of {op}"),
+            Standing::Primary if heard * 2 < usize::from(replica_count) => write!(
                 formatter,
-                "primary of view {view}, op {op}, {} not executed",
-                op.saturating_sub(commit)
-            )?,
-            Standing::Backup | Standing::Standby => write!(
+                "not serving: primary of view {view} without a quorum, hears {heard} of \
+                 {replica_count} replicas, itself included"
+            ),
+            Standing::Primary => {
+                let waiting = op.saturating_sub(commit);
+                write!(formatter, "primary of view {view}, op {op}, {waiting} not executed")
+            }
+            Standing::Backup | Standing::Standby if !self.hears(primary) => write!(
                 formatter,
-                "{} in view {view} of replica {primary}, op {commit}, {behind} behind",
-                self.0.standing.name()
-            )?,
+                "not serving: silence from replica {primary}, the primary of view {view}; \
+                 {heard} of {replica_count} replicas are heard"
+            ),
+            Standing::Backup | Standing::Standby => {
+                let name = self.0.standing.name();
+                write!(formatter, "{name} in view {view} of replica {primary}, ")?;
+                write!(formatter, "op {commit}, {behind} behind")
+            }
             Standing::ViewChange => write!(
                 formatter,
                 "not serving: waiting for a quorum to begin view {view} on replica {primary}"
-            )?,
+            ),
             Standing::RecoveringHead => write!(
                 formatter,
                 "not serving: waiting to learn the end of the log from replica {primary}"
-            )?,
-            Standing::Stopped => write!(formatter, "stopped")?,
+            ),
+            Standing::Stopped => write!(formatter, "stopped"),
         }
+    }
+}
+
+impl fmt::Display for StatusLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.role(formatter)?;
         if self.0.syncing {
             write!(formatter, ", fetching a checkpoint")?;
         }

@@ -276,7 +276,8 @@ pub struct Server<C: Core> {
 }
 
 impl<C: Core> Server<C> {
-    /// Makes everything: listens, starts the helper thread, and freezes the allocator. Messages are received into buffers of `pool`.
+    /// Makes everything: listens, starts the helper thread, and freezes the allocator. Messages
+    /// are received into buffers of `pool`.
     ///
     /// # Errors
     ///

@@ -126,6 +126,7 @@ pub fn restart() -> io::Error {
     let own = |argument: OsString| {
         CString::new(argument.into_vec()).expect("an argument that a process got has no zero byte")
     };
+    // Not frozen: the server has ended.
     let arguments: Vec<CString> = std::env::args_os().map(own).collect();
     let mut pointers: Vec<*const libc::c_char> =
         arguments.iter().map(|argument| argument.as_ptr()).collect();

@@ -1,4 +1,5 @@
-//! Starts that fail: one message that says what failed, the value and what to do; a documented code.
+//! Starts that fail: one message that says what failed, the value and what to do, and a code that
+//! is documented.
 
 use super::support::{Directory, florin, text};
 use std::net::TcpListener;

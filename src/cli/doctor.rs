@@ -180,7 +180,7 @@ fn check_all(subject: &Subject) -> Vec<Check> {
         "locked memory",
         Limit::LockedMemory,
         LOCKED_MEMORY_MIN,
-        "older kernels want 8 MiB for io_uring: `ulimit -l 8192`, or LimitMEMLOCK=8M in the unit",
+        "io_uring works best with 8 MiB: `ulimit -l 8192`, or LimitMEMLOCK=8M in the unit",
     ));
     checks.push(check_limit(
         "open files",

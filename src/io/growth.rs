@@ -47,6 +47,13 @@ impl Growth {
         Some((end, new_end - end))
     }
 
+    /// The piece could not be asked for now. Its space counts as reserved: a write that needs it
+    /// grows the file, and the next piece follows.
+    pub fn put_off(&mut self) {
+        assert!(self.busy, "a piece was about to be reserved");
+        self.busy = false;
+    }
+
     /// The piece is reserved, or could not be.
     pub fn done(&mut self, is_reserved: bool) {
         assert!(self.busy, "a piece was being reserved");

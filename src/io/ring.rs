@@ -3,13 +3,15 @@
 //! An operation in flight owns the buffer it works on: it is moved in at submission and moved out
 //! with the completion, so memory the kernel may touch is never released or reused. Disk requests
 //! are continued after short transfers and repeated when interrupted; what comes out is their final
-//! result. Transfers on sockets come out as they end. Everything is reserved at construction: the
-//! number of operations in flight has a fixed limit, and both queues hold all of them.
+//! result. Transfers on sockets come out as they end. Everything is reserved at construction, and the
+//! number of operations in flight has a fixed limit. The submission queue may be smaller than that:
+//! operations for which it has no room wait in a queue of the ring's own.
 //! Not covered: which descriptor is whose; the caller keeps a descriptor open while an operation
 //! on it is in flight.
 
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
@@ -21,6 +23,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::batch::Batch;
 use super::socket::SocketName;
+use super::system::{Limit, limit};
 use crate::protocol::{Buffer, Message, to_index};
 use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 
@@ -28,6 +31,10 @@ use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 const RETRIES_MAX: u32 = 10_000;
 /// Mark of the reservation of space, which is nobody's operation and works on no memory.
 const GROWTH: u64 = u64::MAX;
+/// Bytes of locked memory below which rings are small.
+const LOCKED_MEMORY_WANTED: u64 = 1 << 20;
+/// Entries of the submission queue of a small ring.
+const ENTRIES_SMALL: u32 = 64;
 /// When a ring is dropped with operations in flight, it waits so many times 100 ms for their end.
 const DROP_WAITS_MAX: u32 = 100;
 
@@ -251,6 +258,8 @@ pub struct Ring {
     operations: Box<[Option<Operation>]>,
     /// Indexes of empty places in `operations`.
     free: Vec<u32>,
+    /// Indexes of operations for which the submission queue had no room yet, the oldest first.
+    waiting: VecDeque<u32>,
     growth: Growth,
 }
 
@@ -269,7 +278,21 @@ fn file_size(file: BorrowedFd<'_>) -> u64 {
     if result != 0 { u64::MAX } else { u64::try_from(status.st_size).unwrap_or(u64::MAX) }
 }
 
-/// Makes the kernel's part, with the cheaper ways of notification where it knows them.
+/// Returns the entries of a ring that hands over `operations_max` operations with one system call,
+/// or fewer if little memory may be locked.
+///
+/// The kernel counts the memory of all rings of a user against that user's limit of locked memory,
+/// and refuses a ring beyond it. A ring for a production server takes 52 KiB, so under the old
+/// default of 64 KiB a second server of the same user would not start. A small ring takes 8 KiB.
+fn entries_for(operations_max: u32) -> u32 {
+    let wanted = operations_max.next_power_of_two();
+    match limit(Limit::LockedMemory) {
+        Ok(Some(bytes)) if bytes < LOCKED_MEMORY_WANTED => wanted.min(ENTRIES_SMALL),
+        _ => wanted,
+    }
+}
+
+/// Builds the kernel's part, with the cheaper ways of notification where the kernel knows them.
 fn build(entries: u32) -> io::Result<IoUring> {
     let mut modern = IoUring::builder();
     modern.setup_single_issuer().setup_defer_taskrun().setup_clamp();
@@ -296,18 +319,29 @@ impl Ring {
         assert!(operations_max > 0);
         assert!(operations_max <= 16_384);
         // One more for the reservation of space.
-        let entries = (operations_max + 1).next_power_of_two();
-        let kernel = build(entries).map_err(setup_error)?;
+        Ring::with_entries(operations_max, entries_for(operations_max + 1))
+    }
+
+    /// A ring that hands over up to `entries` operations with one system call. If more end at a
+    /// time than it has room for, the kernel keeps them (`IORING_FEAT_NODROP`).
+    fn with_entries(operations_max: u32, entries: u32) -> Result<Ring, RingError> {
+        let mut made = build(entries);
+        if let Err(error) = &made
+            && error.raw_os_error() == Some(libc::ENOMEM)
+            && entries > ENTRIES_SMALL
+        {
+            made = build(ENTRIES_SMALL);
+        }
+        let kernel = made.map_err(setup_error)?;
         let parameters = kernel.params();
         if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
             return Err(setup_error(io::Error::from_raw_os_error(libc::ENOSYS)));
         }
-        assert!(parameters.sq_entries() >= operations_max);
-        assert!(parameters.cq_entries() >= operations_max);
         Ok(Ring {
             kernel,
             operations: (0..operations_max).map(|_| None).collect(),
             free: (0..operations_max).rev().collect(),
+            waiting: VecDeque::with_capacity(to_index(operations_max)),
             growth: Growth::default(),
         })
     }
@@ -343,7 +377,10 @@ impl Ring {
         let entry = opcode::Fallocate::new(descriptor, length).offset(offset).build();
         // SAFETY: the operation takes no memory.
         let pushed = unsafe { self.kernel.submission().push(&entry.user_data(GROWTH)) };
-        pushed.expect("the queue has room for all operations and this one");
+        if pushed.is_err() {
+            // The queue is full. The next write that comes near the end asks again.
+            self.growth.put_off();
+        }
     }
 
     /// Waits for one connection.
@@ -419,6 +456,7 @@ impl Ring {
         let nanoseconds = u32::try_from(timeout_ns % 1_000_000_000).unwrap_or(0);
         let time = Timespec::new().sec(timeout_ns / 1_000_000_000).nsec(nanoseconds);
         let arguments = SubmitArgs::new().timespec(&time);
+        self.hand_over_waiting()?;
         match self.kernel.submitter().submit_with_args(1, &arguments) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -436,6 +474,12 @@ impl Ring {
     ///
     /// If the kernel cannot.
     pub fn submit(&mut self) -> Result<(), RingError> {
+        self.hand_over_waiting()?;
+        self.submit_queue()
+    }
+
+    /// Hands the submission queue to the kernel.
+    fn submit_queue(&mut self) -> Result<(), RingError> {
         if self.kernel.submission().is_empty() {
             return Ok(());
         }
@@ -447,6 +491,23 @@ impl Ring {
                 _ => Err(use_error("submit to io_uring", error)),
             },
         }
+    }
+
+    /// Moves operations that wait into the submission queue. If the kernel takes none of a full
+    /// queue, they wait on: it is short of memory for a moment, or first wants completions taken.
+    fn hand_over_waiting(&mut self) -> Result<(), RingError> {
+        while !self.waiting.is_empty() {
+            if self.kernel.submission().is_full() {
+                self.submit_queue()?;
+                if self.kernel.submission().is_full() {
+                    return Ok(());
+                }
+            }
+            let index = self.waiting.pop_front().expect("it was there a moment ago");
+            let is_queued = self.queue(index);
+            assert!(is_queued, "the queue has room");
+        }
+        Ok(())
     }
 
     /// An operation that has ended; `None` if there is no more now.
@@ -480,8 +541,16 @@ impl Ring {
         self.push(index);
     }
 
-    /// Queues the operation at `index` for submission.
+    /// Queues the operation at `index` for submission, behind those that wait.
     fn push(&mut self, index: u32) {
+        if !self.waiting.is_empty() || !self.queue(index) {
+            assert!(self.waiting.len() < self.operations.len(), "each operation waits once");
+            self.waiting.push_back(index);
+        }
+    }
+
+    /// Puts the operation at `index` into the submission queue. Returns whether there was room.
+    fn queue(&mut self, index: u32) -> bool {
         let operation = self.operations[to_index(index)].as_mut().expect("it is in flight");
         let entry = operation.entry().user_data(u64::from(index));
         // SAFETY: the memory the entry points to is part of this place of the table, or belongs to
@@ -489,7 +558,7 @@ impl Ring {
         // operation (see `finish` and `drop`), does not move with it, and is written by the kernel
         // only if the buffer has no other reference.
         let pushed = unsafe { self.kernel.submission().push(&entry) };
-        pushed.expect("the queue has room for all operations");
+        pushed.is_ok()
     }
 
     /// Takes an ended operation out of the table, or starts it again if there is more to do.
@@ -735,6 +804,34 @@ mod tests {
         }
         assert_eq!(allocations_of_thread(), before);
         assert_eq!(pool.available(), 64);
+    }
+
+    /// Goal: a ring much smaller than what is in flight loses no operation, starts them in order,
+    /// and allocates nothing.
+    #[test]
+    fn small_ring() {
+        let path = TemporaryPath::new("ring-small");
+        let file = data_file(&path, 1 << 20);
+        let pool = Pool::new("test", 64, 4096);
+        let mut ring = Ring::with_entries(64, 2).unwrap();
+        assert!(ring.kernel.params().cq_entries() < 64);
+        let before = allocations_of_thread();
+        for round in 0..20_u64 {
+            let kind = if round % 2 == 0 { DiskKind::Write } else { DiskKind::Read };
+            for slot in 0..64_u64 {
+                ring.disk(file.as_fd(), request(kind, slot * 4096, 4096, Some(pool.acquire())), HANDED_OVER_NS);
+            }
+            assert!(ring.waiting.len() > 32);
+            let mut offsets = 0;
+            for _ in 0..64 {
+                let done = wait_disk(&mut ring);
+                assert_eq!(done.result, Ok(()));
+                offsets += done.request.offset;
+            }
+            assert_eq!(offsets, (0..64).map(|slot| slot * 4096).sum::<u64>());
+            assert_eq!((ring.in_flight(), ring.waiting.len()), (0, 0));
+        }
+        assert_eq!(allocations_of_thread(), before);
     }
 
     /// Goal: accept, receive and send work on a loopback connection, and its end is seen.

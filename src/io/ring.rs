@@ -819,7 +819,11 @@ mod tests {
         for round in 0..20_u64 {
             let kind = if round % 2 == 0 { DiskKind::Write } else { DiskKind::Read };
             for slot in 0..64_u64 {
-                ring.disk(file.as_fd(), request(kind, slot * 4096, 4096, Some(pool.acquire())), HANDED_OVER_NS);
+                ring.disk(
+                    file.as_fd(),
+                    request(kind, slot * 4096, 4096, Some(pool.acquire())),
+                    HANDED_OVER_NS,
+                );
             }
             assert!(ring.waiting.len() > 32);
             let mut offsets = 0;

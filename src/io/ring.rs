@@ -3,9 +3,9 @@
 //! An operation in flight owns the buffer it works on: it is moved in at submission and moved out
 //! with the completion, so memory the kernel may touch is never released or reused. Disk requests
 //! are continued after short transfers and repeated when interrupted; what comes out is their final
-//! result. Transfers on sockets come out as they end. Everything is reserved at construction, and the
-//! number of operations in flight has a fixed limit. The submission queue may be smaller than that:
-//! operations for which it has no room wait in a queue of the ring's own.
+//! result. Transfers on sockets come out as they end. Everything is reserved at construction, and
+//! the number of operations in flight has a fixed limit. The submission queue may be smaller than
+//! that: operations for which it has no room wait in a queue of the ring's own.
 //! Not covered: which descriptor is whose; the caller keeps a descriptor open while an operation
 //! on it is in flight.
 

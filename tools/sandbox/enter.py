@@ -152,7 +152,7 @@ def build_devices():
         (staging / name).touch()
         mount(f"/dev/{name}", staging / name, None, MS_BIND)
     (staging / "pts").mkdir()
-    mount("/dev/pts", staging / "pts", None, MS_BIND)
+    mount("devpts", staging / "pts", "devpts", MS_NOSUID, "newinstance,ptmxmode=0666,mode=620")
     (staging / "ptmx").symlink_to("pts/ptmx")
     (staging / "shm").mkdir()
     mount("tmpfs", staging / "shm", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={SHARED_MEMORY}")

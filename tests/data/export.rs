@@ -317,7 +317,10 @@ fn destinations() {
     let output = |name: &str| format!("--output={}", path(name).display());
     let all = servers.stdout(&["export", "--what=accounts"]);
     assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=-"]), all);
-    assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=/dev/stdout"]), all);
+    // A link to /proc/self/fd/1, so not where /proc is hidden.
+    if Path::new("/dev/stdout").exists() {
+        assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=/dev/stdout"]), all);
+    }
 
     assert!(Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());
     let fifo = path("fifo");

@@ -153,7 +153,10 @@ def build_devices():
         mount(f"/dev/{name}", staging / name, None, MS_BIND)
     (staging / "pts").mkdir()
     mount("devpts", staging / "pts", "devpts", MS_NOSUID, "newinstance,ptmxmode=0666,mode=620")
-    (staging / "ptmx").symlink_to("pts/ptmx")
+    for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"),
+                         ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
+                         ("stderr", "/proc/self/fd/2")):
+        (staging / name).symlink_to(target)
     (staging / "shm").mkdir()
     mount("tmpfs", staging / "shm", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={SHARED_MEMORY}")
     mount(staging, "/dev", None, MS_MOVE)

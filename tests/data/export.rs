@@ -318,7 +318,7 @@ fn destinations() {
     let all = servers.stdout(&["export", "--what=accounts"]);
     assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=-"]), all);
     // A link to /proc/self/fd/1, so not where /proc is hidden.
-    if Path::new("/dev/stdout").exists() {
+    if std::path::Path::new("/dev/stdout").exists() {
         assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=/dev/stdout"]), all);
     }
 

@@ -149,9 +149,9 @@ const_assert_eq!(offset_of!(Account, timestamp), 120);
 pub struct Transfer {
     /// Chosen by the client; neither zero nor all ones.
     pub id: u128,
-    /// The account that gives.
+    /// The account whose debits grow.
     pub debit_account_id: u128,
-    /// The account that takes.
+    /// The account whose credits grow.
     pub credit_account_id: u128,
     /// What moves; as read, what really moved.
     pub amount: u128,

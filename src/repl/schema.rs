@@ -223,16 +223,20 @@ pub const TRANSFER_FLAGS: &[Flag] = &[
         transfer_flags::POST_PENDING_TRANSFER,
         "posts pending_id; amount=-0 all of it",
     ),
-    flag("void_pending_transfer", transfer_flags::VOID_PENDING_TRANSFER, "gives back pending_id"),
+    flag(
+        "void_pending_transfer",
+        transfer_flags::VOID_PENDING_TRANSFER,
+        "releases what pending_id reserved",
+    ),
     flag(
         "balancing_debit",
         transfer_flags::BALANCING_DEBIT,
-        "at most what the debit account may give",
+        "moves only what keeps the account's debits within its credits",
     ),
     flag(
         "balancing_credit",
         transfer_flags::BALANCING_CREDIT,
-        "at most what the credit account may take",
+        "moves only what keeps the account's credits within its debits",
     ),
     flag("closing_debit", transfer_flags::CLOSING_DEBIT, "closes the debit account"),
     flag("closing_credit", transfer_flags::CLOSING_CREDIT, "closes the credit account"),
@@ -278,8 +282,8 @@ pub static TRANSFER: Record = Record {
     size: size_of::<Transfer>(),
     fields: fields!(Transfer {
         id: Kind::Number, "chosen by you; neither 0 nor the maximum";
-        debit_account_id: Kind::Number, "the account that gives";
-        credit_account_id: Kind::Number, "the account that takes";
+        debit_account_id: Kind::Number, "the account whose debits grow";
+        credit_account_id: Kind::Number, "the account whose credits grow";
         amount: Kind::Number, "what moves; -0 is as much as possible";
         pending_id: Kind::Number, "the pending transfer to post or void";
         user_data_128: Kind::Number, "yours, can be queried";

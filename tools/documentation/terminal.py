@@ -95,9 +95,17 @@ class Terminal:
         os.write(self.descriptor, text.encode())
 
     def lines(self, first, last=None):
-        """What is on the screen from a row on, to the last one that is used."""
+        """What is on the screen from a row on, to the last one that is used; a line that is longer
+        than the screen is wide is put together again."""
         last = self.screen.cursor.y + 1 if last is None else last
-        return [self.row(row).rstrip() for row in range(first, last)]
+        lines, wrapped = [], False
+        for row in (self.row(number) for number in range(first, last)):
+            if wrapped:
+                lines[-1] += row.rstrip()
+            else:
+                lines.append(row.rstrip())
+            wrapped = row[-1] != " "
+        return lines
 
     def row(self, number):
         """One line of the screen."""

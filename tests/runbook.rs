@@ -25,7 +25,8 @@ const ADDRESSES: &str = "10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000";
 /// What is waited for takes a fraction of a second; a machine that is busy may need more.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The commands of a section, with the host that each is typed at; empty if the page names none.
+/// The commands of a section that change something, with the host that each is typed at; empty if
+/// the page names none. What the others show is compared by `tools/documentation`.
 fn commands(section: &str) -> Vec<(String, String)> {
     let path = format!("{}/docs/OPERATING.md", env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(path).unwrap();
@@ -34,7 +35,9 @@ fn commands(section: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for block in section.split("```console\n").skip(1) {
         for line in block.split("```").next().unwrap().lines() {
-            if let Some((host, command)) = line.split_once("$ ") {
+            if let Some((host, command)) = line.split_once("$ ")
+                && !["florin status", "florin doctor"].iter().any(|it| command.starts_with(it))
+            {
                 found.push((host.to_owned(), command.to_owned()));
             }
         }

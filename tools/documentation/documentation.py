@@ -8,8 +8,9 @@ where a page shows nothing below a command, the command must succeed. Blocks tha
 a marker with the reason (pages.py), which is printed. Then the links between all pages, and the
 commands, options and metrics named in their text, are checked (references.py).
 
-Needs Linux with namespaces, as root or with user namespaces allowed; `pyte`; and a folder with wheels
-of the packages that the pages install. The last line is `N passed, M failed`.
+Needs Linux with namespaces, as root or with user namespaces allowed (exit code 77 where they are
+not); `pyte`; and a folder with wheels of the packages that the pages install. The last line is
+`N passed, M failed`.
 """
 
 import argparse
@@ -261,6 +262,9 @@ def main():
     if options.inside:
         run_inside(options)
         return
+    if not machine.may_enter_namespaces():
+        print("this machine forbids user namespaces to those who are not root")
+        sys.exit(77)
     pages = options.only.split(",") if options.only else list(PAGES)
     passed, failed, not_run = 0, 0, []
     with tempfile.TemporaryDirectory(prefix="florin-documentation-") as folder:

@@ -31,12 +31,20 @@ exec /opt/rust/bin/cargo "$@"
 """
 
 
+def unshare():
+    """The beginning of a command that runs in namespaces of its own."""
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    return command if os.geteuid() == 0 else [*command, "--user", "--map-root-user"]
+
+
+def may_enter_namespaces():
+    """Whether this machine allows it."""
+    return subprocess.run([*unshare(), "true"], check=False, capture_output=True).returncode == 0
+
+
 def enter_namespaces(arguments):
     """Runs this program again in namespaces of its own, and returns its exit code."""
-    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
-    if os.geteuid() != 0:
-        command += ["--user", "--map-root-user"]
-    return subprocess.run([*command, sys.executable, *arguments], check=False).returncode
+    return subprocess.run([*unshare(), sys.executable, *arguments], check=False).returncode
 
 
 def run(*command):

@@ -74,6 +74,7 @@ class Reader:
     def idle_terminal(self, host):
         """A terminal at this host that waits for a command; the REPL is left for it."""
         for terminal in reversed(self.terminals.get(host, [])):
+            terminal.settle(0.05)
             if terminal.is_idle():
                 return terminal
             if terminal.foreground.startswith("florin repl"):

@@ -4,9 +4,13 @@ import contextlib
 import time
 
 from chaos.load import Load
-from harness.mesh import Mesh
 from harness.checks import require
+from harness.judge import Judge
+from harness.mesh import Mesh
 from harness.server import remove_directory, scratch_directory
+
+from .requests import Requests
+from .world import connect, in_threads
 
 BATCH = 20
 
@@ -33,7 +37,7 @@ def cluster_under_load(name, clients=3):
 
 def check_long_stops(options):
     """Each replica is stopped for long, the primary too: clients go on, nothing is lost."""
-    seconds = options.size(6, 70)
+    seconds = options.size(4, 70)
     with cluster_under_load("stops") as (mesh, load):
         for turn in range(3):
             primary = mesh.primary()
@@ -90,3 +94,59 @@ def check_no_quorum_and_back(options):
                 replica.resume()
             load.answered()
             require(load.newest_asked() > before, "clients are served again")
+
+
+def check_failovers_under_random_requests(options):
+    """Primaries are killed, stopped and cut off under random requests: every answer stays true."""
+    chance = options.chance("failovers")
+    directory = scratch_directory("practice-failovers")
+    mesh = Mesh(directory, 3)
+    judge, done = Judge(), []
+    try:
+        mesh.start()
+        address = ",".join(mesh.addresses)
+        shared = Requests(chance, 1 << 64, accounts=12)
+        with connect(address) as client:
+            judge.create_accounts(client, shared.accounts)
+            judge.create_transfers(client, shared.funding())
+
+        def work(number):
+            requests = Requests(options.chance(f"failover {number}"), (number + 2) << 64,
+                                timeouts=(0, 1, 2))
+            requests.accounts = shared.accounts
+            with connect(address) as own:
+                while not done:
+                    requests.send(judge, own, requests.chance.randrange(1, 20))
+
+        def strike():
+            try:
+                for turn in range(options.size(4, 30)):
+                    victim = mesh.primary()
+                    strikes(mesh, victim, turn % 3, 0.5 + chance.random())
+            finally:
+                done.append(True)
+
+        in_threads([strike, *(lambda number=number: work(number) for number in range(4))])
+        with connect(address) as client:
+            judge.compare(client, histories=12)
+        print(f"  {judge.summary()}")
+        mesh.stop()
+    finally:
+        mesh.close()
+    remove_directory(directory)
+
+
+def strikes(mesh, victim, kind, seconds):
+    """Kills, stops or cuts off one replica for a while."""
+    if kind == 0:
+        victim.kill()
+        time.sleep(seconds)
+        victim.start()
+    elif kind == 1:
+        victim.pause()
+        time.sleep(seconds)
+        victim.resume()
+    else:
+        mesh.isolate(victim.index)
+        time.sleep(seconds)
+        mesh.heal()

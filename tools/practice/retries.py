@@ -6,6 +6,7 @@ by itself as long as it lives. An application that starts anew repeats with the 
 
 import asyncio
 import threading
+import time
 
 import tigerbeetle as tb
 
@@ -165,3 +166,34 @@ def check_server_restarts_between_attempts(options):
             statuses = ledger.transfers(*chain)
             equal(statuses, ["exists"] + ["linked_event_failed"] * 2, "statuses of the chain")
         ledger.verify()
+
+
+def check_kills_under_random_requests(options):
+    """The server is killed again and again under four clients: every answer stays true."""
+    with books("kills") as ledger:
+        shared = Requests(options.chance("kills"), 1 << 64, accounts=12)
+        ledger.accounts(*shared.accounts)
+        ledger.transfers(*shared.funding())
+        done = []
+
+        def work(number):
+            requests = Requests(options.chance(f"kills {number}"), (number + 2) << 64,
+                                timeouts=(0, 1, 2))
+            requests.accounts = shared.accounts
+            with connect(ledger.address) as client:
+                while not done:
+                    requests.send(ledger.judge, client, requests.chance.randrange(1, 20))
+
+        def kill():
+            chance = options.chance("when")
+            try:
+                for _ in range(options.size(5, 40)):
+                    time.sleep(0.2 + chance.random() / 2)
+                    ledger.server.kill()
+                    ledger.server.start()
+            finally:
+                done.append(True)
+
+        in_threads([kill, *(lambda number=number: work(number) for number in range(4))])
+        ledger.verify(histories=12)
+        print(f"  {ledger.judge.summary()}")

@@ -5,7 +5,7 @@ import threading
 import tigerbeetle as tb
 
 from harness.checks import equal, require
-from harness.commands import Stream, florin
+from harness.commands import Stream, florin, florin_json
 
 from .world import account, books, connect, in_threads, post, transfer, T, wait_until
 
@@ -84,6 +84,26 @@ def check_evicted_clients_and_new_ones(_options):
         ledger.client.close()
         ledger.client = connect(ledger.address)
         ledger.verify()
+
+
+def check_reads_see_what_was_acknowledged(options):
+    """What one client was told is done, every other client sees, and so do florin's commands."""
+    with books("reads") as ledger:
+        ledger.accounts(account(1), account(2))
+        clients = [connect(ledger.address) for _ in range(4)]
+        try:
+            for number in range(options.size(40, 400)):
+                event = transfer(1, 2, 1)
+                ledger.judge.create_transfers(clients[number % 4], [event])
+                for client in clients:
+                    equal(client.lookup_accounts([1])[0].debits_posted, number + 1, "debits")
+                    equal(len(client.lookup_transfers([event.id])), 1, "the transfer")
+            (found,) = florin_json("balance", "--account=1", "--format=json",
+                                   f"--addresses={ledger.address}")
+            equal(int(found["debits_posted"]), number + 1, "debits by `florin balance`")
+        finally:
+            for client in clients:
+                client.close()
 
 
 def check_many_connections_at_once(options):

@@ -1,5 +1,10 @@
 """Recipes that the documentation gives to applications, as code that the suites use themselves."""
 
+import re
+
+from .checks import require
+from .server import ROOT
+
 ACCEPTED = ("created", "exists")
 
 
@@ -19,3 +24,16 @@ def chain_reason(statuses):
     if chain_done(statuses):
         return None
     return next(status for status in statuses if status != "linked_event_failed")
+
+
+def documented_settle():
+    """Returns the function `settle` of `chain.py` as docs/CONCEPTS.md shows it.
+
+    It sends a chain, for the first time or again, and returns none if it is done, else the reason.
+    """
+    page = (ROOT / "docs" / "CONCEPTS.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- file: chain\.py -->\n```python\n(.*?)```", page, re.DOTALL)
+    require(found, "docs/CONCEPTS.md shows no chain.py")
+    names = {}
+    exec(found.group(1), names)  # noqa: S102 (our own documentation)
+    return names["settle"]

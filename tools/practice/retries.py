@@ -12,7 +12,7 @@ import tigerbeetle as tb
 
 from harness.checks import CheckFailed, equal, require
 from harness.proxy import DOWN, UP, Proxy
-from harness.recipes import chain_done, chain_reason
+from harness.recipes import chain_done, chain_reason, documented_settle
 
 from .requests import Requests
 from .world import A, account, books, connect, in_threads, linked, transfer
@@ -132,6 +132,28 @@ def check_retried_chain(_options):
         statuses = statuses_of(ledger, foreign)
         require(not chain_done(statuses), f"a chain with a foreign id: {statuses}")
         equal(ledger.balances(1), (0, 105, 0, 1), "balances")
+
+
+def check_documented_recipe(_options):
+    """The recipe "is my chain done?" of CONCEPTS, whenever the answer was lost."""
+    settle = documented_settle()
+    with books("recipe") as ledger:
+        ledger.accounts(account(1), account(2), account(3, A.DEBITS_MUST_NOT_EXCEED_CREDITS))
+        for length in (1, 2, 5):
+            chain = linked(*(transfer(1, 2, 1) for _ in range(length)))
+            lose_answer(ledger, chain)
+            for _ in range(2):
+                equal(settle(ledger.client, chain), None, f"a chain of {length}, sent again")
+            fresh = linked(*(transfer(1, 2, 1) for _ in range(length)))
+            for _ in range(2):
+                equal(settle(ledger.client, fresh), None, f"a chain of {length}")
+            poor = linked(*(transfer(1, 2, 1) for _ in range(length)), transfer(3, 1, 1))
+            lose_answer(ledger, poor)
+            equal(settle(ledger.client, poor), tb.CreateTransferStatus.ID_ALREADY_FAILED,
+                  "a chain that was refused, sent again")
+            equal(ledger.client.lookup_transfers([event.id for event in poor]), [],
+                  "transfers of the refused chain")
+        equal(ledger.balances(1), (0, 16, 0, 0), "what was moved")
 
 
 def check_refusal_stays_a_refusal(_options):

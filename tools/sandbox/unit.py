@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""Runs packaging/florin.service under a systemd of its own: three replicas, started, killed, hung,
+restarted and stopped.
+
+The systemd is process 1 of namespaces that this script makes: it sees the machine's programs, but
+no unit, network or process of the machine, and writes only into folders of this script. The unit is used as it is packaged; drop-ins
+set only what differs between replicas, and the path of the program. Needs root and systemd; the
+exit code is 77 where either is missing. Ends with `N passed, M failed`.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.dont_write_bytecode = True
+
+from harness.server import BINARY, free_port, remove_directory, scratch_directory  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+UNIT = ROOT / "packaging" / "florin.service"
+SYSTEMD = pathlib.Path("/lib/systemd/systemd")
+SKIPPED = 77
+REPLICAS = 3
+CLUSTER = 7
+SECONDS_MAX = 60
+# The only units that this systemd knows besides ours: what every service depends on, empty. None of
+# the machine's own may run: systemd-tmpfiles would empty its /tmp, systemd-sysctl set its kernel.
+TARGETS = ("sysinit", "basic", "shutdown", "network-online", "network", "multi-user", "umount",
+           "final", "sockets", "timers", "paths", "slices", "exit", "rescue", "emergency")
+# What the new process 1 does before it becomes systemd: a machine that can be read only, with
+# folders of its own where something is written, the unified control groups, and the loopback
+# device.
+BOOT = """
+set -e
+mount --make-rprivate /
+for folder in /run /tmp /var/tmp /var/log /var/cache /etc/systemd; do
+    mount -t tmpfs -o mode=755 tmpfs $folder
+done
+chmod 1777 /tmp /var/tmp
+mkdir -p /run/lock /run/systemd/system /run/florin-test
+cp "$1" /run/florin-test/florin
+for target in $3; do
+    printf '[Unit]\\nDefaultDependencies=no\\n' > /run/systemd/system/$target.target
+done
+mount --bind "$2" /var/lib
+mount -o remount,bind,ro /
+umount -l /sys/fs/cgroup 2>/dev/null || true
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+export container=florin-test SYSTEMD_UNIT_PATH=/run/systemd/system
+export SYSTEMD_GENERATOR_PATH=/run/florin-test/none
+export SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/run/florin-test/none
+exec /lib/systemd/systemd --system --unit=basic.target --log-target=console --show-status=no
+"""
+
+
+class Machine:
+    """The namespaces with their systemd."""
+
+    def __init__(self, directory):
+        state = directory / "state"
+        state.mkdir()
+        self.log = open(directory / "systemd.log", "wb")
+        # A control group of its own, which the new namespace shows as the root of all.
+        self.group = control_groups() / f"florin-test-{os.getpid()}"
+        self.group.mkdir()
+        enter = self.group / "cgroup.procs"
+        self.inner = None
+        self.outer = subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts",
+             "--ipc", "--net", "--cgroup", "sh", "-c", BOOT, "boot", str(BINARY), str(state),
+             " ".join(TARGETS)],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            preexec_fn=lambda: enter.write_text(str(os.getpid()), encoding="ascii"))
+
+    def boot(self):
+        """Waits until systemd is up."""
+        self.inner = wait_for("systemd's process", self._child)
+        wait_for("systemd", lambda: self.run("systemctl", "is-system-running").stdout.strip()
+                 in ("running", "degraded"))
+
+    def _child(self):
+        """The process that is 1 in there."""
+        children = pathlib.Path(f"/proc/{self.outer.pid}/task/{self.outer.pid}/children")
+        found = children.read_text(encoding="ascii").split()
+        return int(found[0]) if found else None
+
+    def run(self, *words):
+        """Runs a command in there and returns how it ended."""
+        return subprocess.run(["nsenter", "--target", str(self.inner), "--all", "--", *words],
+                              capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+
+    def florin(self, *words):
+        """Runs `florin` in there."""
+        return self.run("/run/florin-test/florin", *words)
+
+    def show(self, index, name):
+        """Returns a property of a replica's unit."""
+        return self.run("systemctl", "show", "--value", f"--property={name}",
+                        f"florin-{index}").stdout.strip()
+
+    def end(self):
+        """Ends systemd and all that it started."""
+        self.outer.kill()
+        self.outer.wait()
+        self.log.close()
+        (self.group / "cgroup.kill").write_text("1", encoding="ascii")
+        wait_for("the end of all processes", self.remove_groups)
+
+    def remove_groups(self):
+        """Removes the control groups; whether nothing is left of them."""
+        try:
+            for place, _, _ in os.walk(self.group, topdown=False):
+                os.rmdir(place)
+        except OSError:
+            return False
+        return True
+
+
+def control_groups():
+    """Returns where the unified control groups are mounted; `None` if they are not."""
+    for line in pathlib.Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return pathlib.Path(place)
+    return None
+
+
+def wait_for(what, condition):
+    """Waits until the condition gives something, and returns that."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{what}: not within {SECONDS_MAX} s")
+
+
+def install(machine, addresses):
+    """Installs a unit for each replica, and makes the data files as the head of the unit says."""
+    text = UNIT.read_text(encoding="utf-8").replace("/usr/local/bin/florin",
+                                                    "/run/florin-test/florin")
+    root = pathlib.Path(f"/proc/{machine.inner}/root/run/systemd/system")
+    for index in range(REPLICAS):
+        (root / f"florin-{index}.service").write_text(text, encoding="utf-8")
+        drop_in = root / f"florin-{index}.service.d"
+        drop_in.mkdir()
+        (drop_in / "replica.conf").write_text(
+            "[Service]\n"
+            f"Environment=FLORIN_ADDRESSES={addresses}\n"
+            f"Environment=FLORIN_FILE=/var/lib/florin-{index}/data.florin\n"
+            "Environment=FLORIN_OPTIONS=--development\n"
+            f"StateDirectory=florin-{index}\n"
+            "WatchdogSec=3\n", encoding="utf-8")
+        # The head of the unit has this as `systemd-run`, which needs D-Bus.
+        (root / f"format-{index}.service").write_text(
+            "[Service]\nType=oneshot\nDynamicUser=yes\n"
+            f"User=florin-{index}\nStateDirectory=florin-{index}\n"
+            f"ExecStart=/run/florin-test/florin format --development --cluster={CLUSTER} "
+            f"--replica={index} --replica-count={REPLICAS} /var/lib/florin-{index}/data.florin\n",
+            encoding="utf-8")
+    yield "the units load", machine.run("systemctl", "daemon-reload").returncode == 0, ""
+    for index in range(REPLICAS):
+        made = machine.run("systemctl", "start", f"format-{index}")
+        yield f"format of replica {index} as its user", made.returncode == 0, made.stderr
+
+
+def is_healthy(machine, addresses):
+    """Whether `florin status` says so."""
+    return machine.florin("status", f"--cluster={CLUSTER}",
+                          f"--addresses={addresses}").returncode == 0
+
+
+def restarted(machine, index, strike):
+    """Strikes the main process of a replica; whether systemd starts it again."""
+    before = machine.show(index, "MainPID")
+    machine.run("kill", strike, before)
+
+    def again():
+        now = machine.show(index, "MainPID")
+        return now not in ("0", before) and machine.show(index, "ActiveState") == "active"
+
+    wait_for(f"replica {index} after {strike}", again)
+    return True
+
+
+def check(machine, addresses):
+    """Yields each check with whether it passed, and what was seen."""
+    yield from install(machine, addresses)
+    for index in range(REPLICAS):
+        # Returns once the replica says that it is ready, which must not wait for the others.
+        started = machine.run("systemctl", "start", f"florin-{index}")
+        yield f"replica {index} starts alone and says that it is ready", \
+            started.returncode == 0, started.stderr
+    wait_for("a healthy cluster", lambda: is_healthy(machine, addresses))
+    yield "the cluster is healthy", True, ""
+    statement = ("create_accounts id=1 ledger=1 code=1, id=2 ledger=1 code=1; create_transfers "
+                 "id=3 debit_account_id=1 credit_account_id=2 amount=10 ledger=1 code=1;")
+    said = machine.florin("repl", f"--cluster={CLUSTER}", f"--addresses={addresses}",
+                          f"--command={statement}")
+    yield "it takes a transfer", said.returncode == 0, said.stderr
+    status = wait_for("a status text", lambda: machine.show(0, "StatusText"))
+    yield "systemctl status says what the replica does", "view" in status, status
+    process = machine.show(0, "MainPID")
+    user = machine.run("stat", "--format=%u", f"/proc/{process}").stdout.strip()
+    yield "the server is not root", user not in ("", "0"), user
+    yield "it restarts after SIGKILL", restarted(machine, 1, "-KILL"), ""
+    yield "it restarts when its loop hangs", restarted(machine, 2, "-STOP"), ""
+    wait_for("a healthy cluster", lambda: is_healthy(machine, addresses))
+    yield "the cluster is healthy again", True, ""
+    for index in range(REPLICAS):
+        machine.run("systemctl", "stop", f"florin-{index}")
+        seen = [machine.show(index, name) for name in ("Result", "ExecMainStatus")]
+        yield f"replica {index} stops in good order", seen == ["success", "0"], str(seen)
+
+
+def main():
+    """Runs all checks."""
+    missing = [it for it in ("unshare", "nsenter", "systemctl", "ip")
+               if shutil.which(it) is None]
+    if os.geteuid() != 0 or missing or not SYSTEMD.exists():
+        print(f"SKIPPED: needs root and systemd{': no ' + ', '.join(missing) if missing else ''}")
+        sys.exit(SKIPPED)
+    if control_groups() is None:
+        print("SKIPPED: needs unified control groups (a mount of cgroup2)")
+        sys.exit(SKIPPED)
+    directory = scratch_directory("unit")
+    directory.chmod(0o755)
+    addresses = ",".join(f"127.0.0.1:{free_port()}" for _ in range(REPLICAS))
+    passed, failed = 0, 0
+    machine = Machine(directory)
+    try:
+        machine.boot()
+        for name, is_good, seen in check(machine, addresses):
+            print(f"{'ok' if is_good else 'FAILED'}: {name}{'' if is_good else f': {seen}'}",
+                  flush=True)
+            passed, failed = passed + is_good, failed + (not is_good)
+    except (OSError, TimeoutError, subprocess.SubprocessError) as error:
+        print(f"FAILED: {error}")
+        failed += 1
+        journal = machine.log.name
+        print(pathlib.Path(journal).read_text(encoding="utf-8", errors="replace")[-3000:])
+    finally:
+        machine.end()
+    if not failed:
+        remove_directory(directory)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

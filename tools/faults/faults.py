@@ -28,7 +28,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from ptrace import NUMBERS, Ended, Tracer  # noqa: E402
+from ptrace import LIBC, NUMBERS, Ended, Tracer  # noqa: E402
 from harness import wire  # noqa: E402
 from harness.checks import Checks, require  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
@@ -240,6 +240,13 @@ class Faults:
                 self.fail(thread, call, getattr(errno, name), times)
 
 
+def give_up_network_privileges():
+    """What this process starts from now on may not set large buffers on sockets, as for any other
+    user than root; then the serving thread asks for more."""
+    drop, network = 24, 12
+    LIBC.prctl(drop, network, 0, 0, 0)
+
+
 def limit(process, which, value):
     """Sets the soft limit of a running process; gives the one before."""
     before, hard = resource.prlimit(process.pid, which)
@@ -326,6 +333,7 @@ def main():
     if platform.machine() != "x86_64":
         print("faults: on x86-64 only; nothing was tried")
         checks.finish()
+    give_up_network_privileges()
     directory = scratch_directory("faults")
     faults = None
 
@@ -341,7 +349,11 @@ def main():
         checks.finish()
     try:
         for call in SERVING:
+            # The helper thread has work only if much is asked for.
+            if call in HELPER or call == "read":
+                faults.bustle.bulk.set()
             run(f"serving thread: {call}", faults.all_of, "serving", SERVING, call)
+        faults.bustle.bulk.clear()
         for call in METRICS:
             run(f"thread of metrics: {call}", faults.all_of, "metrics", METRICS, call)
         faults.bustle.bulk.set()

@@ -54,7 +54,7 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         create(&arguments.path)?;
     }
     let service = Service {
-        addresses: vec![address],
+        addresses: vec![address.into()],
         path: arguments.path.clone(),
         sizes: Sizes::DEVELOPMENT,
         scrub_rate: SCRUB_RATE,

@@ -18,9 +18,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use super::about::{SetupMismatch, check_hello};
+use super::address::ReplicaAddress;
 use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
 use super::peers::Peers;
+use super::resolver::look_up;
 use super::ring::{Part, Ring};
 use super::socket::{expect_no_congestion, listen};
 use crate::protocol::about::Hello;
@@ -81,7 +83,7 @@ impl std::error::Error for BusError {}
 pub struct BusOptions {
     /// Addresses of all replicas and standbys, in order. Port zero for our own lets the system
     /// choose.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ReplicaAddress>,
     /// Which of them we are, and listen on.
     pub replica: u8,
     /// Connections of clients at a time.
@@ -274,17 +276,20 @@ impl Bus {
     ///
     /// # Panics
     ///
-    /// If the options allow no connection or no sending, or we are none of the replicas.
+    /// If the options allow no connection or no sending, we are none of the replicas, or our own
+    /// address is not known.
     pub fn new(options: &BusOptions, pool: Pool) -> Result<Bus, BusError> {
         assert!(options.clients_max > 0);
         assert!(options.large_frames_max > 0);
         assert!(options.sends_total_max > 0);
         assert!(options.pool_reserve_replica <= options.pool_reserve);
-        let listen_on = options.addresses[usize::from(options.replica)];
+        let own = options.addresses[usize::from(options.replica)].known();
+        let listen_on = own.expect("our own address was looked up");
         let failure = |error| BusError { address: listen_on, error };
         let listener = listen(listen_on).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
-        let mut peers = Peers::new(options.replica, &options.addresses);
+        let peers = Peers::new(options.replica, &options.addresses, look_up);
+        let mut peers = peers.map_err(failure)?;
         if let Some(hello) = options.hello {
             prepare_hellos(&mut peers, hello);
         }

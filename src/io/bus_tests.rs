@@ -33,7 +33,11 @@ impl World {
     ) -> World {
         let pool = Pool::new("messages", messages, MESSAGE_SIZE_MAX);
         let options = BusOptions {
-            addresses: [&[resolve("127.0.0.1:0").unwrap()], others].concat(),
+            addresses: [&[resolve("127.0.0.1:0").unwrap()], others]
+                .concat()
+                .into_iter()
+                .map(Into::into)
+                .collect(),
             replica: 0,
             clients_max,
             cluster: CLUSTER,
@@ -472,7 +476,7 @@ fn stop() {
 fn port_in_use() {
     let world = World::new(1, 1, 0);
     let options = BusOptions {
-        addresses: vec![world.bus.address()],
+        addresses: vec![world.bus.address().into()],
         replica: 0,
         clients_max: 1,
         cluster: 0,
@@ -634,7 +638,7 @@ fn two_buses() {
         let listen_on = [left.bus.address(), address];
         right.bus = Bus::new(
             &BusOptions {
-                addresses: listen_on.to_vec(),
+                addresses: listen_on.iter().map(|it| (*it).into()).collect(),
                 replica: 1,
                 clients_max: 2,
                 cluster: CLUSTER,

@@ -121,7 +121,7 @@ fn serve(path: &Path) -> ExitReason {
     let options = ServerOptions {
         identity: crate::io::metrics::Identity::default(),
         bus: BusOptions {
-            addresses: vec![resolve("127.0.0.1:0").unwrap()],
+            addresses: vec![resolve("127.0.0.1:0").unwrap().into()],
             replica: 0,
             clients_max: CONNECTIONS_MAX,
             cluster: superblock.cluster,

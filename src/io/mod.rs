@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod notify;
 mod opening_report;
 pub mod peers;
+pub mod resolver;
 pub mod ring;
 pub mod server;
 pub mod signals;

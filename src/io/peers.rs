@@ -5,16 +5,19 @@
 //! and a connection that breaks or is refused says that the other replica is gone: the core is
 //! told at once. What is to be sent waits in a short queue for each replica; beyond that it is
 //! dropped, since the protocol repeats everything, and no slow replica holds up another. All that
-//! waits leaves with one system call. Not covered: receiving, what a message means.
+//! waits leaves with one system call. A replica given by its name is looked up again whenever it
+//! cannot be reached, by a thread of its own ([`resolver`](super::resolver)). Not covered: receiving, what a message means.
 
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
+use super::address::ReplicaAddress;
 use super::batch::{BATCH_MESSAGES_MAX, Batch};
 use super::complaint::Complaint;
 use super::log::info;
+use super::resolver::{Addresses, HostName, Lookup, LookupError, Resolver};
 use super::ring::{Ring, Watch};
 use super::socket::{SocketName, dialer, discard};
 use crate::protocol::{Message, NODES_MAX, to_index};
@@ -28,6 +31,10 @@ const STALL_TICKS: u64 = 500;
 const PAUSE_TICKS_MIN: u64 = 2;
 /// Longest pause between attempts, in ticks.
 const PAUSE_TICKS_MAX: u64 = 50;
+/// First pause between two look-ups of a name, in ticks; doubles.
+const LOOKUP_TICKS_MIN: u64 = 100;
+/// Longest pause between them.
+const LOOKUP_TICKS_MAX: u64 = 1_000;
 /// A connection that lasted for so many ticks was a good one: after it, we dial again at once.
 const GOOD_TICKS: u64 = 100;
 
@@ -49,7 +56,14 @@ enum State {
 /// One other replica.
 #[derive(Debug)]
 struct Peer {
-    address: SocketAddr,
+    /// As the operator wrote it.
+    written: ReplicaAddress,
+    /// Where it is dialed; `None` while its name has no address.
+    address: Option<SocketAddr>,
+    /// Its name may be looked up again at this tick.
+    lookup_tick: u64,
+    /// Look-ups since it was reached last.
+    lookups: u32,
     state: State,
     stream: Option<TcpStream>,
     queue: Queue<Message>,
@@ -95,22 +109,39 @@ pub struct Peers {
     places: Box<[Peer]>,
     stopping: bool,
     tick: u64,
+    /// Looks up names, if there are any.
+    resolver: Option<Resolver>,
     complaint: Complaint,
     counters: PeerCounters,
 }
 
 impl Peers {
-    /// Those of replica `own` in a cluster whose replicas have these addresses, in order.
+    /// Those of replica `own` in a cluster whose replicas have these addresses, in order. Names
+    /// are looked up by `lookup`.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses the thread that looks up names.
     ///
     /// # Panics
     ///
     /// If `own` is none of them, or they are too many.
-    #[must_use]
-    pub fn new(own: u8, addresses: &[SocketAddr]) -> Peers {
+    pub fn new(own: u8, addresses: &[ReplicaAddress], lookup: Lookup) -> io::Result<Peers> {
         assert!(usize::from(own) < addresses.len());
         assert!(addresses.len() <= usize::from(NODES_MAX));
-        let peer = |(index, address): (usize, &SocketAddr)| Peer {
-            address: *address,
+        let is_other = |index: usize| index != usize::from(own);
+        let names: Box<[Option<HostName>]> = addresses
+            .iter()
+            .enumerate()
+            .map(|(index, address)| address.name().filter(|_| is_other(index)).cloned())
+            .collect();
+        let any = names.iter().any(Option::is_some);
+        let resolver = any.then(|| Resolver::new(names, lookup)).transpose()?;
+        let peer = |(index, address): (usize, &ReplicaAddress)| Peer {
+            written: address.clone(),
+            address: address.known(),
+            lookup_tick: 0,
+            lookups: 0,
             state: if index == usize::from(own) {
                 State::Ourselves
             } else {
@@ -128,13 +159,14 @@ impl Peers {
             lost: false,
             reported: false,
         };
-        Peers {
+        Ok(Peers {
             places: addresses.iter().enumerate().map(peer).collect(),
             stopping: false,
             tick: 0,
+            resolver,
             complaint: Complaint::default(),
             counters: PeerCounters::default(),
-        }
+        })
     }
 
     /// Says this first on each new connection to a replica.
@@ -295,9 +327,15 @@ impl Peers {
         if self.stopping {
             return;
         }
-        match dialer(peer.address) {
+        let Some(address) = peer.address else {
+            // Its name has no address: that was said, and it is asked for again.
+            self.pause(replica);
+            self.ask(replica);
+            return;
+        };
+        match dialer(address) {
             Ok(stream) => {
-                ring.connect(stream.as_fd(), replica, SocketName::new(peer.address));
+                ring.connect(stream.as_fd(), replica, SocketName::new(address));
                 peer.stream = Some(stream);
                 peer.state = State::Connecting;
             }
@@ -335,6 +373,7 @@ impl Peers {
         peer.lost = true;
         self.counters.refused += 1;
         self.pause(replica);
+        self.ask(replica);
         self.report(replica, kind);
     }
 
@@ -343,6 +382,70 @@ impl Peers {
         let pause = (PAUSE_TICKS_MIN << peer.failures.min(8)).min(PAUSE_TICKS_MAX);
         peer.failures = peer.failures.saturating_add(1);
         peer.state = State::Waiting { until_tick: self.tick + pause };
+    }
+
+    /// Has the name of a replica looked up that could not be reached, unless that was done a
+    /// moment ago.
+    fn ask(&mut self, replica: u8) {
+        let Some(resolver) = &self.resolver else { return };
+        let peer = &mut self.places[usize::from(replica)];
+        if peer.written.name().is_none() || self.tick < peer.lookup_tick || self.stopping {
+            return;
+        }
+        let pause = (LOOKUP_TICKS_MIN << peer.lookups.min(8)).min(LOOKUP_TICKS_MAX);
+        peer.lookup_tick = self.tick + pause;
+        peer.lookups = peer.lookups.saturating_add(1);
+        resolver.ask(replica);
+    }
+
+    /// Takes the answer about a replica that waits to be dialed, if there is one.
+    fn take_address(&mut self, replica: u8) {
+        let Some(resolver) = &self.resolver else { return };
+        let peer = &self.places[usize::from(replica)];
+        if peer.written.name().is_none() || peer.lookups == 0 {
+            return;
+        }
+        match resolver.take(replica) {
+            Some(Ok(addresses)) => self.move_to(replica, &addresses),
+            Some(Err(error)) => self.report_name(replica, error),
+            None => {}
+        }
+    }
+
+    /// The name of a replica has these addresses now: if the one that failed is gone or there are
+    /// others, it is dialed elsewhere, and at once.
+    fn move_to(&mut self, replica: u8, addresses: &Addresses) {
+        let peer = &mut self.places[usize::from(replica)];
+        let next = addresses.after(peer.address);
+        if next == peer.address {
+            return;
+        }
+        let before = std::mem::replace(&mut peer.address, next);
+        let Some(next) = next else { return };
+        peer.state = State::Waiting { until_tick: self.tick };
+        let written = &peer.written;
+        match before {
+            // One of several, tried in turn.
+            Some(before) if addresses.as_slice().contains(&before) => {}
+            Some(before) => info(format_args!(
+                "replica {replica}, {written}, has moved from {} to {}",
+                before.ip(),
+                next.ip()
+            )),
+            None => info(format_args!("replica {replica}, {written}, is at {}", next.ip())),
+        }
+    }
+
+    /// Tells the operator that a name has no address, as seldom as other complaints.
+    fn report_name(&mut self, replica: u8, error: LookupError) {
+        let peer = &mut self.places[usize::from(replica)];
+        if peer.address.is_none() {
+            let written = &peer.written;
+            self.complaint.write(
+                self.tick,
+                format_args!("replica {replica}: no address of {written}: {}; trying on", error),
+            );
+        }
     }
 
     fn watch(&mut self, ring: &mut Ring, replica: u8) {
@@ -408,7 +511,9 @@ impl Peers {
         peer.in_flight = 0;
         peer.stream = None;
         if self.tick - since_tick < GOOD_TICKS {
+            // Somebody else may have the address by now.
             self.pause(replica);
+            self.ask(replica);
             return;
         }
         peer.failures = 0;
@@ -424,7 +529,7 @@ impl Peers {
         }
         // The kind only: the text of the error itself would need memory.
         peer.reported = true;
-        let address = peer.address;
+        let Some(address) = peer.address else { return };
         self.complaint.write(
             self.tick,
             format_args!("no connection to replica {replica} at {address}: {kind}; trying on"),
@@ -439,6 +544,9 @@ impl Peers {
     pub fn tick(&mut self, ring: &mut Ring) {
         self.tick += 1;
         for replica in 0..u8::try_from(self.places.len()).expect("there are few replicas") {
+            if matches!(self.places[usize::from(replica)].state, State::Waiting { .. }) {
+                self.take_address(replica);
+            }
             let peer = &mut self.places[usize::from(replica)];
             match peer.state {
                 State::Waiting { until_tick } if self.tick >= until_tick => {
@@ -454,8 +562,12 @@ impl Peers {
                     if peer.reported && self.tick - since_tick >= GOOD_TICKS =>
                 {
                     peer.reported = false;
-                    let address = peer.address;
-                    info(format_args!("connected to replica {replica} at {address}"));
+                    if let Some(address) = peer.address {
+                        info(format_args!("connected to replica {replica} at {address}"));
+                    }
+                }
+                State::Open { since_tick } if self.tick - since_tick >= GOOD_TICKS => {
+                    peer.lookups = 0;
                 }
                 _ => {}
             }

@@ -3,11 +3,15 @@
 use super::*;
 use crate::io::allocator::tests::allocations_of_thread;
 use crate::io::framing::tests::{CLUSTER, frame};
+use crate::io::resolver::look_up;
 use crate::io::ring::Completion;
 use crate::protocol::{MESSAGE_SIZE_MAX, Pool};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io::Read;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::sync::Mutex;
 
 /// Replica 0 with its ring; the others are sockets of the test.
 struct World {
@@ -19,11 +23,16 @@ struct World {
 
 impl World {
     fn new(others: &[SocketAddr]) -> World {
-        let mut addresses = vec![SocketAddr::from(([127, 0, 0, 1], 1))];
-        addresses.extend(others);
+        let others: Vec<_> = others.iter().map(|address| (*address).into()).collect();
+        World::with_names(&others, look_up)
+    }
+
+    fn with_names(others: &[ReplicaAddress], lookup: Lookup) -> World {
+        let own = SocketAddr::from(([127, 0, 0, 1], 1));
+        let addresses = [&[own.into()], others].concat();
         let count = u32::try_from(others.len()).unwrap();
         World {
-            peers: Peers::new(0, &addresses),
+            peers: Peers::new(0, &addresses, lookup).unwrap(),
             ring: Ring::new(Peers::operations_max(count)).unwrap(),
             pool: Pool::new("messages", 32, MESSAGE_SIZE_MAX),
             lost: Vec::with_capacity(1024),
@@ -178,6 +187,86 @@ fn broken() {
         assert!(world.peers.is_open(1));
     }
     assert_eq!(world.peers.counters().connected, 7);
+}
+
+/// What the names of tests mean, by the port that belongs to them.
+static NAMES: Mutex<BTreeMap<u16, Vec<SocketAddr>>> = Mutex::new(BTreeMap::new());
+
+fn names(port: u16, addresses: &[SocketAddr]) {
+    NAMES.lock().unwrap().insert(port, addresses.to_vec());
+}
+
+fn look_up_in_test(_host: &CStr, port: u16) -> Result<Addresses, LookupError> {
+    let mut found = Addresses::new();
+    NAMES.lock().unwrap()[&port].iter().for_each(|address| found.add(*address));
+    if found.as_slice().is_empty() { Err(LookupError(libc::EAI_NONAME)) } else { Ok(found) }
+}
+
+impl World {
+    /// Ticks until there is a connection to replica 1, which takes real time: a look-up is another
+    /// thread's.
+    fn connect_by_name(&mut self) {
+        for _ in 0..20_000 {
+            self.tick_and_settle();
+            if self.peers.is_open(1) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("never connected: {:?}", self.peers);
+    }
+}
+
+/// Goal: a replica that moves is found under its name, also when somebody else has its old address
+/// and hangs up; one whose name has no address at first is found when it has one; nothing is
+/// allocated.
+#[test]
+fn moves() {
+    let (first, first_address) = listener();
+    let replica = ReplicaAddress::named("replica-1.test", 1, None);
+    names(1, &[]);
+    let mut world = World::with_names(&[replica], look_up_in_test);
+    let before = allocations_of_thread();
+    for _ in 0..50 {
+        world.tick_and_settle();
+    }
+    assert_eq!(allocations_of_thread(), before);
+    assert_eq!(world.peers.counters().refused, 0, "there is nothing to dial");
+    names(1, &[first_address]);
+    world.connect_by_name();
+    assert_eq!(world.peers.places[1].address, Some(first_address));
+    let (second, second_address) = listener();
+    names(1, &[second_address]);
+    drop(first);
+    world.run_until("lost", |world| world.lost.len() == 1);
+    world.connect_by_name();
+    assert_eq!(world.peers.places[1].address, Some(second_address));
+    // The name moves on, and a stranger has the address: each connection to it ends at once.
+    let (_third, third_address) = listener();
+    names(1, &[third_address]);
+    let stranger = std::thread::spawn(move || while second.accept().is_ok_and(|_| true) {});
+    for _ in 0..20_000 {
+        world.tick_and_settle();
+        if world.peers.places[1].address == Some(third_address) && world.peers.is_open(1) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(world.peers.places[1].address, Some(third_address));
+    drop(stranger);
+}
+
+/// Goal: of a name with several addresses each is tried, and it is asked for seldom.
+#[test]
+fn several_addresses() {
+    let (_listener, address) = listener();
+    let dead = [nobody(), nobody()];
+    let replica = ReplicaAddress::named("replica-1.test", 2, Some(dead[0]));
+    names(2, &[dead[0], dead[1], address]);
+    let mut world = World::with_names(&[replica], look_up_in_test);
+    world.connect_by_name();
+    assert_eq!(world.peers.places[1].address, Some(address));
+    assert!(world.peers.places[1].lookups <= 6, "{}", world.peers.places[1].lookups);
 }
 
 /// Goal: somebody who dials us is dialed back without waiting.

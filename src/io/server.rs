@@ -808,7 +808,7 @@ mod tests {
         DataFile::format(&path.0, 4 * u64::from(SLOT_SIZE), &[], true).unwrap();
         let options = ServerOptions {
             bus: BusOptions {
-                addresses: vec![resolve("127.0.0.1:0").unwrap()],
+                addresses: vec![resolve("127.0.0.1:0").unwrap().into()],
                 replica: 0,
                 clients_max: CONNECTIONS_MAX,
                 cluster: CLUSTER,

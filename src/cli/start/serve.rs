@@ -5,7 +5,7 @@ use super::sizes::{
     arriving_max, check_minimums, check_reserved, ledger_options, memory_table, message_pool,
     message_reserve, others, reserved_bytes, store_options,
 };
-use super::{ExitClass, Failure, Service};
+use super::{ExitClass, Failure, Service, no_own_address};
 use crate::cli::format::superblock_class;
 use crate::client::Random;
 use crate::io::bus::BusOptions;
@@ -111,6 +111,7 @@ fn superblock_checked(file: &DataFile, service: &Service) -> Result<Box<Superblo
     }
     check_addresses(service, &superblock)?;
     check_minimums(service, &superblock)?;
+    check_names(service, &superblock)?;
     Ok(superblock)
 }
 
@@ -204,6 +205,20 @@ fn check_addresses(service: &Service, superblock: &Superblock) -> Result<(), Fai
         return failure(format!(
             "--addresses lists {listed} and {path} is of standby {own}: list all {count} \
              replicas, then all standbys, in order of their indexes from zero"
+        ));
+    }
+    Ok(())
+}
+
+/// Our own name must have an address; those of others may get theirs later.
+fn check_names(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
+    for (index, address) in service.addresses.iter().enumerate() {
+        let Some(reason) = address.missing() else { continue };
+        if index == usize::from(superblock.replica) {
+            return Err(Failure::new(ExitClass::Usage, no_own_address(address, reason)));
+        }
+        log::warn(format_args!(
+            "replica {index}: no address of {address}: {reason}; looking it up until there is one"
         ));
     }
     Ok(())

@@ -156,7 +156,7 @@ pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, developme
     let mut file = superblock.copied().unwrap_or_else(|| *Superblock::blank());
     file.config = *config;
     let count = superblock.map_or(1, |superblock| superblock.replica_count.max(1));
-    let addresses = (0..count).map(|index| SocketAddr::from(([127, 0, 0, 1], index.into())));
+    let addresses = (0..count).map(|index| SocketAddr::from(([127, 0, 0, 1], index.into())).into());
     let service = Service {
         addresses: addresses.collect(),
         path: PathBuf::new(),

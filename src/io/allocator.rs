@@ -13,7 +13,9 @@
 //!   `cluster_report`, `storage_warning`, `metrics/publish`, and the whole core: `vsr`, `ledger`,
 //!   `storage`, `protocol`;
 //! * the helper thread, from the start of its loop: `worker`, and `Job::run` in `storage`;
-//! * the thread of metrics, from the start of its loop: `metrics/*`, `system`.
+//! * the thread of metrics, from the start of its loop: `metrics/*`, `system`;
+//! * the thread that looks names up, from the start of its loop: `resolver`. The C library takes
+//!   memory for a look-up, beside this allocator.
 //!
 //! The other threads keep running after the serving thread has unfrozen, and may allocate then. In
 //! these files `tests/tidy.rs` refuses every name that allocates: files and environment, threads,

@@ -4,8 +4,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use super::address::resolve;
 use super::bus::BusOptions;
@@ -14,6 +16,7 @@ use super::file::tests::TemporaryPath;
 use super::file::{DataFile, format_data_file};
 use super::notify::Notifier;
 use super::server::{CONNECTIONS_MAX, ExitReason, Server, ServerOptions};
+use super::test_faults::{self, Fault, Kind};
 use crate::io::metrics::Metrics;
 use crate::io::metrics::publish::Publish;
 use crate::protocol::{Message, Operation, Pool, Release, RequestHeader, to_index};
@@ -24,6 +27,10 @@ use crate::vsr::{Genesis, Replica, ReplicaOptions, messages_needed};
 
 /// Path of the data file, set in the process that a test starts.
 const CHILD_VARIABLE: &str = "FLORIN_TEST_SERVER_FILE";
+/// A [`Fault`] as text, likewise.
+const FAULT_VARIABLE: &str = "FLORIN_TEST_SERVER_FAULT";
+/// Exit code of a server that cannot go on.
+const FATAL_CODE: i32 = 3;
 const CLUSTER: u128 = 99;
 const LARGE_FRAMES_MAX: u32 = 4;
 
@@ -173,9 +180,15 @@ struct Process {
 
 impl Process {
     fn start(path: &TemporaryPath) -> Process {
+        Process::start_with(path, None)
+    }
+
+    /// Starts it with completions that fail, if any.
+    fn start_with(path: &TemporaryPath, fault: Option<Fault>) -> Process {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "io::end_to_end_tests::child", "--nocapture", "--test-threads=1"])
             .env(CHILD_VARIABLE, &path.0)
+            .env(FAULT_VARIABLE, fault.map(Fault::text).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -196,14 +209,27 @@ impl Process {
 
     /// Sends a frame to it and reads one back, on a new connection.
     fn ask(&self, request: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.write_all(request).unwrap();
+        self.try_ask(request).unwrap()
+    }
+
+    /// The same, with what the network says if that fails.
+    fn try_ask(&self, request: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(request)?;
         let mut reply = vec![0; 256];
-        stream.read_exact(&mut reply).unwrap();
+        stream.read_exact(&mut reply)?;
         let size = u32::from_le_bytes(reply[96..100].try_into().unwrap());
         reply.resize(to_index(size), 0);
-        stream.read_exact(&mut reply[256..]).unwrap();
-        reply
+        stream.read_exact(&mut reply[256..])?;
+        Ok(reply)
+    }
+
+    /// Ends its input and gives its exit code, or the signal that ended it.
+    fn end_somehow(mut self) -> Result<i32, Option<i32>> {
+        drop(self.input.take());
+        let status = self.child.wait().unwrap();
+        status.code().ok_or(status.signal())
     }
 }
 
@@ -225,8 +251,56 @@ fn register(client: u128) -> Vec<u8> {
 #[test]
 fn child() {
     let Ok(path) = std::env::var(CHILD_VARIABLE) else { return };
-    assert_eq!(serve(Path::new(&path)), ExitReason::InputEnd);
-    std::process::exit(0);
+    if let Ok(fault) = std::env::var(FAULT_VARIABLE)
+        && !fault.is_empty()
+    {
+        test_faults::set(Fault::parse(&fault));
+    }
+    let reason = serve(Path::new(&path));
+    assert!(matches!(reason, ExitReason::InputEnd | ExitReason::Fatal));
+    std::process::exit(if reason == ExitReason::Fatal { FATAL_CODE } else { 0 });
+}
+
+/// Goal: whatever the kernel answers to an operation, at the start or later, once or some times, a
+/// replica whose memory is frozen serves, or ends with a reason; never by a signal.
+#[test]
+fn completions_fail() {
+    use libc::{
+        EAGAIN, ECANCELED, ECONNABORTED, ECONNRESET, EDQUOT, EFBIG, EINTR, EIO, EMFILE, ENFILE,
+        ENOBUFS, ENOMEM, ENOSPC, EPERM, EPIPE, EPROTO, ETIMEDOUT,
+    };
+    let faults: [(Kind, &[i32]); 7] = [
+        (Kind::Read, &[EIO, EAGAIN, EINTR, ENOMEM]),
+        (Kind::Write, &[EIO, ENOSPC, EDQUOT, EFBIG, EAGAIN, EINTR, ENOMEM]),
+        (Kind::Sync, &[EIO, ENOSPC, EINTR]),
+        (Kind::Accept, &[EMFILE, ENFILE, ENOMEM, ENOBUFS, ECONNABORTED, EPERM, EPROTO, EINTR]),
+        (Kind::Receive, &[ECONNRESET, ETIMEDOUT, EINTR, EAGAIN, ENOMEM]),
+        (Kind::Send, &[EPIPE, ECONNRESET, EINTR, EAGAIN, ENOBUFS]),
+        (Kind::Watch, &[ENOMEM, ECANCELED, EINTR]),
+    ];
+    let path = TemporaryPath::new("end-to-end-faults");
+    let config = Config::testing();
+    let genesis =
+        Genesis { cluster: CLUSTER, replica: 0, replica_count: 1, config, is_recovering: false };
+    let mut ended = 0;
+    for (kind, errors) in faults {
+        for errno in errors {
+            for (skip, times) in [(0, 3), (3, 1)] {
+                let _ = std::fs::remove_file(&path.0);
+                format_data_file(&path.0, &genesis, true).unwrap();
+                let fault = Fault { kind, errno: *errno, skip, times };
+                let process = Process::start_with(&path, Some(fault));
+                // Those whose connection fails say nothing about the server.
+                let answers = (1..=6).filter(|client| process.try_ask(&register(*client)).is_ok());
+                let answers = answers.count();
+                let end = process.end_somehow();
+                assert!(end == Ok(0) || end == Ok(FATAL_CODE), "{fault:?}: {end:?}");
+                assert!(end == Ok(FATAL_CODE) || answers > 0, "{fault:?}: nobody was answered");
+                ended += u32::from(end == Ok(FATAL_CODE));
+            }
+        }
+    }
+    assert!(ended > 0, "a write that fails ends a replica that is alone");
 }
 
 /// Goal: a replica in its own process registers sessions without allocating,

@@ -32,3 +32,5 @@ pub mod worker;
 
 #[cfg(test)]
 mod end_to_end_tests;
+#[cfg(test)]
+mod test_faults;

@@ -437,13 +437,13 @@ impl Peers {
     }
 
     /// Tells the operator that a name has no address, as seldom as other complaints.
-    fn report_name(&mut self, replica: u8, error: LookupError) {
+    fn report_name(&mut self, replica: u8, fault: LookupError) {
         let peer = &mut self.places[usize::from(replica)];
         if peer.address.is_none() {
             let written = &peer.written;
             self.complaint.write(
                 self.tick,
-                format_args!("replica {replica}: no address of {written}: {}; trying on", error),
+                format_args!("replica {replica}: no address of {written}: {fault}; trying on"),
             );
         }
     }

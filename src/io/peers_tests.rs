@@ -5,6 +5,7 @@ use crate::io::allocator::tests::allocations_of_thread;
 use crate::io::framing::tests::{CLUSTER, frame};
 use crate::io::resolver::look_up;
 use crate::io::ring::Completion;
+use crate::io::test_faults::{self, Fault, Kind};
 use crate::protocol::{MESSAGE_SIZE_MAX, Pool};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -267,6 +268,60 @@ fn several_addresses() {
     world.connect_by_name();
     assert_eq!(world.peers.places[1].address, Some(address));
     assert!(world.peers.places[1].lookups <= 6, "{}", world.peers.places[1].lookups);
+}
+
+/// Goal: whatever the kernel answers to an attempt or a send, the replica is dialed again, and
+/// nothing is allocated.
+#[test]
+fn completions_fail() {
+    let (listener, address) = listener();
+    let reader = std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            // Each connection says with its first byte whether it is the last one.
+            let mut first = [0];
+            if stream.read(&mut first).is_ok_and(|count| count == 1) && first == [255] {
+                return;
+            }
+            std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+        }
+    });
+    let errors = [
+        (Kind::Connect, libc::ECONNREFUSED),
+        (Kind::Connect, libc::ETIMEDOUT),
+        (Kind::Connect, libc::ENETUNREACH),
+        (Kind::Connect, libc::EHOSTUNREACH),
+        (Kind::Connect, libc::EADDRNOTAVAIL),
+        (Kind::Connect, libc::EAFNOSUPPORT),
+        (Kind::Connect, libc::EPERM),
+        (Kind::Connect, libc::EINTR),
+        (Kind::Connect, libc::EAGAIN),
+        (Kind::Connect, libc::ENOMEM),
+        (Kind::SendBatch, libc::EPIPE),
+        (Kind::SendBatch, libc::ECONNRESET),
+        (Kind::SendBatch, libc::ETIMEDOUT),
+        (Kind::SendBatch, libc::ENOBUFS),
+        (Kind::SendBatch, libc::ENOMEM),
+        (Kind::SendBatch, libc::EAGAIN),
+        (Kind::SendBatch, libc::EINTR),
+    ];
+    for (kind, errno) in errors {
+        let mut world = World::new(&[address]);
+        world.ticks(1);
+        let message = world.message(300, 7);
+        let before = allocations_of_thread();
+        test_faults::set(Fault { kind, errno, skip: 0, times: 1 });
+        for _ in 0..20_000 {
+            world.tick_and_settle();
+            world.peers.send(&mut world.ring, 1, message.clone());
+            if test_faults::is_over() && world.peers.is_open(1) {
+                break;
+            }
+        }
+        assert!(test_faults::is_over() && world.peers.is_open(1), "{kind:?} {errno}");
+        assert_eq!(allocations_of_thread(), before, "{kind:?} {errno}");
+    }
+    std::net::TcpStream::connect(address).unwrap().write_all(&[255]).unwrap();
+    reader.join().unwrap();
 }
 
 /// Goal: somebody who dials us is dialed back without waiting.

@@ -154,7 +154,8 @@ pub struct HostName {
     pub port: u16,
 }
 
-/// How the question about a replica stands.
+/// How the question about a replica stands. Each has one place, as large as an answer.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 enum Question {
     /// Nobody asked.

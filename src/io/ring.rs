@@ -565,6 +565,8 @@ impl Ring {
     fn finish(&mut self, index: u32, result: i32) -> Option<Completion> {
         let place = &mut self.operations[to_index(index)];
         let operation = place.as_mut().expect("only operations in flight end");
+        #[cfg(test)]
+        let result = super::test_faults::apply(fault_kind(operation), result);
         if wants_more(operation, result) {
             self.push(index);
             return None;
@@ -607,6 +609,25 @@ impl Drop for Ring {
         for operation in &mut self.operations {
             std::mem::forget(operation.take());
         }
+    }
+}
+
+/// What an operation is for the faults of tests.
+#[cfg(test)]
+fn fault_kind(operation: &Operation) -> super::test_faults::Kind {
+    use super::test_faults::Kind;
+    match operation {
+        Operation::Disk { request, .. } => match request.kind {
+            DiskKind::Read => Kind::Read,
+            DiskKind::Write | DiskKind::WriteDurable => Kind::Write,
+            DiskKind::Sync => Kind::Sync,
+        },
+        Operation::Accept { .. } => Kind::Accept,
+        Operation::Receive { .. } => Kind::Receive,
+        Operation::Send { .. } => Kind::Send,
+        Operation::Connect { .. } => Kind::Connect,
+        Operation::SendBatch { .. } => Kind::SendBatch,
+        Operation::Watch { .. } => Kind::Watch,
     }
 }
 

@@ -66,24 +66,23 @@ impl EventCounter {
         Ok(EventCounter(File::from(owned(descriptor))))
     }
 
-    /// Makes the counter readable; whether it is. A full counter is readable, which is all that is
-    /// wanted.
+    /// Makes the counter readable, unless the kernel refuses: who waits must not rely on it alone.
     ///
     /// # Panics
     ///
     /// If the kernel takes half a number.
-    pub fn notify(&self) -> bool {
+    pub fn notify(&self) {
         for _ in 0..NOTIFY_ATTEMPTS {
             match (&self.0).write(&1_u64.to_ne_bytes()) {
                 Ok(count) => {
                     assert!(count == 8);
-                    return true;
+                    return;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                // Full: it is readable, which is all that is wanted.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {}
             }
         }
-        false
     }
 
     /// Makes the counter unreadable; whether it was readable.

@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -20,6 +21,10 @@ use crate::io::system::try_lock;
 
 /// Maximum size of a cursor file in bytes: another file that is named by mistake is left alone.
 const FILE_SIZE_MAX: u64 = 1 << 16;
+/// Attempts to lock the file before it counts as in use.
+const LOCK_ATTEMPTS: u32 = 20;
+/// Pause between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum number of symbolic links that lead to the file.
 const LINKS_MAX: u32 = 40;
 
@@ -252,8 +257,14 @@ fn lock(path: &Path) -> Result<File, Failure> {
     // Opened for writing: locks of network file systems demand it.
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&name);
     let file = file.map_err(|error| cannot(&name, "opened", &error))?;
-    if try_lock(file.as_fd()).map_err(|error| cannot(&name, "locked", &error))? {
-        return Ok(file);
+    for attempt in 0..LOCK_ATTEMPTS {
+        // A stream whose reader was killed a moment ago is about to end.
+        if attempt > 0 {
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        if try_lock(file.as_fd()).map_err(|error| cannot(&name, "locked", &error))? {
+            return Ok(file);
+        }
     }
     let message = format!(
         "--cursor: {} is in use by another `florin cdc`; each stream needs a cursor of its own",

@@ -5,6 +5,9 @@
 //! its timestamp to standard input. The reader may be behind by a fixed number of events, the
 //! window.
 //!
+//! The cursor is written as soon as there is nothing else to do, and at the end. While there are
+//! events to deliver it may be some seconds behind, so that a slow disk takes a tenth of the time.
+//!
 //! Acknowledgements are read by a thread of their own, so that a reader that waits until they are
 //! taken never waits for a writer that waits for the reader. Not covered: what is delivered
 //! ([`stream`](super::stream)).
@@ -14,7 +17,7 @@ use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cursor::CursorFile;
 use super::lines;
@@ -59,6 +62,11 @@ pub struct Passed {
     pub position: Position,
 }
 
+/// Time without writing the cursor for each time that the last write took.
+const CURSOR_PAUSES: u32 = 9;
+/// Longest time without writing the cursor while events are delivered.
+const CURSOR_PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// A line of standard input.
 type Acknowledgement = Result<u64, String>;
 
@@ -81,6 +89,10 @@ pub struct Delivery {
     stop: Stop,
     text: String,
     cursor: Option<CursorFile>,
+    /// What the cursor does not have yet.
+    unwritten: Option<Position>,
+    /// When the cursor may be written again.
+    write_at: Instant,
     window: Option<Window>,
 }
 
@@ -88,7 +100,8 @@ impl Delivery {
     /// To standard output, with a cursor or without.
     #[must_use]
     pub fn new(cursor: Option<CursorFile>, stop: Stop) -> Delivery {
-        Delivery { stop, text: String::with_capacity(LINES_SIZE), cursor, window: None }
+        let text = String::with_capacity(LINES_SIZE);
+        Delivery { stop, text, cursor, unwritten: None, write_at: Instant::now(), window: None }
     }
 
     /// From now on the cursor moves when events are acknowledged on standard input. Waits while
@@ -155,6 +168,7 @@ impl Delivery {
     ///
     /// As [`Delivery::deliver`].
     pub fn rest(&mut self, pause: Duration) -> Result<(), End> {
+        self.write_cursor()?;
         if self.window.is_none() {
             return wait_for_reader(pause);
         }
@@ -163,6 +177,7 @@ impl Delivery {
             let slice = left.min(SLICE);
             left -= slice;
             self.listen(slice)?;
+            self.write_cursor()?;
         }
         Ok(())
     }
@@ -195,12 +210,18 @@ impl Delivery {
         }
     }
 
-    /// Takes what the reader has acknowledged before it was gone.
+    /// Takes what the reader has acknowledged before it was gone, and writes the cursor.
     ///
     /// # Errors
     ///
     /// If an acknowledgement is wrong, or the cursor cannot be written.
-    pub fn take_last_words(&mut self) -> Result<(), Failure> {
+    pub fn close(mut self) -> Result<(), Failure> {
+        let taken = self.take_last_words();
+        self.write_cursor()?;
+        taken
+    }
+
+    fn take_last_words(&mut self) -> Result<(), Failure> {
         loop {
             let Some(window) = &self.window else { return Ok(()) };
             if window.is_closed || self.stop.is_wanted() {
@@ -289,13 +310,26 @@ impl Delivery {
         if is_closed { Err(End::ReaderGone) } else { Ok(any) }
     }
 
-    /// Moves the cursor, if there is one.
+    /// Moves the cursor, if there is one; writes it unless it was written a moment ago.
     fn remember(&mut self, position: &Position) -> Result<(), End> {
+        self.unwritten = Some(*position);
+        if Instant::now() >= self.write_at {
+            self.write_cursor()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the cursor if it has moved.
+    fn write_cursor(&mut self) -> Result<(), Failure> {
+        let Some(position) = self.unwritten.take() else { return Ok(()) };
         let Some(cursor) = &mut self.cursor else { return Ok(()) };
+        let start = Instant::now();
         if self.window.is_none() {
             sync(&io::stdout())?;
         }
-        cursor.write(position)?;
+        cursor.write(&position)?;
+        let pause = (start.elapsed() * CURSOR_PAUSES).min(CURSOR_PAUSE_MAX);
+        self.write_at = Instant::now() + pause;
         Ok(())
     }
 }

@@ -191,9 +191,11 @@ pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
         delivery.acknowledge(window)?;
     }
     let idle_max = Duration::from_millis(arguments.idle);
-    match follow(&mut stream, &mut delivery, &stop, idle_max) {
+    let followed = follow(&mut stream, &mut delivery, &stop, idle_max);
+    let closed = delivery.close();
+    match followed {
         Err(End::Failure(failure)) => Err(failure),
-        Err(End::ReaderGone) | Ok(()) => delivery.take_last_words(),
+        Err(End::ReaderGone) | Ok(()) => closed,
     }
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Follows the change stream of a real cluster while both sides are killed, and checks every event.
 
-Usage: stream.py [--events=N] [--late=N] [--kills=N] [--interval=SECONDS] [--minutes=N] [--production]
-[--seed=N], with the Python of an environment that holds the newest official client.
+Usage: stream.py [--events=N] [--late=N] [--kills=N] [--interval=SECONDS] [--minutes=N]
+[--production] [--seed=N], with the Python of an environment that holds the newest official client.
+FLORIN_CDC names another program to run `cdc` than the one that serves.
 
 Official clients create transfers in a cluster of three, among them holds that expire. In the middle
 they stop, and old transfers are imported after newer expiries were read: all of these are late, and
@@ -132,8 +133,8 @@ class Reader:
     """Runs cdc again and again and checks what it prints."""
 
     def __init__(self, addresses, model, cursor, interval, kills, seed):
-        self.command = [os.environ.get("FLORIN_CDC", str(BINARY)), "cdc", f"--addresses={','.join(addresses)}", "--idle=20",
-                        f"--cursor={cursor}", "--ack=stdin"]
+        self.command = [os.environ.get("FLORIN_CDC", str(BINARY)), "cdc", "--idle=20",
+                        f"--addresses={','.join(addresses)}", f"--cursor={cursor}", "--ack=stdin"]
         self.cursor = cursor
         self.model = model
         self.interval = interval
@@ -367,8 +368,9 @@ def stream(options, directory):
         client.create_accounts([tb.Account(id=number, ledger=1, code=1) for number in (1, 2)])
     done = multiprocessing.Event()
     reader = multiprocessing.Process(
-        target=run_reader, args=(done, cluster.addresses, model, directory / "cursor",
-                                 options.interval, options.kills, options.seed))
+        target=run_reader, daemon=True,
+        args=(done, cluster.addresses, model, directory / "cursor", options.interval,
+              options.kills, options.seed))
     reader.start()
     kills = Kills(cluster, options.interval, options.kills, options.seed)
     churn = [Churn(cluster.addresses) for _ in range(CHURNERS)]

@@ -516,6 +516,26 @@ fn wrong_acknowledgements() {
     assert_eq!(reader.next().1, timestamp, "it comes again");
 }
 
+/// Goal: a reader that acknowledges the first lines of many and closes a pipe which is full is not
+/// told that it is wrong, and gets the others the next time.
+#[test]
+fn acknowledged_before_the_pipe_breaks() {
+    let servers = Servers::single("cdc-ack-pipe");
+    servers.say(ACCOUNTS);
+    let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
+    let transfers: Vec<Transfer> = (1..=250).map(|id| Transfer { id, ..plain() }).collect();
+    client.create_transfers(&transfers).unwrap();
+    for id in 1..=3 {
+        let mut reader = Acknowledging::start(&servers, &[]);
+        let (found, timestamp) = reader.next();
+        assert_eq!(found, id.to_string());
+        reader.acknowledge(&timestamp);
+        reader.stream.close();
+        drop(reader.input);
+        assert_eq!(reader.stream.wait(), Some(0));
+    }
+}
+
 /// Goal: a reader that closes a pipe which is full leaves the cursor where it was.
 #[test]
 fn cursor_stays_when_the_pipe_breaks() {

@@ -155,8 +155,9 @@ impl Delivery {
             }
             let (now, later) = rest.split_at(fit);
             rest = later;
-            self.write(now)?;
+            // Before: the reader may acknowledge the first lines and close the pipe on the others.
             self.expect(now)?;
+            self.write(now)?;
             self.listen(Duration::ZERO)?;
         }
         Ok(())

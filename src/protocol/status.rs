@@ -7,6 +7,15 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusUnknown(pub u32);
 
+impl std::fmt::Display for StatusUnknown {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} is not the number of a status that this release knows", self.0)
+    }
+}
+
+// So that programs can use `?` on the conversion.
+impl std::error::Error for StatusUnknown {}
+
 /// Defines an enumeration of statuses with the conversions from number and to name.
 macro_rules! statuses {
     ($(#[$documentation:meta])* $kind:ident {
@@ -224,7 +233,10 @@ mod tests {
             assert_eq!(status.to_string(), status.name());
         }
         for unknown in [0, 27, 28, u32::MAX - 1] {
-            assert_eq!(CreateAccountStatus::try_from(unknown), Err(StatusUnknown(unknown)));
+            let error = CreateAccountStatus::try_from(unknown).unwrap_err();
+            assert_eq!(error, StatusUnknown(unknown));
+            let error: Box<dyn std::error::Error> = error.into();
+            assert!(error.to_string().starts_with(&unknown.to_string()), "{error}");
         }
     }
 

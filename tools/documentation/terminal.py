@@ -17,6 +17,8 @@ import pyte
 
 COLUMNS, ROWS = 110, 4000
 MARK = re.compile(rb"\x1b\]777;(begin|end);(\d*)\x07")
+# The question of which colour the background has, which terminals answer.
+BACKGROUND = b"\x1b]11;?"
 RC_FILE = r"""
 PS1='@prompt@'
 PS2='> '
@@ -57,6 +59,8 @@ class Terminal:
             data = os.read(self.descriptor, 1 << 16)
         except OSError as error:
             raise OSError("the shell ended: " + "\n".join(self.lines(0))) from error
+        if BACKGROUND in data:
+            self.write("\x1b]11;rgb:0000/0000/0000\x1b\\")
         self.pending += data
         while mark := MARK.search(self.pending):
             self.stream.feed(self.pending[:mark.start()])

@@ -17,7 +17,7 @@ import pyte
 
 COLUMNS, ROWS = 110, 4000
 MARK = re.compile(rb"\x1b\]777;(begin|end);(\d*)\x07")
-# The question of which colour the background has, which terminals answer.
+# DuckDB asks for the background's colour and for the kind of terminal; terminals answer both.
 BACKGROUND = b"\x1b]11;?"
 RC_FILE = r"""
 PS1='@prompt@'
@@ -60,7 +60,7 @@ class Terminal:
         except OSError as error:
             raise OSError("the shell ended: " + "\n".join(self.lines(0))) from error
         if BACKGROUND in data:
-            self.write("\x1b]11;rgb:0000/0000/0000\x1b\\")
+            self.write("\x1b]11;rgb:0000/0000/0000\x1b\\\x1b[?6c")
         self.pending += data
         while mark := MARK.search(self.pending):
             self.stream.feed(self.pending[:mark.start()])

@@ -96,7 +96,7 @@ def check_old_books_before_going_live(options):
         ledger.judge.settle(ledger.client)
         stamps = sorted(event.timestamp for event in ledger.judge.model.events)
         moments = [stamps[0] - 1, stamps[0], *chance.sample(stamps, 4), stamps[-1], "now"]
-        agree_everywhere(ledger, moments, (1, 2, 3))
+        agree_everywhere(ledger, moments, (1, 2))
 
 
 def check_late_imports_at_all_moments(options):
@@ -120,7 +120,7 @@ def check_late_imports_at_all_moments(options):
             ledger.moved(*batch)
             moments += [base + 500_002_000, base + 500_002_001, base + 600_000_000]
             ledger.moved(transfer(1, 2, 1))
-        agree_everywhere(ledger, moments, (1, 2, 3, 4))
+        agree_everywhere(ledger, moments, (1, 3))
 
 
 def check_random_history_at_random_moments(options):

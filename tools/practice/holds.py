@@ -10,7 +10,11 @@ from .requests import Requests
 from .world import (A, T, account, books, connect, in_threads, post, transfer, void, wait_until)
 
 WORKERS = 32
-WINNERS = {"two_phase_posted", "two_phase_voided", "two_phase_expired"}
+# Statuses that random requests must meet, or they would prove little.
+WANTED = {"created", "exists", "exceeds_credits", "exceeds_debits", "linked_event_failed",
+          "id_already_failed", "debit_account_already_closed", "credit_account_already_closed",
+          "pending_transfer_already_posted", "pending_transfer_already_voided",
+          "exceeds_pending_transfer_amount"}
 
 
 def check_thirty_two_workers_on_one_hold(options):
@@ -66,6 +70,8 @@ def check_random_requests_under_limits(options):
             requests.send(ledger.judge, ledger.client, requests.chance.randrange(1, 40))
         ledger.verify(histories=10)
         print(f"  {ledger.judge.summary()}")
+        missing = WANTED - set(ledger.judge.statuses)
+        equal(missing, set(), "statuses that this seed never met")
 
 
 def check_random_requests_of_many_clients(options):

@@ -20,7 +20,7 @@ class Requests:
         self.chance = chance
         self.next_id = first
         self.timeouts = timeouts
-        self.accounts = [account(first + number, flags=chance.choice(LIMITS) | A.HISTORY,
+        self.accounts = [account(first + number, flags=LIMITS[number % len(LIMITS)] | A.HISTORY,
                                  ledger=ledgers[number % len(ledgers)], code=1 + number % 3,
                                  user_data_32=1 + number % 5)
                          for number in range(accounts)]
@@ -29,7 +29,7 @@ class Requests:
         self.sent = []
         self.holds = []
 
-    def funding(self, amount=5_000):
+    def funding(self, amount=800):
         """Transfers that give limited accounts something to move, from an account without limits
         that comes first in its ledger."""
         sources = {}

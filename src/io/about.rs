@@ -8,10 +8,22 @@ use std::fmt;
 
 use zerocopy::IntoBytes;
 
-use crate::protocol::about::{Hello, SILENCE_NEVER, STATUS_SIZE, StatusBody, StatusPeer};
+use super::twins::{Twins, address_bytes};
+use crate::protocol::about::{
+    Hello, SILENCE_NEVER, STATUS_EDITION, STATUS_SIZE, StatusBody, StatusPeer,
+};
 use crate::protocol::{Buffer, Command, Message, Release};
 use crate::storage::StorageUse;
 use crate::vsr::Report;
+
+/// What the server knows about itself and others beside the replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// The number that it drew when it started.
+    pub instance: u64,
+    /// Two processes of one index that it hears.
+    pub twins: Option<Twins>,
+}
 
 /// The answer to a question for the status.
 ///
@@ -24,6 +36,7 @@ pub fn status_message(
     cluster: u128,
     report: &Report,
     storage: Option<StorageUse>,
+    process: &ProcessFacts,
 ) -> Message {
     let mut body = StatusBody::new();
     body.op = report.op;
@@ -53,6 +66,7 @@ pub fn status_message(
         let silence_ns = peer.silence_ns.unwrap_or(SILENCE_NEVER);
         *place = StatusPeer { silence_ns, op: peer.op };
     }
+    set_edition_1(&mut body, report, process);
     let mut message = Message::new(buffer, Command::Status);
     message.set_body_size(STATUS_SIZE);
     message.body_mut().copy_from_slice(body.as_bytes());
@@ -62,6 +76,22 @@ pub fn status_message(
     frame.replica = report.replica;
     message.set_checksums();
     message
+}
+
+/// Sets what the first edition of the answer did not have.
+fn set_edition_1(body: &mut StatusBody, report: &Report, process: &ProcessFacts) {
+    body.edition = STATUS_EDITION;
+    body.instance = process.instance;
+    body.still_ns = report.still_ns;
+    for (place, peer) in body.unanswered_ns.iter_mut().zip(&report.peers) {
+        *place = peer.unanswered_ns.unwrap_or(SILENCE_NEVER);
+    }
+    if let Some(twins) = &process.twins {
+        body.twins = twins.replica + 1;
+        body.twin_addresses = twins.addresses.map(address_bytes);
+    }
+    body.unready = report.unready().map_or(0, |reason| reason as u8);
+    body.recovering = report.recovering.into();
 }
 
 /// A replica that connects was set up otherwise than this one.
@@ -162,7 +192,9 @@ mod tests {
     /// Goal: each difference is told with both values, and none where there is none.
     #[test]
     fn mismatches() {
-        let own = Hello { cluster: 7, replica: 0, expected: 1, replica_count: 3, nodes: 3 };
+        let (expected, nodes, instance, listen) = (1, 3, 5, [0; 18]);
+        let own =
+            Hello { cluster: 7, replica: 0, expected, replica_count: 3, nodes, instance, listen };
         let other = Hello { replica: 1, expected: 0, ..own };
         assert_eq!(check_hello(&other, &own), Ok(()));
         let told = |hello: Hello| check_hello(&hello, &own).unwrap_err().to_string();

@@ -17,12 +17,13 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
-use super::about::{SetupMismatch, check_hello};
+use super::about::{ProcessFacts, SetupMismatch, check_hello};
 use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
 use super::peers::Peers;
 use super::ring::{Part, Ring};
 use super::socket::{expect_no_congestion, listen};
+use super::twins::{Process, Sightings, address_bytes};
 use crate::protocol::about::Hello;
 use crate::protocol::{
     Buffer, Command, HEADER_SIZE, Header, Message, NODES_MAX, Pool, SECTOR_SIZE, to_index,
@@ -155,6 +156,8 @@ struct Connection {
     sent_tick: u64,
     /// When the message in flight was handed over, by the monotonic clock in nanoseconds.
     sent_since_ns: u64,
+    /// The process at the other end, if it is a replica's and has introduced itself.
+    process: Option<Process>,
 }
 
 impl Connection {
@@ -220,6 +223,7 @@ pub struct Bus {
     complaint_other: Complaint,
     complaint_setup: Complaint,
     hello: Option<Hello>,
+    sightings: Sightings,
     counters: BusCounters,
 }
 
@@ -247,6 +251,7 @@ fn connections_make(places: u32, receive_size: u32) -> Box<[Connection]> {
         sent: 0,
         sent_tick: 0,
         sent_since_ns: 0,
+        process: None,
     };
     (0..places).map(connection).collect()
 }
@@ -263,6 +268,14 @@ fn prepare_hellos(peers: &mut Peers, hello: Hello) {
         assert!(message.size() == HEADER_SIZE);
         peers.set_hello(replica, message);
     }
+}
+
+/// A number that no other process has drawn, as far as that is likely: not zero.
+fn draw_instance() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanoseconds = since.map_or(0, |it| it.as_nanos() & u128::from(u64::MAX >> 24));
+    let nanoseconds = u64::try_from(nanoseconds).expect("the upper bits are gone");
+    (nanoseconds << 24 | u64::from(std::process::id() & 0xff_ffff)).max(1)
 }
 
 impl Bus {
@@ -285,7 +298,10 @@ impl Bus {
         let listener = listen(listen_on).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
         let mut peers = Peers::new(options.replica, &options.addresses);
-        if let Some(hello) = options.hello {
+        // What distinguishes this process from another one of the same index.
+        let listen = address_bytes(address);
+        let hello = options.hello.map(|hello| Hello { instance: draw_instance(), listen, ..hello });
+        if let Some(hello) = hello {
             prepare_hellos(&mut peers, hello);
         }
         let places = Bus::places(options.clients_max, peers.count());
@@ -315,7 +331,8 @@ impl Bus {
             complaint_cluster: Complaint::default(),
             complaint_other: Complaint::default(),
             complaint_setup: Complaint::default(),
-            hello: options.hello,
+            hello,
+            sightings: Sightings::new(),
             counters: BusCounters::default(),
         })
     }
@@ -596,13 +613,19 @@ impl Bus {
     /// cannot stay.
     pub fn on_hello(&mut self, id: ConnectionId, header: &Header) {
         let (Some(own), Some(hello)) = (self.hello, Hello::from_header(header)) else { return };
-        let Err(mismatch) = check_hello(&hello, &own) else { return };
         if !self.is_open(id) {
             return;
         }
-        let stream = self.connections[to_index(id.index)].stream.as_ref();
-        let peer = stream.and_then(|stream| stream.peer_addr().ok());
-        let peer = peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let peer = self.peer_address(id);
+        let process = Process::of(&hello, peer.ip());
+        let Err(mismatch) = check_hello(&hello, &own) else {
+            self.connections[to_index(id.index)].process = process;
+            return;
+        };
+        if let (SetupMismatch::Twin { .. }, Some(process)) = (mismatch, process) {
+            let (replica, instance, address) = (own.replica, own.instance, self.address);
+            self.sightings.note(self.tick, Process { replica, instance, address }, process);
+        }
         if matches!(mismatch, SetupMismatch::Nodes { .. }) {
             self.complaint_setup
                 .write(self.tick, format_args!("a connection from {}: {mismatch}", peer.ip()));
@@ -612,6 +635,53 @@ impl Bus {
             .write(self.tick, format_args!("closed a connection from {}: {mismatch}", peer.ip()));
         self.counters.broken += 1;
         self.close_index(id.index);
+    }
+
+    /// Where a connection comes from; all zero if that is not known.
+    #[must_use]
+    pub fn peer_address(&self, id: ConnectionId) -> SocketAddr {
+        let stream = self.connections[to_index(id.index)].stream.as_ref();
+        let peer = stream.filter(|_| self.is_open(id)).and_then(|it| it.peer_addr().ok());
+        peer.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// What this process knows about itself and others beside the replica.
+    #[must_use]
+    pub fn process_facts(&self) -> ProcessFacts {
+        let instance = self.hello.map_or(0, |hello| hello.instance);
+        ProcessFacts { instance, twins: self.sightings.first(self.tick) }
+    }
+
+    /// Whether two processes of a replica were heard lately.
+    #[must_use]
+    pub fn has_twins(&self, replica: u8) -> bool {
+        self.sightings.of(replica, self.tick).is_some()
+    }
+
+    /// Connections that other replicas have opened.
+    #[must_use]
+    pub fn inbound(&self) -> usize {
+        let replicas = self.connections.iter().filter(|it| it.kind == Kind::Replica && !it.closing);
+        replicas.count()
+    }
+
+    /// Looks for two processes of one replica among those that were heard since the last scan.
+    fn look_for_twins(&mut self) {
+        let heard = |connection: &&Connection| {
+            let lately = self.tick - connection.received_tick <= SCAN_TICKS;
+            connection.process.is_some() && !connection.closing && lately
+        };
+        for (place, one) in self.connections.iter().enumerate() {
+            let Some(process) = Some(one).filter(heard).and_then(|it| it.process) else { continue };
+            let others = self.connections[place + 1..].iter().filter(heard);
+            let mut others = others.filter_map(|other| other.process);
+            let twin = others.find(|other| {
+                other.replica == process.replica && other.instance != process.instance
+            });
+            if let Some(twin) = twin {
+                self.sightings.note(self.tick, process, twin);
+            }
+        }
     }
 
     /// A buffer for a small answer that nobody needs, if there is one to spare.
@@ -863,6 +933,7 @@ impl Bus {
         self.large_frames -= u32::from(connection.holds_large());
         self.clients -= u32::from(connection.kind == Kind::Client);
         connection.kind = Kind::Unknown;
+        connection.process = None;
         connection.receiver.reset();
         connection.closing = false;
         self.free.push(index);
@@ -882,6 +953,9 @@ impl Bus {
         self.peers.tick(ring);
         if !self.tick.is_multiple_of(SCAN_TICKS) {
             return;
+        }
+        if self.peers.count() > 0 {
+            self.look_for_twins();
         }
         for index in 0..u32::try_from(self.connections.len()).expect("made from 32 bits") {
             let connection = &self.connections[to_index(index)];

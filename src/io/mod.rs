@@ -12,6 +12,7 @@ pub mod bus;
 pub mod clock;
 pub mod cluster_report;
 pub mod complaint;
+pub mod ending_log;
 pub mod file;
 pub mod framing;
 mod growth;
@@ -21,12 +22,14 @@ pub mod metrics;
 pub mod notify;
 mod opening_report;
 pub mod peers;
+pub mod readiness_log;
 pub mod ring;
 pub mod server;
 pub mod signals;
 pub mod socket;
 pub mod storage_warning;
 pub mod system;
+pub mod twins;
 pub mod worker;
 
 #[cfg(test)]

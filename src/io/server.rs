@@ -21,6 +21,7 @@ use super::allocator;
 use super::bus::{Bus, BusError, BusOptions};
 use super::clock::Clock;
 use super::cluster_report::ClusterReport;
+use super::ending_log::EndingLog;
 use super::file::DataFile;
 use super::log::warn;
 use super::metrics::catalogue::Metric;
@@ -28,6 +29,7 @@ use super::metrics::publish::{Publish, publish_bus, publish_replica, publish_sto
 use super::metrics::{Identity, Metrics};
 use super::notify::Notifier;
 use super::opening_report::OpeningReport;
+use super::readiness_log::ReadinessLog;
 use super::ring::{Completion, Ring, RingError, Watch};
 use super::socket::EndSignals;
 use super::storage_warning::StorageWarning;
@@ -35,7 +37,8 @@ use super::worker::Worker;
 use crate::protocol::{Command, Message, Pool};
 use crate::storage::{DiskDone, Job, StorageOutbox, StorageUse};
 use crate::vsr::{
-    ClusterState, ConnectionId, Destination, Lap, Now, Replica, Report, Stage, StateMachine, Status,
+    ClusterState, ConnectionId, Destination, Ending, Lap, Now, Replica, Report, Stage,
+    StateMachine, Status,
 };
 
 /// Client connections at a time: a session for each and some to spare.
@@ -85,6 +88,8 @@ pub trait Core {
     fn storage_use(&self) -> StorageUse;
     /// The next stage of the work that has ended.
     fn next_lap(&mut self) -> Option<Lap>;
+    /// The next session that ended against its client's will.
+    fn next_ending(&mut self) -> Option<Ending>;
     /// Publishes how it is.
     fn publish(&self, metrics: &Metrics);
     /// How it is, for whoever asks.
@@ -159,6 +164,10 @@ impl<M: StateMachine + Publish> Core for Replica<M> {
 
     fn next_lap(&mut self) -> Option<Lap> {
         Replica::next_lap(self)
+    }
+
+    fn next_ending(&mut self) -> Option<Ending> {
+        Replica::next_ending(self)
     }
 
     fn publish(&self, metrics: &Metrics) {
@@ -269,6 +278,8 @@ pub struct Server<C: Core> {
     stop_ticks: u32,
     storage_warning: StorageWarning,
     cluster_report: ClusterReport,
+    ending_log: EndingLog,
+    readiness_log: ReadinessLog,
     metrics: Arc<Metrics>,
     publish_ticks: u64,
     opening_report: OpeningReport,
@@ -325,6 +336,8 @@ impl<C: Core> Server<C> {
             stop_ticks: 0,
             storage_warning: StorageWarning::default(),
             cluster_report: ClusterReport::default(),
+            ending_log: EndingLog::default(),
+            readiness_log: ReadinessLog::default(),
             metrics: Arc::new(Metrics::new(options.identity)),
             publish_ticks: 0,
             opening_report: OpeningReport::default(),
@@ -436,7 +449,8 @@ impl<C: Core> Server<C> {
         let Some(report) = self.core.report() else { return };
         let Some(buffer) = self.bus.spare_buffer() else { return };
         let storage = self.core.is_ready().then(|| self.core.storage_use());
-        let message = status_message(buffer, self.bus.cluster(), &report, storage);
+        let facts = self.bus.process_facts();
+        let message = status_message(buffer, self.bus.cluster(), &report, storage, &facts);
         self.bus.send(&mut self.ring, connection, message);
     }
 
@@ -465,6 +479,9 @@ impl<C: Core> Server<C> {
         let jobs = u64::try_from(self.worker.jobs_in_flight()).expect("64 bits");
         self.metrics.set(Metric::JobsInFlight, jobs);
         self.metrics.set(Metric::DiskInFlight, self.disk_in_flight.into());
+        if self.core.cluster_state().is_some() {
+            self.readiness_log.look(&self.metrics);
+        }
     }
 
     /// Measures the stages of the work that have ended.
@@ -509,6 +526,10 @@ impl<C: Core> Server<C> {
         self.drain();
         self.stop_ticks += u32::from(self.stop.is_some());
         self.publish(now);
+        while let Some(ending) = self.core.next_ending() {
+            self.ending_log.write(&ending, &self.bus);
+        }
+        self.ending_log.tick(&self.bus);
         if let Some(message) = self.cluster_report.tick(self.core.cluster_state()) {
             message.log();
         }
@@ -792,6 +813,10 @@ mod tests {
         }
 
         fn next_lap(&mut self) -> Option<Lap> {
+            None
+        }
+
+        fn next_ending(&mut self) -> Option<Ending> {
             None
         }
 

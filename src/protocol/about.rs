@@ -16,6 +16,10 @@ use super::{HEADER_SIZE, NODES_MAX, Release, to_index};
 pub const STATUS_SIZE: u32 = 512;
 /// A silence that never was broken, in nanoseconds.
 pub const SILENCE_NEVER: u64 = u64::MAX;
+/// An IPv6 address, or an IPv4 address mapped to one, and a port; all zero if unknown.
+pub type AddressBytes = [u8; 18];
+/// The edition of a [`StatusBody`] whose fields from `instance` on are set.
+pub const STATUS_EDITION: u8 = 1;
 
 /// What a replica knows of another.
 #[derive(
@@ -73,8 +77,26 @@ pub struct StatusBody {
     pub padding: u8,
     /// Version of the program, ASCII, filled up with zeros.
     pub version: [u8; 16],
+    /// A number that the process drew when it started; zero if its edition is 0.
+    pub instance: u64,
+    /// Nanoseconds for which work has waited without progress.
+    pub still_ns: u64,
+    /// Of the other replicas and standbys, by index: the age of the newest ping that each has
+    /// answered, in nanoseconds, or [`SILENCE_NEVER`].
+    pub unanswered_ns: [u64; NODES_MAX as usize],
+    /// Where two processes of one index listen, if there are such.
+    pub twin_addresses: [AddressBytes; 2],
+    /// The index of these twins plus one; 0 if none were seen.
+    pub twins: u8,
+    /// Why the replica is not ready, as a number of `Unready`; 0 if it is.
+    pub unready: u8,
+    /// 1 if the data file was lost and the replica has no vote yet.
+    pub recovering: u8,
+    /// [`STATUS_EDITION`]; 0 in releases before 0.2, which set none of the fields from `instance`
+    /// on.
+    pub edition: u8,
     /// Zero.
-    pub reserved: [u8; 216],
+    pub reserved: [u8; 64],
     /// The other replicas and standbys, by index.
     pub peers: [StatusPeer; NODES_MAX as usize],
 }
@@ -82,6 +104,9 @@ pub struct StatusBody {
 const_assert_eq!(size_of::<StatusBody>(), STATUS_SIZE as usize);
 const_assert_eq!(offset_of!(StatusBody, view), 72);
 const_assert_eq!(offset_of!(StatusBody, version), 88);
+const_assert_eq!(offset_of!(StatusBody, instance), 104);
+const_assert_eq!(offset_of!(StatusBody, twin_addresses), 216);
+const_assert_eq!(offset_of!(StatusBody, edition), 255);
 const_assert_eq!(offset_of!(StatusBody, peers), 320);
 
 impl StatusBody {
@@ -127,7 +152,16 @@ pub struct Hello {
     pub replica_count: u8,
     /// Addresses in its list: replicas and standbys.
     pub nodes: u8,
+    /// A number that the process drew when it started; zero in releases before 0.2, which ignore a
+    /// hello that has one.
+    pub instance: u64,
+    /// Where it listens.
+    pub listen: AddressBytes,
 }
+
+/// Where fields of a [`Hello`] are in its header; what lies between and behind them is zero.
+const HELLO_INSTANCE: std::ops::Range<usize> = 8..16;
+const HELLO_LISTEN: std::ops::Range<usize> = 16..34;
 
 impl Hello {
     /// As the header of a frame without body, checksums included.
@@ -137,7 +171,10 @@ impl Hello {
         header.frame.cluster = self.cluster;
         header.frame.release = Release::SERVER;
         header.frame.replica = self.replica;
-        header.command_part[..3].copy_from_slice(&[self.expected, self.replica_count, self.nodes]);
+        let part = &mut header.command_part;
+        part[..3].copy_from_slice(&[self.expected, self.replica_count, self.nodes]);
+        part[HELLO_INSTANCE].copy_from_slice(&self.instance.to_le_bytes());
+        part[HELLO_LISTEN].copy_from_slice(&self.listen);
         header.set_checksums(&[]);
         header
     }
@@ -147,9 +184,14 @@ impl Hello {
     pub fn from_header(header: &Header) -> Option<Hello> {
         let valid = header.frame.command == Command::Hello as u8 && header.invalid().is_none();
         let [expected, replica_count, nodes, ..] = header.command_part;
-        let Header { frame, .. } = header;
+        let Header { frame, command_part, .. } = header;
         let (cluster, replica) = (frame.cluster, frame.replica);
-        valid.then_some(Hello { cluster, replica, expected, replica_count, nodes })
+        let (mut instance, mut listen) = ([0; 8], [0; 18]);
+        instance.copy_from_slice(&command_part[HELLO_INSTANCE]);
+        listen.copy_from_slice(&command_part[HELLO_LISTEN]);
+        let instance = u64::from_le_bytes(instance);
+        let hello = Hello { cluster, replica, expected, replica_count, nodes, instance, listen };
+        valid.then_some(hello)
     }
 }
 
@@ -168,8 +210,13 @@ pub(super) fn about_invalid(header: &Header) -> Option<HeaderError> {
     let frame = &header.frame;
     let release = (frame.release != Release::ZERO, HeaderError::Release(frame.release));
     let replica = (frame.replica < NODES_MAX, HeaderError::Replica(frame.replica));
-    let rest_from = if header.command() == Command::Hello { 3 } else { 0 };
-    let rest = (is_zero(&header.command_part[rest_from..]), HeaderError::Reserved);
+    let part = &header.command_part;
+    let is_rest_zero = if header.command() == Command::Hello {
+        is_zero(&part[3..HELLO_INSTANCE.start]) && is_zero(&part[HELLO_LISTEN.end..])
+    } else {
+        is_zero(part)
+    };
+    let rest = (is_rest_zero, HeaderError::Reserved);
     if header.command() == Command::Status {
         let size = frame.size == HEADER_SIZE + STATUS_SIZE;
         return first_broken(&[
@@ -198,12 +245,21 @@ mod tests {
     /// Goal: a hello comes back as it was said, and unused bytes must be zero.
     #[test]
     fn hello() {
-        let hello = Hello { cluster: 7, replica: 2, expected: 0, replica_count: 3, nodes: 4 };
+        let (instance, listen) = (0x0102_0304_0506_0708, [9; 18]);
+        let (expected, replica_count) = (0, 3);
+        let hello =
+            Hello { cluster: 7, replica: 2, expected, replica_count, nodes: 4, instance, listen };
         let mut header = hello.header();
         assert_eq!(Hello::from_header(&header), Some(hello));
         assert!(header.valid_checksum());
-        header.command_part[3] = 1;
-        assert_eq!(Hello::from_header(&header), None);
+        for place in [3, 7, 34, 127] {
+            header.command_part[place] = 1;
+            assert_eq!(Hello::from_header(&header), None);
+            header.command_part[place] = 0;
+        }
+        // As releases before 0.2 say it.
+        let bare = Hello { instance: 0, listen: [0; 18], ..hello }.header();
+        assert!(is_zero(&bare.command_part[3..]) && bare.invalid().is_none());
         assert_eq!(Hello::from_header(&request_status(7)), None);
         let mut header = Hello { replica: NODES_MAX, ..hello }.header();
         assert_eq!(header.invalid(), Some(HeaderError::Replica(NODES_MAX)));

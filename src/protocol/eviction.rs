@@ -45,6 +45,51 @@ impl TryFrom<u8> for EvictionReason {
 }
 
 impl EvictionReason {
+    /// All of them, in order of their numbers.
+    pub const ALL: [EvictionReason; 8] = [
+        EvictionReason::NoSession,
+        EvictionReason::ClientReleaseTooLow,
+        EvictionReason::ClientReleaseTooHigh,
+        EvictionReason::InvalidRequestOperation,
+        EvictionReason::InvalidRequestBody,
+        EvictionReason::InvalidRequestBodySize,
+        EvictionReason::SessionTooLow,
+        EvictionReason::SessionReleaseMismatch,
+    ];
+
+    /// The reason in one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            EvictionReason::NoSession => "no_session",
+            EvictionReason::ClientReleaseTooLow => "client_release_too_low",
+            EvictionReason::ClientReleaseTooHigh => "client_release_too_high",
+            EvictionReason::InvalidRequestOperation => "invalid_request_operation",
+            EvictionReason::InvalidRequestBody => "invalid_request_body",
+            EvictionReason::InvalidRequestBodySize => "invalid_request_body_size",
+            EvictionReason::SessionTooLow => "session_too_low",
+            EvictionReason::SessionReleaseMismatch => "session_release_mismatch",
+        }
+    }
+
+    /// The reason as a clause.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            EvictionReason::NoSession => {
+                "it has no session; others took the place of the one that it had, or the cluster \
+                 is another one"
+            }
+            EvictionReason::ClientReleaseTooLow => "its release is older than the oldest admitted",
+            EvictionReason::ClientReleaseTooHigh => "its release is newer than the newest admitted",
+            EvictionReason::InvalidRequestOperation => "it asked for an unknown operation",
+            EvictionReason::InvalidRequestBody => "the body of its request is not valid",
+            EvictionReason::InvalidRequestBodySize => "its request is too large",
+            EvictionReason::SessionTooLow => "it registered again; this is its older session",
+            EvictionReason::SessionReleaseMismatch => "its release changed within a session",
+        }
+    }
+
     /// Whether the reason is what became of the session, not what the client sent.
     #[must_use]
     pub fn is_about_session(self) -> bool {
@@ -75,6 +120,7 @@ mod tests {
                 Ok(reason) => {
                     assert!((1..=8).contains(&byte));
                     assert_eq!(u8::from(reason), byte);
+                    assert_eq!(EvictionReason::ALL[usize::from(byte) - 1], reason);
                 }
                 Err(error) => {
                     assert!(!(1..=8).contains(&byte));

@@ -6,6 +6,7 @@
 //! reply of. Not covered: the rules, which are in [`requests`](super::requests), and the requests
 //! kept, in [`held`](super::held).
 
+use super::endings::Ending;
 use super::machine::StateMachine;
 use super::replica::{Replica, Status};
 use super::requests::{Circumstances, Verdict, judge};
@@ -211,6 +212,11 @@ impl<M: StateMachine> Replica<M> {
         header.client = client;
         header.reason = reason.into();
         eviction.set_checksums();
+        let connection = match to {
+            Destination::Connection(connection) => Some(connection),
+            Destination::Replica(_) => None,
+        };
+        self.endings.note(Ending::Evicted { client, reason, connection });
         self.send(to, eviction);
     }
 

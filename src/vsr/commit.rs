@@ -7,6 +7,7 @@
 
 use zerocopy::IntoBytes;
 
+use super::endings::Ending;
 use super::fatal::Fatal;
 use super::journal::ReadPurpose;
 use super::machine::StateMachine;
@@ -270,8 +271,11 @@ impl<M: StateMachine> Replica<M> {
         } else if request.operation == Operation::Register {
             let session = reply.reply().op;
             let entry = Session { session, place, connection, reply };
-            if self.sessions.register(entry).is_some() {
+            if let Some(displaced) = self.sessions.register(entry) {
                 mark!("session_evicted");
+                if self.is_primary() {
+                    self.endings.note(Ending::Displaced { client: displaced, by: client });
+                }
             }
         }
         // Else the session went while its request was on its way: the client gets this reply, and

@@ -11,6 +11,7 @@ pub mod client_requests;
 pub mod clock;
 pub mod commit;
 pub mod do_view_change;
+pub mod endings;
 pub mod fatal;
 pub mod format;
 pub mod held;
@@ -29,6 +30,7 @@ pub mod opening;
 pub mod peers;
 pub mod prepare;
 pub mod quorum;
+pub mod readiness;
 pub mod recent;
 pub mod recover;
 pub mod repair;
@@ -68,11 +70,13 @@ mod test_script;
 mod test_world;
 
 pub use clock::Now;
+pub use endings::{EVICTION_REASONS, Ending};
 pub use fatal::Fatal;
 pub use format::{FormatStep, format};
 pub use laps::{Lap, Stage};
 pub use machine::{CheckpointRoot, StateMachine};
 pub use opening::Opening;
+pub use readiness::Unready;
 pub use replica::{
     ClusterState, Replica, ReplicaOptions, Role, Status, journal_memory_bytes, messages_needed,
 };

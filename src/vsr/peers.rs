@@ -10,6 +10,8 @@ struct Peer {
     heard_ns: Option<u64>,
     /// Connection on which it was heard last.
     connection: Option<ConnectionId>,
+    /// Monotonic time of the newest ping that it has answered; `None` before.
+    answered_ns: Option<u64>,
     /// Its connection broke or was refused since it was heard.
     lost: bool,
     /// Op of its durable checkpoint, as far as known.
@@ -35,6 +37,12 @@ impl Peers {
         peer.lost = false;
     }
 
+    /// Notes that a replica has answered a ping of `sent_ns`.
+    pub fn answered(&mut self, replica: u8, sent_ns: u64) {
+        let peer = &mut self.peers[usize::from(replica)];
+        peer.answered_ns = peer.answered_ns.max(Some(sent_ns));
+    }
+
     /// Notes that a replica's connection broke or was refused.
     pub fn lost(&mut self, replica: u8) {
         self.peers[usize::from(replica)].lost = true;
@@ -57,6 +65,7 @@ impl Peers {
     pub fn report(&self, now_ns: u64) -> [PeerReport; NODES_MAX as usize] {
         self.peers.map(|peer| PeerReport {
             silence_ns: peer.heard_ns.map(|heard_ns| now_ns.saturating_sub(heard_ns)),
+            unanswered_ns: peer.answered_ns.map(|sent_ns| now_ns.saturating_sub(sent_ns)),
             op: peer.op,
             checkpoint_op: peer.checkpoint_op,
         })
@@ -129,5 +138,9 @@ mod tests {
         assert_eq!(peers.heard_since(1, 0), 0);
         peers.heard(1, connection, 60);
         assert!(!peers.is_lost(1));
+        assert_eq!(peers.report(70)[1].unanswered_ns, None);
+        peers.answered(1, 40);
+        peers.answered(1, 30);
+        assert_eq!(peers.report(70)[1].unanswered_ns, Some(30));
     }
 }

@@ -19,6 +19,7 @@ use super::block_repair::BlockRepair;
 use super::checkpoint::Checkpoint;
 use super::clock::{ClusterClock, Now, PrimaryClock};
 use super::commit::Commit;
+use super::endings::{Ending, Endings};
 use super::fatal::Fatal;
 use super::held::HeldRequests;
 use super::journal::{Journal, JournalGeometry, ReadDone, ReadFault, ReadPurpose};
@@ -31,6 +32,7 @@ use super::opening::Opening;
 use super::peers::Peers;
 use super::prepare::Pipeline;
 use super::quorum::Quorums;
+use super::readiness::Progress;
 use super::recent::RecentPrepares;
 use super::recover::Recover;
 use super::repair::Repair;
@@ -226,6 +228,8 @@ pub struct Replica<M> {
     pub(super) now: Now,
     pub(super) pulse_looked_ns: u64,
     pub(super) laps: Laps,
+    pub(super) progress: Progress,
+    pub(super) endings: Endings,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -283,6 +287,8 @@ impl<M: StateMachine> Replica<M> {
             now: Now::default(),
             pulse_looked_ns: 0,
             laps: Laps::new(),
+            progress: Progress::new(),
+            endings: Endings::new(),
             pool,
         }
     }
@@ -425,6 +431,11 @@ impl<M: StateMachine> Replica<M> {
     /// The next stage of the work that has ended, to be measured.
     pub fn next_lap(&mut self) -> Option<Lap> {
         self.laps.take()
+    }
+
+    /// The next session that ended against its client's will, to be logged.
+    pub fn next_ending(&mut self) -> Option<Ending> {
+        self.endings.take()
     }
 
     /// Notes that a stage has ended which began then; not what is done again after a restart.
@@ -570,6 +581,7 @@ impl<M: StateMachine> Replica<M> {
         self.input(now);
         self.pump_timers();
         self.pump();
+        self.note_progress();
     }
 
     /// Stops for good.

@@ -415,6 +415,10 @@ impl<M: StateMachine> Replica<M> {
         let peer = message.peer();
         let (replica, view, nonce) = (peer.frame.replica, peer.frame.view, peer.nonce);
         self.cluster_clock.learn(replica, peer.monotonic_ns, peer.realtime_ns, self.now);
+        // A later time is an answer to a ping of another process of this index.
+        if peer.monotonic_ns <= self.now.monotonic_ns {
+            self.peers.answered(replica, peer.monotonic_ns);
+        }
         self.learn_view(replica, view, nonce);
     }
 }

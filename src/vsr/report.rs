@@ -4,6 +4,7 @@
 //! which tells of itself.
 
 use super::clock::ClockReading;
+use super::endings::EVICTION_REASONS;
 use super::machine::StateMachine;
 use super::opening::Opening;
 use super::replica::{Replica, Status};
@@ -71,6 +72,8 @@ impl Standing {
 pub struct PeerReport {
     /// How long ago it was heard, in nanoseconds; `None` if never.
     pub silence_ns: Option<u64>,
+    /// Age of the newest ping that it has answered, in nanoseconds; `None` if it answered none.
+    pub unanswered_ns: Option<u64>,
     /// The newest op that it was known to have in its log.
     pub op: u64,
     /// Op of its durable checkpoint.
@@ -78,6 +81,7 @@ pub struct PeerReport {
 }
 
 /// How a replica is.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, each reported by itself")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// In one word.
@@ -106,6 +110,20 @@ pub struct Report {
     pub syncing: bool,
     /// The others' logs do not reach back to what must be executed next.
     pub too_far_behind: bool,
+    /// The data file was lost, and this replica has no vote yet.
+    pub recovering: bool,
+    /// It is the primary, and has executed what its view began with.
+    pub serving: bool,
+    /// A majority of the clocks agrees on the time.
+    pub clocks_agree: bool,
+    /// Nanoseconds since a backup heard its primary's heartbeat, or since the view began.
+    pub heartbeat_ns: u64,
+    /// Nanoseconds for which work has waited without progress.
+    pub still_ns: u64,
+    /// The op that is being executed waits for the disk.
+    pub awaits_disk: bool,
+    /// Nanoseconds for which this replica has executed much less than is committed.
+    pub behind_ns: u64,
     /// Sessions of clients.
     pub sessions: u64,
     /// Sessions at most.
@@ -126,6 +144,10 @@ pub struct Report {
     pub scrubs: u64,
     /// Copies of the superblock, and slots and sectors of the log, that were damaged.
     pub repairs: u64,
+    /// Evictions by reason; the reason of number 1 comes first.
+    pub evicted: [u64; EVICTION_REASONS],
+    /// Sessions that made way for new ones.
+    pub displaced: u64,
     /// Our clock against the cluster's; `None` alone, and while no majority agrees.
     pub clock: Option<ClockReading>,
     /// Other replicas and standbys, by index; our own place says nothing.
@@ -152,6 +174,7 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn report(&self) -> Report {
         let read = self.superblock.was_read();
+        let now_ns = self.now.monotonic_ns;
         Report {
             standing: self.standing(),
             replica: self.options.replica,
@@ -166,6 +189,13 @@ impl<M: StateMachine> Replica<M> {
             checkpoint_op: if read { self.checkpoint_op() } else { 0 },
             syncing: self.is_syncing(),
             too_far_behind: self.waits_for_sync(),
+            recovering: read && self.is_recovering(),
+            serving: self.is_serving(),
+            clocks_agree: self.cluster_now().is_some(),
+            heartbeat_ns: self.timers.heartbeat_age_ns(now_ns),
+            still_ns: self.progress.still_ns(now_ns),
+            awaits_disk: self.progress.awaits_disk(),
+            behind_ns: self.progress.behind_ns(now_ns),
             sessions: count(self.sessions.len()),
             sessions_max: self.options.config.clients_max.into(),
             requests_in_flight: count(self.pipeline.requests_in_flight()),
@@ -176,8 +206,10 @@ impl<M: StateMachine> Replica<M> {
             blocks_requested: count(self.blocks.requested()),
             scrubs: self.scrubs(),
             repairs: if read { self.repairs() } else { 0 },
+            evicted: self.endings.evicted(),
+            displaced: self.endings.displaced(),
             clock: self.cluster_clock.reading(self.now),
-            peers: self.peers.report(self.now.monotonic_ns),
+            peers: self.peers.report(now_ns),
         }
     }
 }
@@ -187,8 +219,53 @@ fn count(items: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A report of the primary of three, all of which are well.
+    pub(crate) fn report() -> Report {
+        let mut peers = [PeerReport::default(); NODES_MAX as usize];
+        for peer in &mut peers[1..3] {
+            let ns = Some(5_000_000);
+            *peer = PeerReport { silence_ns: ns, unanswered_ns: ns, op: 90, checkpoint_op: 80 };
+        }
+        Report {
+            standing: Standing::Primary,
+            replica: 0,
+            replica_count: 3,
+            standby_count: 0,
+            primary: 0,
+            view: 3,
+            log_view: 3,
+            op: 100,
+            commit: 99,
+            commit_max: 99,
+            checkpoint_op: 80,
+            syncing: false,
+            too_far_behind: false,
+            recovering: false,
+            serving: true,
+            clocks_agree: true,
+            heartbeat_ns: 0,
+            still_ns: 0,
+            awaits_disk: false,
+            behind_ns: 0,
+            sessions: 1,
+            sessions_max: 64,
+            requests_in_flight: 0,
+            requests_waiting: 0,
+            requests_held: 0,
+            prepares_in_flight: 1,
+            prepares_requested: 0,
+            blocks_requested: 0,
+            scrubs: 0,
+            repairs: 0,
+            evicted: [0; EVICTION_REASONS],
+            displaced: 0,
+            clock: None,
+            peers,
+        }
+    }
 
     /// Goal: numbers and names of standings are as listed.
     #[test]

@@ -114,6 +114,12 @@ impl Timers {
         self.written_ns = now_ns;
     }
 
+    /// Nanoseconds since the primary was heard or the view began.
+    #[must_use]
+    pub fn heartbeat_age_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.primary_ns)
+    }
+
     fn change_is_late(&self, now_ns: u64) -> bool {
         let attempts = self.attempts.max(1) - 1;
         let limit = (CHANGE_NS << attempts) + self.jitter_ns;

@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+mod evictions;
 #[path = "../support/free_port.rs"]
 mod free_port;
 mod full_disk;
 mod metrics;
+#[allow(dead_code, reason = "shared with the tests of clusters, which do more")]
+#[path = "../cluster/proxy.rs"]
+mod proxy;
 mod servers;
 mod setups;
+mod states;
 mod status;
+mod trio;

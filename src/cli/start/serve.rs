@@ -254,6 +254,9 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
                 expected: superblock.replica,
                 replica_count: superblock.replica_count,
                 nodes: superblock.replica_count + standby_count(service, superblock),
+                // The bus knows them.
+                instance: 0,
+                listen: [0; 18],
             }),
         },
         disk_requests_max: DISK_REQUESTS_MAX,

@@ -3,11 +3,12 @@
 //! Names follow Prometheus: a prefix, the thing, the unit; counters end in `_total`. Not covered:
 //! values.
 
+use crate::protocol::EvictionReason;
 use crate::protocol::NODES_MAX;
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 use crate::storage::DiskKind;
 use crate::storage::config::RUN_LEVELS_MAX;
-use crate::vsr::{Stage, Standing};
+use crate::vsr::{EVICTION_REASONS, Stage, Standing, Unready};
 
 /// What stands before each name.
 pub const PREFIX: &str = "florin_";
@@ -107,6 +108,10 @@ pub enum Label {
     TransferStatus,
     /// Level of runs of an index.
     Level,
+    /// Why a replica is not ready.
+    Unready,
+    /// Why a client was evicted.
+    Eviction,
 }
 
 impl Label {
@@ -121,6 +126,7 @@ impl Label {
             Label::Standing => "standing",
             Label::AccountStatus | Label::TransferStatus => "status",
             Label::Level => "level",
+            Label::Unready | Label::Eviction => "reason",
         }
     }
 
@@ -136,6 +142,8 @@ impl Label {
             Label::AccountStatus => crate::ledger::ACCOUNT_STATUSES,
             Label::TransferStatus => crate::ledger::TRANSFER_STATUSES,
             Label::Level => RUN_LEVELS_MAX,
+            Label::Unready => Unready::ALL.len(),
+            Label::Eviction => EVICTION_REASONS,
         }
     }
 
@@ -156,6 +164,8 @@ impl Label {
             Label::Stage => LabelValue::Word(Stage::ALL[place].name()),
             Label::Request => LabelValue::Word(DiskKind::ALL[place].name()),
             Label::Standing => LabelValue::Word(Standing::ALL[place].name()),
+            Label::Unready => LabelValue::Word(Unready::ALL[place].name()),
+            Label::Eviction => LabelValue::Word(EvictionReason::ALL[place].name()),
             Label::AccountStatus => CreateAccountStatus::try_from(status)
                 .map_or(LabelValue::None, |status| LabelValue::Word(status.name())),
             Label::TransferStatus => CreateTransferStatus::try_from(status)
@@ -237,7 +247,11 @@ metrics! {
     Standing, "standing", Gauge, Flag, Standing,
         "How the replica is: 1 for what it does now, 0 for everything else.";
     Ready, "ready", Gauge, Flag, None,
-        "Whether the replica takes part in a view and has its whole checkpoint.";
+        "Whether the replica serves: 1 when /readyz is 200.";
+    Unready, "unready", Gauge, Flag, Unready,
+        "Why the replica is not ready: 1 for the reason that holds, 0 for all others.";
+    StillFor, "still_seconds", Gauge, Seconds, None,
+        "Seconds for which work has waited without progress; 0 while there is none.";
     View, "view", Gauge, Count, None, "Number of the view.";
     PrimaryIndex, "primary_index", Gauge, Count, None, "Index of the primary of the view.";
     Op, "op", Gauge, Ops, None, "Newest op of the log here.";
@@ -257,6 +271,13 @@ metrics! {
         "Op of the durable checkpoint of another replica.";
     ReplicaSilence, "replica_silence_seconds", Gauge, Seconds, Replica,
         "Seconds since another replica was heard.";
+    ReplicaUnanswered, "replica_unanswered_seconds", Gauge, Seconds, Replica,
+        "Age of the newest ping that another replica has answered, in seconds: how long nothing \
+         that is sent from here may have arrived there.";
+    ReplicaTwins, "replica_twins", Gauge, Flag, Replica,
+        "Whether two processes that serve the same replica are heard here.";
+    ReplicaInbound, "replica_connections_inbound", Gauge, Count, None,
+        "Connections that other replicas have opened to this one.";
     ReplicaConnected, "replica_connected", Gauge, Flag, Replica,
         "Whether messages to another replica go out now.";
     ClockOffset, "clock_offset_seconds", Gauge, Seconds, None,
@@ -295,6 +316,10 @@ metrics! {
     Sessions, "sessions", Gauge, Count, None, "Sessions of clients.";
     SessionsMax, "sessions_max", Gauge, Count, None,
         "Sessions at most; one more takes the place of the least recently active.";
+    SessionsDisplaced, "sessions_displaced_total", Counter, Count, None,
+        "Sessions that made way for new ones, as seen by this primary.";
+    Evictions, "evictions_total", Counter, Count, Eviction,
+        "Clients that were told that their session is over, by reason.";
     RequestsInFlight, "requests_in_flight", Gauge, Count, None,
         "Requests accepted here and not answered yet.";
     RequestsWaiting, "requests_waiting", Gauge, Count, None,
@@ -436,7 +461,8 @@ mod tests {
     #[test]
     fn labels() {
         let (account, transfer) = (Label::AccountStatus, Label::TransferStatus);
-        for label in [Label::Stage, Label::Request, Label::Standing, account, transfer] {
+        let others = [Label::Stage, Label::Request, Label::Standing, Label::Unready];
+        for label in others.into_iter().chain([Label::Eviction, account, transfer]) {
             let values: Vec<String> =
                 (0..label.count()).map(|place| label.value(place).to_string()).collect();
             let mut unique: Vec<&String> = values.iter().filter(|it| !it.is_empty()).collect();

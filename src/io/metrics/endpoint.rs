@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `/metrics` | all metrics as text |
 //! | `/healthz` | 200 while the serving thread turns, else 503 |
-//! | `/readyz` | 200 while the replica takes part, else 503 and why not |
+//! | `/readyz` | 200 while the replica serves, else 503 and the reason, as a line or as JSON |
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -23,13 +23,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Metrics;
-use super::catalogue::{Label, Metric};
+use super::catalogue::Metric;
+use super::readiness::{Verdict, verdict, write_json, write_plain};
 use super::statsd::StatsD;
 use super::text::{TEXT_MAX, Text, write_all};
 use crate::io::bus::BusError;
 use crate::io::clock::Clock;
 use crate::io::system::{WAITED_NONE, Waited, cpu_ns, file_system_space, wait, waited};
-use crate::vsr::Standing;
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 8;
@@ -194,6 +194,7 @@ struct Connection {
 struct Response {
     status: &'static str,
     has_body: bool,
+    content_type: &'static str,
 }
 
 impl Connection {
@@ -251,9 +252,9 @@ impl Connection {
         let mut head = Text::new(&mut self.head);
         let written = write!(
             head,
-            "HTTP/1.1 {}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-             Content-Length: {length}\r\nConnection: close\r\n\r\n",
-            response.status
+            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n",
+            response.status, response.content_type
         );
         assert!(written.is_ok(), "the head of a response is short");
         self.head_length = head.len();
@@ -278,10 +279,10 @@ fn respond(request: &[u8], metrics: &Metrics, body: &mut Text<'_>) -> Response {
         "/metrics" => {
             let written = write_all(metrics, body);
             assert!(written.is_ok(), "there is room for all metrics");
-            Response { status: "200 OK", has_body: true }
+            Response { status: "200 OK", has_body: true, content_type: PLAIN }
         }
         "/healthz" => health(metrics, body),
-        "/readyz" => readiness(metrics, body),
+        "/readyz" => answer_ready(metrics, wants_json(parsed.headers), body),
         "/" => plain("200 OK", "florin: /metrics /healthz /readyz", body),
         _ => plain("404 Not Found", "there are /metrics, /healthz and /readyz", body),
     };
@@ -292,10 +293,29 @@ fn respond(request: &[u8], metrics: &Metrics, body: &mut Text<'_>) -> Response {
 fn plain(status: &'static str, line: &str, body: &mut Text<'_>) -> Response {
     let written = writeln!(body, "{line}");
     assert!(written.is_ok(), "there is room for a line");
-    Response { status, has_body: true }
+    Response { status, has_body: true, content_type: PLAIN }
 }
 
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
 const UNAVAILABLE: &str = "503 Service Unavailable";
+
+/// Answers whether the replica serves.
+fn answer_ready(metrics: &Metrics, json: bool, body: &mut Text<'_>) -> Response {
+    let written = if json { write_json(metrics, body) } else { write_plain(metrics, body) };
+    assert!(written.is_ok(), "there is room for a reason");
+    let status = if verdict(metrics) == Verdict::Ready { "200 OK" } else { UNAVAILABLE };
+    let content_type = if json { JSON } else { PLAIN };
+    Response { status, has_body: true, content_type }
+}
+
+/// Whether the client asks for JSON.
+fn wants_json(headers: &[httparse::Header<'_>]) -> bool {
+    headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("accept")
+            && std::str::from_utf8(header.value).is_ok_and(|it| it.contains("application/json"))
+    })
+}
 
 /// Whether the serving thread turns.
 fn health(metrics: &Metrics, body: &mut Text<'_>) -> Response {
@@ -309,40 +329,7 @@ fn health(metrics: &Metrics, body: &mut Text<'_>) -> Response {
         age_ns / 1_000_000_000
     );
     assert!(written.is_ok(), "there is room for a line");
-    Response { status: UNAVAILABLE, has_body: true }
-}
-
-/// Whether the replica takes part.
-fn readiness(metrics: &Metrics, body: &mut Text<'_>) -> Response {
-    let turns = health(metrics, body);
-    if turns.status == UNAVAILABLE {
-        return turns;
-    }
-    body.truncate(0);
-    let places = 0..Label::Standing.count();
-    let standing =
-        places.into_iter().find(|place| metrics.get(Metric::Standing, *place) == Some(1));
-    let standing = standing.map_or(Standing::Opening, |place| Standing::ALL[place]);
-    if metrics.is_set(Metric::Ready) {
-        return plain("200 OK", standing.name(), body);
-    }
-    let reason = match standing {
-        Standing::Opening => "opening: reading the data file",
-        Standing::Replaying => "replaying: executing the log from the last checkpoint on",
-        Standing::ViewChange => "view_change: waiting for a view to begin",
-        Standing::RecoveringHead => {
-            "recovering_head: the end of the log is damaged; waiting to learn it from others"
-        }
-        Standing::Stopped => "stopped: it cannot go on; see its messages",
-        Standing::Primary | Standing::Backup | Standing::Standby => {
-            if metrics.is_set(Metric::Syncing) {
-                "syncing: fetching what is missing of a checkpoint that was taken over"
-            } else {
-                "behind: the others' logs do not reach back to what must be executed here"
-            }
-        }
-    };
-    plain(UNAVAILABLE, reason, body)
+    Response { status: UNAVAILABLE, has_body: true, content_type: PLAIN }
 }
 
 /// What is asked of the kernel about the process.
@@ -498,6 +485,7 @@ mod tests {
     use super::super::Identity;
     use super::super::text::tests::parse;
     use super::*;
+    use crate::vsr::{Standing, Unready};
 
     fn endpoint() -> (Endpoint, SocketAddr, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new(Identity::default()));
@@ -543,41 +531,29 @@ mod tests {
         is("florin_file_system_free_bytes", 1.0);
     }
 
-    /// Goal: healthy while the loop turns; ready while the replica takes part and lacks nothing,
-    /// otherwise with the reason.
+    /// Goal: healthy while the loop turns; ready while there is no reason against it, otherwise 503
+    /// with the reason, as a line or as JSON.
     #[test]
     fn health_and_readiness() {
         let (_endpoint, address, metrics) = endpoint();
         assert_eq!(get(address, "/healthz"), ("200 OK".to_owned(), "ok\n".to_owned()));
-        let standing = |now: Standing| {
-            for (place, standing) in Standing::ALL.iter().enumerate() {
-                metrics.set_at(Metric::Standing, place, (*standing == now).into());
-            }
-        };
-        for (now, reason) in [
-            (Standing::Opening, "reading the data file"),
-            (Standing::Replaying, "executing the log"),
-            (Standing::ViewChange, "waiting for a view"),
-            (Standing::RecoveringHead, "the end of the log is damaged"),
-            (Standing::Stopped, "cannot go on"),
-            (Standing::Backup, "do not reach back"),
-        ] {
-            standing(now);
-            let (status, body) = get(address, "/readyz");
-            assert_eq!(status, UNAVAILABLE);
-            assert!(body.contains(reason), "{body}");
-        }
-        metrics.set(Metric::Syncing, 1);
-        assert!(get(address, "/readyz").1.starts_with("syncing"));
+        let (status, body) = get(address, "/readyz");
+        assert_eq!(status, UNAVAILABLE);
+        assert!(body.starts_with("opening: "), "{body}");
+        metrics.set_at(Metric::Standing, Standing::Backup as usize, 1);
+        metrics.set_at(Metric::Unready, Unready::Syncing as usize - 1, 1);
+        let (status, body) = get(address, "/readyz");
+        assert_eq!((status.as_str(), body.lines().count()), (UNAVAILABLE, 1));
+        assert!(body.starts_with("syncing: "), "{body}");
+        let request = "GET /readyz HTTP/1.1\r\nAccept: application/json\r\n\r\n";
+        let (status, head, body) = ask(address, request);
+        assert_eq!(status, UNAVAILABLE);
+        assert!(head.contains("Content-Type: application/json"), "{head}");
+        let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&value["ready"], &value["reason"]), (&false.into(), &"syncing".into()));
+        metrics.set_at(Metric::Unready, Unready::Syncing as usize - 1, 0);
         metrics.set(Metric::Ready, 1);
         assert_eq!(get(address, "/readyz"), ("200 OK".to_owned(), "backup\n".to_owned()));
-        // A loop that has not turned since long before the clock began cannot be shown, but one
-        // whose age is known: the thread computes it anew, so it is asked of the pure function.
-        metrics.set(Metric::LoopAge, AGE_MAX_NS + 1);
-        let mut buffer = [0; 256];
-        let response = readiness(&metrics, &mut Text::new(&mut buffer));
-        assert_eq!(response.status, UNAVAILABLE);
-        assert!(buffer.starts_with(b"the serving thread has not turned for 5 seconds"));
     }
 
     /// Goal: other methods and paths are refused, HEAD has no body, and nonsense is answered.

@@ -9,6 +9,7 @@
 pub mod catalogue;
 pub mod endpoint;
 pub mod publish;
+pub mod readiness;
 pub mod statsd;
 pub mod text;
 

@@ -5,7 +5,7 @@ use super::catalogue::{Label, Metric};
 use crate::io::bus::Bus;
 use crate::ledger::Ledger;
 use crate::storage::{StorageUse, StoreReport, TableReport};
-use crate::vsr::{Report, Standing};
+use crate::vsr::{Report, Standing, Unready};
 
 /// A state machine that has metrics of its own.
 pub trait Publish {
@@ -68,9 +68,17 @@ pub fn publish_replica(report: &Report, metrics: &Metrics) {
     for (place, standing) in Standing::ALL.iter().enumerate() {
         metrics.set_at(Metric::Standing, place, (*standing == report.standing).into());
     }
-    let whole = !report.syncing && !report.too_far_behind;
+    let unready = report.unready();
+    for (place, reason) in Unready::ALL.iter().enumerate() {
+        metrics.set_at(Metric::Unready, place, (unready == Some(*reason)).into());
+    }
+    for (place, count) in report.evicted.iter().enumerate() {
+        metrics.set_at(Metric::Evictions, place, *count);
+    }
     for (metric, value) in [
-        (Metric::Ready, u64::from(report.standing.takes_part() && whole)),
+        (Metric::Ready, u64::from(unready.is_none())),
+        (Metric::StillFor, report.still_ns),
+        (Metric::SessionsDisplaced, report.displaced),
         (Metric::View, report.view.into()),
         (Metric::PrimaryIndex, report.primary.into()),
         (Metric::Op, report.op),
@@ -105,6 +113,9 @@ pub fn publish_replica(report: &Report, metrics: &Metrics) {
 fn publish_peers(report: &Report, metrics: &Metrics) {
     let nodes = usize::from(report.replica_count + report.standby_count);
     for (place, peer) in report.peers.iter().enumerate().take(nodes) {
+        if let Some(unanswered_ns) = peer.unanswered_ns {
+            metrics.set_at(Metric::ReplicaUnanswered, place, unanswered_ns);
+        }
         let Some(silence_ns) = peer.silence_ns else { continue };
         metrics.set_at(Metric::ReplicaSilence, place, silence_ns);
         metrics.set_at(Metric::ReplicaOp, place, peer.op);
@@ -140,6 +151,7 @@ pub fn publish_bus(bus: &Bus, metrics: &Metrics) {
         (Metric::Received, counters.received),
         (Metric::Sent, counters.sent),
         (Metric::SendsQueued, bus.sends_pending().into()),
+        (Metric::ReplicaInbound, size(bus.inbound())),
         (Metric::PeerConnected, peers.connected),
         (Metric::PeerRefused, peers.refused),
         (Metric::PeerLost, peers.lost + peers.stalled),
@@ -154,6 +166,9 @@ pub fn publish_bus(bus: &Bus, metrics: &Metrics) {
             let open = bus.peers.is_open(replica);
             metrics.set_at(Metric::ReplicaConnected, replica.into(), open.into());
         }
+        if bus.peers.count() > 0 && usize::from(replica) < Label::Replica.count() {
+            metrics.set_at(Metric::ReplicaTwins, replica.into(), bus.has_twins(replica).into());
+        }
     }
 }
 
@@ -161,40 +176,7 @@ pub fn publish_bus(bus: &Bus, metrics: &Metrics) {
 mod tests {
     use super::*;
     use crate::io::metrics::Identity;
-    use crate::vsr::PeerReport;
-
-    /// A report of a replica of three that takes part.
-    pub(crate) fn report() -> Report {
-        let mut peers = [PeerReport::default(); 12];
-        peers[1] = PeerReport { silence_ns: Some(5_000_000), op: 90, checkpoint_op: 80 };
-        Report {
-            standing: Standing::Primary,
-            replica: 0,
-            replica_count: 3,
-            standby_count: 0,
-            primary: 0,
-            view: 3,
-            log_view: 3,
-            op: 100,
-            commit: 99,
-            commit_max: 99,
-            checkpoint_op: 80,
-            syncing: false,
-            too_far_behind: false,
-            sessions: 1,
-            sessions_max: 64,
-            requests_in_flight: 0,
-            requests_waiting: 0,
-            requests_held: 0,
-            prepares_in_flight: 1,
-            prepares_requested: 0,
-            blocks_requested: 0,
-            scrubs: 0,
-            repairs: 0,
-            clock: None,
-            peers,
-        }
-    }
+    use crate::vsr::report::tests::report;
 
     /// Goal: a replica is ready while it takes part and lacks nothing; lags are told of those that
     /// were heard.
@@ -205,13 +187,16 @@ mod tests {
         publish_replica(&report, &metrics);
         assert!(metrics.is_set(Metric::Ready));
         assert_eq!(metrics.get(Metric::ReplicaLag, 1), Some(10));
-        assert_eq!(metrics.get(Metric::ReplicaLag, 2), None);
+        assert_eq!(metrics.get(Metric::ReplicaLag, 3), None);
         assert_eq!(metrics.get(Metric::ClockOffset, 0), None);
         let places = 0..Standing::ALL.len();
         let set = places.filter(|place| metrics.get(Metric::Standing, *place) == Some(1));
         assert_eq!(set.collect::<Vec<_>>(), [usize::from(Standing::Primary as u8)]);
         publish_replica(&Report { syncing: true, ..report }, &metrics);
         assert!(!metrics.is_set(Metric::Ready));
+        let unready = |place: Unready| metrics.get(Metric::Unready, place as usize - 1);
+        assert_eq!(unready(Unready::Syncing), Some(1));
+        assert_eq!(unready(Unready::NoQuorum), Some(0));
         publish_replica(&Report { standing: Standing::ViewChange, ..report }, &metrics);
         assert!(!metrics.is_set(Metric::Ready));
     }

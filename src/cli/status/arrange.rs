@@ -1,0 +1,209 @@
+//! Puts answers in the order of the replicas, whatever the order in which addresses were listed.
+//!
+//! Each server says its index, so a wrong order is found, and the right one with it. Not covered:
+//! how the replicas are.
+
+use super::ask::Answer;
+
+/// An answer in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The index of the replica: what it said, or the place of its address in the list as it should
+    /// be. None if that is not known, or if another row has it.
+    pub replica: Option<u8>,
+    /// The answer.
+    pub answer: Answer,
+}
+
+impl Row {
+    /// The row's name in messages.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.replica {
+            Some(replica) => format!("replica {replica}"),
+            None => self.answer.address.to_string(),
+        }
+    }
+}
+
+/// Answers in the order of the replicas, and what is wrong with the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arranged {
+    /// In the order of the indexes; those without an index come last.
+    pub rows: Vec<Row>,
+    /// What is wrong with the list.
+    pub problems: Vec<String>,
+}
+
+/// Replicas and standbys of the cluster, as far as any of them said it.
+fn nodes_of(answers: &[Answer]) -> Option<usize> {
+    let said = answers.iter().filter_map(Answer::said);
+    said.map(|said| usize::from(said.body.replica_count + said.body.standby_count)).max()
+}
+
+/// Arranges answers that are in the order of the list.
+#[must_use]
+pub fn arrange(answers: &[Answer]) -> Arranged {
+    let mut problems = Vec::new();
+    // Of each index, who said first that it has it.
+    let mut owners: Vec<Option<usize>> = Vec::new();
+    let mut surplus = Vec::new();
+    for (place, answer) in answers.iter().enumerate() {
+        let Some(said) = answer.said() else { continue };
+        let index = usize::from(said.replica);
+        owners.resize(owners.len().max(index + 1), None);
+        if let Some(first) = owners[index] {
+            problems.push(same_index(&answers[first], answer));
+            surplus.push(place);
+        } else {
+            owners[index] = Some(place);
+        }
+    }
+    let Some(nodes) = nodes_of(answers) else {
+        return Arranged { rows: in_order_of_list(answers, &surplus), problems };
+    };
+    owners.resize(owners.len().max(nodes), None);
+    let right = owners.iter().enumerate().all(|(index, owner)| owner.is_none_or(|it| it == index));
+    if !right {
+        place_silent(answers, &mut owners);
+        problems.push(order_problem(answers, &owners, nodes));
+    } else if answers.len() < nodes {
+        let (listed, missing) = (answers.len(), numbers(answers.len()..nodes));
+        problems.push(format!(
+            "--addresses lists {listed} of {nodes} replicas: list all of them (missing: {missing})"
+        ));
+    }
+    let rows = if right {
+        in_order_of_list(answers, &surplus)
+    } else {
+        in_order_of_replicas(answers, &owners)
+    };
+    Arranged { rows, problems }
+}
+
+fn numbers(range: std::ops::Range<usize>) -> String {
+    let names: Vec<String> = range.map(|number| format!("replica {number}")).collect();
+    names.join(", ")
+}
+
+/// Two addresses at which one index answers.
+fn same_index(first: &Answer, second: &Answer) -> String {
+    let (one, other) = (first.address, second.address);
+    let instance = |answer: &Answer| answer.said().map_or(0, |said| said.body.instance);
+    let replica = second.said().map_or(0, |said| said.replica);
+    if instance(first) != 0 && instance(first) == instance(second) {
+        return format!(
+            "{one} and {other} lead to the same server, replica {replica}: list it once"
+        );
+    }
+    format!(
+        "two processes serve replica {replica}, at {one} and at {other}: stop the one that is not \
+         in the others' --addresses; a copy of a data file must never be served"
+    )
+}
+
+/// Gives an index to addresses that did not answer: the one at which they are listed if it is free,
+/// or the only one that is.
+fn place_silent(answers: &[Answer], owners: &mut [Option<usize>]) {
+    let silent: Vec<usize> =
+        (0..answers.len()).filter(|place| answers[*place].said().is_none()).collect();
+    let free: Vec<usize> = (0..owners.len()).filter(|index| owners[*index].is_none()).collect();
+    if let ([place], [index]) = (silent.as_slice(), free.as_slice()) {
+        owners[*index] = Some(*place);
+    }
+}
+
+fn order_problem(answers: &[Answer], owners: &[Option<usize>], nodes: usize) -> String {
+    let address = |owner: &Option<usize>| {
+        owner.map_or_else(|| "?".to_owned(), |place| answers[place].address.to_string())
+    };
+    let list: Vec<String> = owners.iter().take(nodes).map(address).collect();
+    let unknown = list.iter().any(|address| address == "?");
+    let note = if unknown { " (? for what did not answer or is not listed)" } else { "" };
+    format!("the addresses are in the wrong order; the right list is {}{note}", list.join(","))
+}
+
+fn in_order_of_list(answers: &[Answer], surplus: &[usize]) -> Vec<Row> {
+    let row = |(place, answer): (usize, &Answer)| {
+        let known = !surplus.contains(&place);
+        let replica = u8::try_from(place).ok().filter(|_| known);
+        Row { replica, answer: answer.clone() }
+    };
+    answers.iter().enumerate().map(row).collect()
+}
+
+fn in_order_of_replicas(answers: &[Answer], owners: &[Option<usize>]) -> Vec<Row> {
+    let placed = owners.iter().enumerate().filter_map(|(index, owner)| {
+        let answer = answers[(*owner)?].clone();
+        Some(Row { replica: u8::try_from(index).ok(), answer })
+    });
+    let mut rows: Vec<Row> = placed.collect();
+    let left = (0..answers.len()).filter(|place| !owners.contains(&Some(*place)));
+    rows.extend(left.map(|place| Row { replica: None, answer: answers[place].clone() }));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judge::tests::{answer, healthy, lost};
+    use super::*;
+
+    fn permuted(order: [usize; 3], answers: &[Answer]) -> Vec<Answer> {
+        order.map(|index| answers[index].clone()).to_vec()
+    }
+
+    /// Goal: of every wrong order the right one is found, also with one replica away.
+    #[test]
+    fn orders() {
+        let right = "10.0.0.1:3000,10.0.0.1:3001,10.0.0.1:3002";
+        let text = format!("the addresses are in the wrong order; the right list is {right}");
+        assert_eq!(arrange(&healthy()).problems, Vec::<String>::new());
+        for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let arranged = arrange(&permuted(order, &healthy()));
+            assert_eq!(arranged.problems, [text.as_str()]);
+            let answers: Vec<Answer> = arranged.rows.iter().map(|it| it.answer.clone()).collect();
+            assert_eq!(answers, healthy());
+            for away in 0..3 {
+                let mut answers = healthy();
+                answers[away] = lost(away);
+                let listed = permuted(order, &answers);
+                let arranged = arrange(&listed);
+                let fits = (0..3).all(|place| order[place] == place || order[place] == away);
+                if !fits {
+                    assert_eq!(arranged.problems, [text.as_str()], "{order:?} {away}");
+                }
+                assert_eq!(arranged.rows.len(), 3);
+            }
+        }
+    }
+
+    /// Goal: what is missing, there twice, or served twice is named; a wrong order of a part of the
+    /// list shows what is known.
+    #[test]
+    fn lists() {
+        let all = healthy();
+        let arranged = arrange(&all[..2]);
+        assert!(arranged.problems[0].contains("lists 2 of 3 replicas"), "{arranged:?}");
+        assert!(arranged.problems[0].contains("(missing: replica 2)"), "{arranged:?}");
+        let problems = arrange(&all[1..]).problems;
+        assert!(
+            problems[0].contains("right list is ?,10.0.0.1:3001,10.0.0.1:3002"),
+            "{problems:?}"
+        );
+        let mut twice = all.clone();
+        twice[1] = Answer { address: "10.0.0.9:1".parse().unwrap(), ..all[0].clone() };
+        let arranged = arrange(&twice);
+        assert!(
+            arranged.problems[0].contains("lead to the same server, replica 0"),
+            "{arranged:?}"
+        );
+        assert_eq!(arranged.rows[1].replica, None);
+        twice[1].result.as_mut().unwrap().body.instance = 77;
+        let problems = arrange(&twice).problems;
+        assert!(problems[0].contains("two processes serve replica 0, at 10.0.0.1:3000"));
+        let silent = [lost(0), lost(1)];
+        assert_eq!(arrange(&silent).problems, Vec::<String>::new());
+        let standby = [answer(0, crate::vsr::Standing::Backup, 5)];
+        assert_eq!(arrange(&standby).rows[0].replica, Some(0));
+    }
+}

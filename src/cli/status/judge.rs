@@ -1,0 +1,443 @@
+//! From what replicas say to how the cluster is: healthy, degraded, or unavailable.
+//!
+//! Believes replicas about themselves, and the primary about the others: it alone knows whose
+//! acknowledgements arrive. Clients are served if the primary of the newest view says that it
+//! serves, or, if nobody reaches it from here, if a backup says that it is in contact with it.
+//! Pure. Not covered: the order of the list.
+
+use super::super::benchmark::report::thousands;
+use super::arrange::{Arranged, Row};
+use super::ask::Said;
+use super::show::{clock, role};
+use crate::io::twins::{Twins, address_from};
+use crate::protocol::about::SILENCE_NEVER;
+use crate::vsr::quorum::Quorums;
+use crate::vsr::readiness::CONTACT_NS;
+use crate::vsr::{Standing, Unready};
+
+/// A replica whose log is so many ops behind the primary's is behind.
+const LAG_MAX: u64 = 64;
+/// A clock that is so far from the others' is wrong, in nanoseconds.
+const CLOCK_OFFSET_MAX_NS: u64 = 1_000_000_000;
+
+/// How the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All is well.
+    Healthy,
+    /// Clients are served, but something is wrong.
+    Degraded,
+    /// Nobody is served.
+    Unavailable,
+}
+
+impl State {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::Healthy => "healthy",
+            State::Degraded => "degraded",
+            State::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The primary, if one is known: the one of the highest view that says so.
+#[must_use]
+pub fn primary(rows: &[Row]) -> Option<&Said> {
+    let said = rows.iter().filter_map(|row| row.answer.said());
+    let primaries = said.filter(|said| said.standing() == Standing::Primary);
+    // Of two processes of one index, the one that serves.
+    primaries.max_by_key(|said| (said.body.view, said.unready().is_none()))
+}
+
+/// Whether clients are served, as far as that can be known; if not, the reason.
+fn served(rows: &[Row]) -> Result<(), String> {
+    let said = || rows.iter().filter_map(|row| row.answer.said());
+    let follows = |said: &&Said| matches!(said.standing(), Standing::Primary | Standing::Backup);
+    let Some(view) = said().filter(follows).map(|said| said.body.view).max() else {
+        return Err("there is no primary: nobody is served".to_owned());
+    };
+    if let Some(primary) = primary(rows).filter(|primary| primary.body.view == view) {
+        return served_by(primary, rows);
+    }
+    let mut backups = said().filter(|said| follows(said) && said.body.view == view);
+    let Some(backup) = backups.clone().next() else {
+        return Err("there is no primary: nobody is served".to_owned());
+    };
+    let contact = backups.any(|said| match said.unready() {
+        None => said.judges_itself() || is_unlisted_primary(said, rows),
+        Some(reason) => still_serves(reason),
+    });
+    let primary = u32::from(backup.body.primary);
+    if contact {
+        Ok(())
+    } else {
+        Err(format!("nobody is in contact with replica {primary}, the primary: nobody is served"))
+    }
+}
+
+/// Whether the primary that a backup of an older release follows is not listed, so that it may
+/// serve.
+fn is_unlisted_primary(said: &Said, rows: &[Row]) -> bool {
+    !rows.iter().any(|row| row.replica == Some(said.body.primary))
+}
+
+/// Whether a primary that is not ready for this reason serves clients nevertheless.
+const fn still_serves(reason: Unready) -> bool {
+    matches!(reason, Unready::Syncing | Unready::TooFarBehind | Unready::Behind)
+}
+
+fn served_by(primary: &Said, rows: &[Row]) -> Result<(), String> {
+    if primary.judges_itself() {
+        return match primary.unready() {
+            Some(reason) if !still_serves(reason) => Err(format!(
+                "replica {}, the primary, serves nobody: {}",
+                primary.replica,
+                reason.text()
+            )),
+            _ => Ok(()),
+        };
+    }
+    // An older release does not say whom it hears: it needs as many as follow it.
+    let count = primary.body.replica_count;
+    let follows = rows.iter().filter(|row| {
+        row.replica.is_some_and(|replica| replica < count)
+            && row.answer.said().is_some_and(|said| {
+                said.body.view == primary.body.view && said.standing().takes_part()
+            })
+    });
+    let (follows, unlisted) = (follows.count(), usize::from(count).saturating_sub(rows.len()));
+    let valid = (1..=6).contains(&count);
+    if valid && follows + unlisted >= usize::from(Quorums::new(count).replication) {
+        return Ok(());
+    }
+    Err(format!("{follows} replicas follow the primary: that is not a quorum"))
+}
+
+/// How the cluster is, and every problem in words.
+#[must_use]
+pub fn judge(arranged: &Arranged) -> (State, Vec<String>) {
+    let rows = arranged.rows.as_slice();
+    let mut problems = arranged.problems.clone();
+    for row in rows {
+        match &row.answer.result {
+            Err(reason) => problems.push(format!("{}: {reason}", row.name())),
+            Ok(said) => problems.extend(problems_of(row, said, rows)),
+        }
+    }
+    problems.extend(twins(rows));
+    let answered = rows.iter().any(|row| row.answer.said().is_some());
+    let served = served(rows);
+    let is_served = served.is_ok();
+    if let Err(reason) = served
+        && answered
+    {
+        problems.push(reason);
+    }
+    let state = match (is_served, problems.is_empty()) {
+        (true, true) => State::Healthy,
+        (true, false) => State::Degraded,
+        (false, _) => State::Unavailable,
+    };
+    (state, problems)
+}
+
+/// What is wrong with one replica.
+fn problems_of(row: &Row, said: &Said, rows: &[Row]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let name = row.name();
+    let mut problem = |text: String| problems.push(format!("{name}: {text}"));
+    let body = &said.body;
+    if let Some(reason) = said.unready() {
+        problem(format!("is not ready ({}): {}", role(said), reason.text()));
+    } else if !said.standing().takes_part() {
+        problem(format!("takes no part in a view ({})", role(said)));
+    }
+    if !said.judges_itself() && body.syncing > 0 {
+        problem(Unready::Syncing.text().to_owned());
+    }
+    if !said.judges_itself() && body.too_far_behind > 0 {
+        problem(Unready::TooFarBehind.text().to_owned());
+    }
+    if let Some(primary) = primary(rows) {
+        let lag = primary.body.op.saturating_sub(body.op);
+        if primary.body.view != body.view {
+            let (own, other) = (body.view, primary.body.view);
+            problem(format!("is in view {own} and the primary in {other}"));
+        } else if lag > LAG_MAX && body.syncing == 0 {
+            problem(format!("its log is {} ops behind", thousands(lag)));
+        }
+    }
+    if body.clock_known > 0 && body.clock_offset_ns.unsigned_abs() > CLOCK_OFFSET_MAX_NS {
+        let clock = clock(body).unwrap_or_default();
+        problem(format!("its clock is {clock} from the others': keep clocks by NTP"));
+    }
+    if body.storage_usable > 0 && body.storage_used >= body.storage_usable {
+        problem("its storage limit is reached: creates get no answer".to_owned());
+    }
+    problems.extend(silences(said, rows));
+    problems
+}
+
+/// Whom a replica does not hear, of those that were reached from here.
+fn silences(said: &Said, rows: &[Row]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let is_primary = primary(rows).is_some_and(|it| it.body == said.body);
+    let own = said.replica;
+    // Whoever is out of contact has said so.
+    let is_apart = matches!(said.unready(), Some(Unready::NoQuorum | Unready::Opening));
+    if is_apart || !said.standing().takes_part() {
+        return problems;
+    }
+    for row in rows {
+        let Some((replica, other)) = row.replica.zip(row.answer.said()) else { continue };
+        let place = usize::from(replica);
+        if replica == own || place >= said.body.peers.len() {
+            continue;
+        }
+        let (silence_ns, op) = (said.body.peers[place].silence_ns, said.body.peers[place].op);
+        let unanswered_ns = said.body.unanswered_ns[place];
+        let answers = unanswered_ns <= CONTACT_NS;
+        if silence_ns > CONTACT_NS {
+            let since = since(silence_ns);
+            problems.push(format!(
+                "replica {own} has heard nothing from replica {replica}{since}: look at the way \
+                 from there to here"
+            ));
+        } else if said.judges_itself() && !answers && is_primary {
+            let since = since(unanswered_ns);
+            problems.push(format!("replica {replica} has not answered the primary{since}"));
+        }
+        let lag = said.body.op.saturating_sub(op);
+        let own_lag = said.body.op.saturating_sub(other.body.op);
+        if is_primary && op > 0 && lag > LAG_MAX && own_lag <= LAG_MAX {
+            let lag = thousands(lag);
+            problems.push(format!(
+                "replica {replica}: what the primary knows of its log is {lag} ops behind; its \
+                 acknowledgements do not arrive"
+            ));
+        }
+    }
+    problems
+}
+
+/// For how long something has not happened.
+fn since(silence_ns: u64) -> String {
+    match silence_ns {
+        SILENCE_NEVER => " since it started".to_owned(),
+        _ => format!(" for {}.{} s", silence_ns / 1_000_000_000, silence_ns / 100_000_000 % 10),
+    }
+}
+
+/// Pairs of processes of one index that any replica hears, each once.
+fn twins(rows: &[Row]) -> Vec<String> {
+    let mut found: Vec<Twins> = Vec::new();
+    for said in rows.iter().filter_map(|row| row.answer.said()) {
+        let Some(replica) = said.body.twins.checked_sub(1) else { continue };
+        let addresses = said.body.twin_addresses.map(|bytes| address_from(&bytes));
+        let twins = Twins { replica, addresses };
+        if said.judges_itself() && !found.contains(&twins) {
+            found.push(twins);
+        }
+    }
+    found.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::arrange::arrange;
+    use super::super::ask::Answer;
+    use super::*;
+    use crate::io::twins::address_bytes;
+    use crate::protocol::about::{STATUS_EDITION, StatusBody};
+    use std::net::SocketAddr;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    pub fn answer(place: u16, standing: Standing, op: u64) -> Answer {
+        let mut body = StatusBody::new();
+        body.standing = standing as u8;
+        (body.view, body.op, body.commit, body.replica_count) = (3, op, op, 3);
+        (body.clock_known, body.clock_offset_ns) = (1, -250_000);
+        (body.edition, body.instance) = (STATUS_EDITION, 100 + u64::from(place));
+        for peer in &mut body.peers {
+            peer.op = op;
+        }
+        body.set_version("0.1.0");
+        let address = SocketAddr::from(([10, 0, 0, 1], 3000 + place));
+        Answer { address, result: Ok(Said { replica: u8::try_from(place).unwrap(), body }) }
+    }
+
+    pub fn healthy() -> Vec<Answer> {
+        vec![
+            answer(0, Standing::Primary, 1_000_000),
+            answer(1, Standing::Backup, 1_000_000),
+            answer(2, Standing::Backup, 999_990),
+        ]
+    }
+
+    pub fn lost(place: usize) -> Answer {
+        let result = Err("connection refused: nobody listens there".to_owned());
+        Answer { result, ..healthy()[place].clone() }
+    }
+
+    fn judged(answers: &[Answer]) -> (State, Vec<String>) {
+        judge(&arrange(answers))
+    }
+
+    fn body(answer: &mut Answer) -> &mut StatusBody {
+        &mut answer.result.as_mut().unwrap().body
+    }
+
+    fn unready(answers: &mut [Answer], place: usize, reason: Unready) {
+        body(&mut answers[place]).unready = reason as u8;
+    }
+
+    /// As a release before 0.2 answers.
+    fn old(mut answers: Vec<Answer>) -> Vec<Answer> {
+        for answer in answers.iter_mut().filter(|answer| answer.result.is_ok()) {
+            let body = body(answer);
+            (body.edition, body.instance) = (0, 0);
+        }
+        answers
+    }
+
+    /// Goal: all well is healthy, one away is degraded, no quorum or no primary is unavailable, of
+    /// this release and of older ones, which do not judge themselves.
+    #[test]
+    fn states() {
+        assert_eq!(judged(&healthy()), (State::Healthy, Vec::new()));
+        assert_eq!(judged(&old(healthy())), (State::Healthy, Vec::new()));
+        let mut answers = healthy();
+        answers[2] = lost(2);
+        let (state, problems) = judged(&answers);
+        assert_eq!((state, problems.len()), (State::Degraded, 1));
+        assert!(problems[0].starts_with("replica 2: connection refused"), "{problems:?}");
+        answers[1] = lost(1);
+        let (state, problems) = judged(&old(answers.clone()));
+        assert_eq!((state, problems.len()), (State::Unavailable, 3));
+        assert!(problems[2].contains("not a quorum"), "{problems:?}");
+        unready(&mut answers, 0, Unready::NoQuorum);
+        let (state, problems) = judged(&answers);
+        assert_eq!((state, problems.len()), (State::Unavailable, 4));
+        assert!(problems[3].contains("the primary, serves nobody"), "{problems:?}");
+        let answers = [lost(0), lost(1), lost(2)];
+        assert_eq!((judged(&answers).0, judged(&answers).1.len()), (State::Unavailable, 3));
+        let mut answers = healthy();
+        answers[0] = answer(0, Standing::ViewChange, 5);
+        for answer in &mut answers[1..] {
+            body(answer).unready = Unready::NoPrimary as u8;
+        }
+        let (state, problems) = judged(&answers);
+        assert_eq!(state, State::Unavailable);
+        assert!(problems.iter().any(|it| it.contains("in contact with replica 0")), "{problems:?}");
+    }
+
+    /// Goal: a primary that cannot be reached from here serves, if a backup is in contact with it.
+    #[test]
+    fn primary_out_of_reach() {
+        let mut answers = healthy();
+        answers[0] = lost(0);
+        assert_eq!(judged(&answers).0, State::Degraded);
+        unready(&mut answers, 1, Unready::NoPrimary);
+        assert_eq!(judged(&answers).0, State::Degraded);
+        unready(&mut answers, 2, Unready::Unheard);
+        assert_eq!(judged(&answers).0, State::Unavailable);
+        assert_eq!(judged(&old(answers)).0, State::Unavailable);
+        let part = old(healthy());
+        assert_eq!(judged(&part[1..]).0, State::Degraded, "an older primary that is not listed");
+    }
+
+    /// Goal: a cut of one direction shows: the primary knows whom it does not hear, and who does
+    /// not answer it; backups know of each other.
+    #[test]
+    fn one_way_cuts() {
+        let mut answers = healthy();
+        body(&mut answers[0]).peers[1].silence_ns = 15 * SECOND_NS;
+        body(&mut answers[0]).peers[1].op = 1_000_000 - 6_111;
+        let (state, problems) = judged(&answers);
+        assert_eq!(state, State::Degraded);
+        assert!(problems[0].contains("replica 0 has heard nothing from replica 1 for 15.0 s"));
+        assert!(problems[1].contains("6,111 ops behind"), "{problems:?}");
+        let mut answers = healthy();
+        body(&mut answers[0]).unanswered_ns[2] = SILENCE_NEVER;
+        let (state, problems) = judged(&answers);
+        assert_eq!((state, problems.len()), (State::Degraded, 1));
+        let text = "replica 2 has not answered the primary since it started";
+        assert!(problems[0].contains(text), "{problems:?}");
+        let mut answers = healthy();
+        body(&mut answers[1]).peers[2].silence_ns = 3 * SECOND_NS;
+        let (state, problems) = judged(&answers);
+        assert_eq!((state, problems.len()), (State::Degraded, 1));
+        assert!(problems[0].contains("replica 1 has heard nothing from replica 2 for 3.0 s"));
+        // That one is dead is said once.
+        answers[2] = lost(2);
+        assert_eq!(judged(&answers).1.len(), 1);
+    }
+
+    /// Goal: why a replica is not ready is said; a primary that stands still serves nobody.
+    #[test]
+    fn not_ready() {
+        for reason in Unready::ALL {
+            let mut answers = healthy();
+            unready(&mut answers, 2, reason);
+            let (state, problems) = judged(&answers);
+            assert_eq!((state, problems.len()), (State::Degraded, 1), "{problems:?}");
+            assert!(problems[0].contains(reason.text()), "{problems:?}");
+        }
+        for reason in [Unready::WaitsForDisk, Unready::StandsStill, Unready::NoTime] {
+            let mut answers = healthy();
+            unready(&mut answers, 0, reason);
+            assert_eq!(judged(&answers).0, State::Unavailable);
+        }
+        let mut answers = healthy();
+        unready(&mut answers, 0, Unready::Syncing);
+        assert_eq!(judged(&answers).0, State::Degraded);
+    }
+
+    /// Goal: what is wrong with a replica that takes part is said, and is no reason for alarm.
+    #[test]
+    fn problems() {
+        let change = |change: fn(&mut Answer)| {
+            let mut answers = healthy();
+            change(&mut answers[2]);
+            let (state, problems) = judged(&answers);
+            assert_eq!(state, State::Degraded, "{problems:?}");
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            problems[0].clone()
+        };
+        let text = change(|it| *it = answer(2, Standing::Backup, 900_000));
+        assert_eq!(text, "replica 2: its log is 100,000 ops behind");
+        let text = change(|it| body(it).view = 2);
+        assert!(text.contains("in view 2 and the primary in 3"), "{text}");
+        let text = change(|it| body(it).clock_offset_ns = -30_000_000_000);
+        assert!(text.contains("its clock is -30 s from the others'"), "{text}");
+        let text = change(|it| {
+            let body = body(it);
+            (body.storage_used, body.storage_usable) = (7, 7);
+        });
+        assert!(text.contains("its storage limit is reached"), "{text}");
+        let text = change(|it| {
+            let addresses = [3001, 4001].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+            let body = body(it);
+            (body.twins, body.twin_addresses) = (2, addresses.map(address_bytes));
+        });
+        assert!(text.contains("replica 1, at 10.0.0.1:3001 and at 10.0.0.1:4001"), "{text}");
+    }
+
+    /// Goal: a list in a wrong order is no reason for alarm.
+    #[test]
+    fn wrong_orders() {
+        let mut answers = healthy();
+        answers.rotate_left(1);
+        let (state, problems) = judged(&answers);
+        assert_eq!((state, problems.len()), (State::Degraded, 1), "{problems:?}");
+        assert!(
+            problems[0].starts_with("the addresses are in the wrong order; the right list is ")
+        );
+        let (state, problems) = judged(&healthy()[..2]);
+        assert_eq!((state, problems.len()), (State::Degraded, 1), "{problems:?}");
+    }
+}

@@ -1,0 +1,81 @@
+//! Lines to the operator while a replica is not ready, and once it is again.
+//!
+//! A warning with the reason of `/readyz` when that has held for five seconds, then each minute, so
+//! that a log alone shows that a replica is cut off or stands still. Not covered: the judgement.
+
+use super::log::{Level, write};
+use super::metrics::Metrics;
+use super::metrics::readiness::{Verdict, verdict, write_plain};
+use super::metrics::text::Text;
+
+/// Looks, a tenth of a second apart, for which a replica is not ready before that is logged.
+const UNREADY_LOOKS: u64 = 50;
+/// Looks until it is logged again: a minute.
+const REPEAT_LOOKS: u64 = 600;
+/// Bytes of a reason at most; what does not fit is cut off.
+const REASON_MAX: usize = 1024;
+
+/// When to log. See the module.
+#[derive(Debug, Default)]
+pub struct ReadinessLog {
+    /// Looks since the replica was ready last.
+    unready_looks: u64,
+    is_logged: bool,
+}
+
+/// What to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Unready,
+    Ready,
+}
+
+impl ReadinessLog {
+    /// Looks at what was published, every tenth of a second, and logs if need be.
+    pub fn look(&mut self, metrics: &Metrics) {
+        let is_ready = verdict(metrics) == Verdict::Ready;
+        match self.line(is_ready) {
+            None => {}
+            Some(Line::Ready) => write(Level::Info, format_args!("ready again")),
+            Some(Line::Unready) => {
+                let mut buffer = [0; REASON_MAX];
+                let mut text = Text::new(&mut buffer);
+                // What did not fit is left out.
+                let _ = write_plain(metrics, &mut text);
+                let reason = std::str::from_utf8(text.bytes()).unwrap_or("?").trim_end();
+                write(Level::Warning, format_args!("not ready: {reason}"));
+            }
+        }
+    }
+
+    fn line(&mut self, is_ready: bool) -> Option<Line> {
+        if is_ready {
+            self.unready_looks = 0;
+            return std::mem::take(&mut self.is_logged).then_some(Line::Ready);
+        }
+        self.unready_looks += 1;
+        let due = self.unready_looks % REPEAT_LOOKS == UNREADY_LOOKS;
+        self.is_logged |= due;
+        due.then_some(Line::Unready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a short time is not logged, a long one after five seconds and each minute, and its end
+    /// once.
+    #[test]
+    fn lines() {
+        let mut log = ReadinessLog::default();
+        let mut unready = |looks: u64| (0..looks).filter_map(|_| log.line(false)).count();
+        assert_eq!(unready(UNREADY_LOOKS - 1), 0);
+        assert_eq!(unready(1), 1);
+        assert_eq!(unready(2 * REPEAT_LOOKS), 2);
+        assert_eq!(log.line(true), Some(Line::Ready));
+        assert_eq!(log.line(true), None);
+        assert_eq!(log.line(false), None);
+        assert_eq!(log.line(true), None);
+    }
+}

@@ -1,0 +1,605 @@
+//! A cluster of three in many states: what `florin status` and `/readyz` say in each, against what
+//! is so.
+//!
+//! Each state is reached by cuts, stops, kills and wrong lists, with roles as they are at that
+//! time, and expected are the exit code of `status`, a phrase in its output, what `/readyz` of each
+//! replica says, and whether a client is served. What is expected must come, within a generous
+//! time, and stay. The tables that are printed are those of `docs/OPERATING.md`.
+
+use super::servers::wait_for;
+use super::trio::{CLUSTER, Trio, readyz, serves, status};
+use std::fmt::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is expected comes within this time, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A cluster that is healed is healthy within this time.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(180);
+/// Times that a state is tried.
+const ATTEMPTS: u32 = 3;
+/// Exit codes of `florin status`.
+const HEALTHY: i32 = 0;
+const DEGRADED: i32 = 10;
+const UNAVAILABLE: i32 = 7;
+
+/// What `/readyz` of a replica is expected to say.
+#[derive(Clone, Copy, Debug)]
+enum Ready {
+    /// 200.
+    Yes,
+    /// 503, for one of these reasons.
+    No(&'static [&'static str]),
+    /// Nothing: it is dead or stopped.
+    Away,
+    /// Anything: it does not follow from the state.
+    Any,
+}
+use Ready::{Any, Away, No, Yes};
+
+/// What is out of contact with everybody says so, whatever it was doing.
+const ALONE: Ready = No(&["no_quorum"]);
+/// What nobody hears.
+const UNHEARD: Ready = No(&["unheard"]);
+/// What is cut off in one direction, and may or may not have left its view.
+const CUT_OFF: Ready = No(&["unheard", "no_quorum", "no_primary"]);
+const NOT_READY_P: &str = "replica P: is not ready";
+const NOT_READY_B: &str = "replica B: is not ready";
+const NOT_READY_C: &str = "replica C: is not ready";
+const ORDER: &str = "the addresses are in the wrong order; the right list is";
+
+impl Ready {
+    fn fits(self, said: &str) -> bool {
+        match self {
+            Yes => said.starts_with("200 "),
+            No(reasons) => reasons.iter().any(|it| said.starts_with(&format!("503 {it}: "))),
+            Away => said == "no answer",
+            Any => true,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Yes => "200".to_owned(),
+            No(reasons) => reasons.join(" or "),
+            Away => "-".to_owned(),
+            Any => "*".to_owned(),
+        }
+    }
+}
+
+/// A replica by its role before anything happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The primary.
+    P,
+    /// The backup that leads the next view.
+    B,
+    /// The other backup.
+    C,
+}
+use Role::{B, C, P};
+
+/// The indexes of the roles.
+#[derive(Clone, Copy, Debug)]
+struct Roles([usize; 3]);
+
+impl Roles {
+    fn of(self, role: Role) -> usize {
+        self.0[role as usize]
+    }
+}
+
+/// What is done to a healthy cluster.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Kill(Role),
+    /// Stops the process where it stands.
+    Stop(Role),
+    Restart(Role),
+    /// Cuts the way from one to another.
+    Cut(Role, Role),
+    /// Cuts all ways from a replica, and to it.
+    Isolate(Role),
+    /// Has 120 ops executed.
+    Load,
+    /// Starts a replica again, with a clock that is so many hours ahead.
+    Clock(Role, i64),
+    /// The same of all, which are not there together before.
+    Clocks([i64; 3]),
+    /// Starts a replica again on a file that was made by `florin recover`.
+    Lose(Role),
+    /// Starts a second process of a replica.
+    Twin(Role),
+}
+use Deed::{Clock, Clocks, Cut, Isolate, Kill, Load, Lose, Restart, Stop, Twin};
+
+impl Deed {
+    fn perform(self, trio: &mut Trio, roles: Roles) {
+        match self {
+            Kill(role) => trio.kill(roles.of(role)),
+            Stop(role) => trio.pause(roles.of(role)),
+            Restart(role) => trio.restart(roles.of(role)),
+            Cut(from, to) => trio.cut(roles.of(from), roles.of(to)),
+            Isolate(role) => trio.isolate(roles.of(role)),
+            Load => trio.load(120),
+            Clock(role, hours) => {
+                trio.kill(roles.of(role));
+                trio.spawn(roles.of(role), hours * 3600);
+            }
+            Clocks(hours) => {
+                for index in roles.0 {
+                    trio.kill(index);
+                }
+                for (index, hours) in roles.0.into_iter().zip(hours) {
+                    trio.spawn(index, hours * 3600);
+                }
+            }
+            Lose(role) => {
+                trio.kill(roles.of(role));
+                trio.format(roles.of(role), "recover");
+                trio.spawn(roles.of(role), 0);
+            }
+            Twin(role) => trio.spawn_twin(roles.of(role)),
+        }
+    }
+}
+
+/// The list that `status` is given.
+#[derive(Clone, Copy, Debug)]
+enum List {
+    /// As it should be.
+    Right,
+    /// The addresses of these indexes.
+    Order(&'static [usize]),
+    /// An order in which the primary is in a wrong place.
+    Shifted,
+    /// With the first replica also in place of the second.
+    Doubled,
+    /// With an address where nobody listens in place of one.
+    Stranger(Role),
+}
+
+impl List {
+    fn text(self, trio: &Trio, roles: Roles) -> String {
+        let address = |index: usize| trio.address(index).to_string();
+        let all =
+            |order: &[usize]| order.iter().map(|it| address(*it)).collect::<Vec<_>>().join(",");
+        match self {
+            List::Right => all(&[0, 1, 2]),
+            List::Order(order) => all(order),
+            List::Shifted if roles.of(P) == 0 => all(&[1, 2, 0]),
+            List::Shifted => all(&[roles.of(P), (roles.of(P) + 1) % 3, (roles.of(P) + 2) % 3]),
+            List::Doubled => {
+                let other = format!("[::ffff:127.0.0.1]:{}", trio.address(0).port());
+                all(&[0, 1, 2]).replace(&address(1), &other)
+            }
+            List::Stranger(role) => {
+                all(&[0, 1, 2]).replace(&address(roles.of(role)), "127.0.0.1:9")
+            }
+        }
+    }
+}
+
+/// A state, and what is to be seen in it.
+struct State {
+    name: &'static str,
+    deeds: &'static [Deed],
+    code: i32,
+    /// In the output of `status`; P, B and C stand for the indexes in `replica P`.
+    phrase: &'static str,
+    /// Of P, B and C.
+    ready: [Ready; 3],
+    list: List,
+    cluster: u128,
+}
+
+const fn state(
+    name: &'static str,
+    deeds: &'static [Deed],
+    code: i32,
+    phrase: &'static str,
+    ready: [Ready; 3],
+) -> State {
+    State { name, deeds, code, phrase, ready, list: List::Right, cluster: CLUSTER }
+}
+
+/// A state in which nothing is wrong but the list.
+const fn listed(name: &'static str, phrase: &'static str, list: List) -> State {
+    State { list, ..state(name, &[], DEGRADED, phrase, [Yes; 3]) }
+}
+
+/// What was seen last.
+struct Seen {
+    code: i32,
+    text: String,
+    ready: [String; 3],
+}
+
+impl State {
+    fn phrase(&self, roles: Roles) -> String {
+        let mut phrase = self.phrase.to_owned();
+        for (letter, index) in ["P", "B", "C"].into_iter().zip(roles.0) {
+            phrase = phrase.replace(&format!("replica {letter}"), &format!("replica {index}"));
+        }
+        phrase
+    }
+
+    fn look(&self, trio: &Trio, roles: Roles) -> Seen {
+        let (code, text) = status(self.cluster, &self.list.text(trio, roles));
+        let ready = roles.0.map(|index| trio.readyz(index));
+        Seen { code, text, ready }
+    }
+
+    fn fits(&self, seen: &Seen, roles: Roles) -> bool {
+        let mut ready = self.ready.iter().zip(&seen.ready);
+        seen.code == self.code
+            && seen.text.contains(&self.phrase(roles))
+            && ready.all(|(expected, said)| expected.fits(said))
+    }
+
+    /// Checks this state, again if it differs: on a busy machine the cluster may choose another
+    /// primary at any time, and a state is described by the roles with which it began.
+    fn check(&self, trio: &mut Trio) -> (String, bool) {
+        let mut checked = self.check_once(trio);
+        for _ in 1..ATTEMPTS {
+            if checked.1 {
+                break;
+            }
+            println!("{}", checked.0);
+            checked = self.check_once(trio);
+        }
+        checked
+    }
+
+    /// Puts a healthy cluster into this state and looks; a row of the table, and whether it is as
+    /// expected.
+    fn check_once(&self, trio: &mut Trio) -> (String, bool) {
+        trio.heal();
+        let roles = wait_for_health(trio);
+        self.deeds.iter().for_each(|deed| deed.perform(trio, roles));
+        let since = Instant::now();
+        let mut seen = self.look(trio, roles);
+        while !self.fits(&seen, roles) && since.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+            seen = self.look(trio, roles);
+        }
+        let after = since.elapsed();
+        let expected = self.code != UNAVAILABLE || self.cluster != CLUSTER;
+        let served = serves(&trio.list(), expected);
+        // It stays so.
+        let mut holds = served == expected;
+        for _ in 0..2 {
+            seen = self.look(trio, roles);
+            holds &= self.fits(&seen, roles);
+        }
+        (self.row(roles, &seen, served, after, holds), holds)
+    }
+
+    fn row(&self, roles: Roles, seen: &Seen, served: bool, after: Duration, holds: bool) -> String {
+        let expected = self.ready.map(Ready::text).join(", ");
+        let mut row = format!(
+            "| {} | {} | {} | {expected} | {} | {:.1} |",
+            self.name,
+            self.code,
+            self.phrase,
+            if served { "yes" } else { "no" },
+            after.as_secs_f64()
+        );
+        if !holds {
+            let Roles(roles) = roles;
+            write!(row, "\n  DIFFERS: {roles:?}, served {served}, exit {}, ", seen.code).unwrap();
+            write!(row, "{:?}\n{}", seen.ready, seen.text).unwrap();
+        }
+        row
+    }
+}
+
+/// Waits until all is well; the roles then.
+fn wait_for_health(trio: &Trio) -> Roles {
+    let since = Instant::now();
+    loop {
+        let ready = (0..3).all(|index| trio.readyz(index).starts_with("200 "));
+        if let Some(p) = trio.primary().filter(|_| ready) {
+            return Roles([p, (p + 1) % 3, (p + 2) % 3]);
+        }
+        assert!(since.elapsed() < HEALTH_PATIENCE, "not healthy\n{}", trio.logs());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Goes through states, prints a table, and fails if a row differs.
+fn check_all(name: &str, states: &[State]) {
+    let mut trio = Trio::start(name);
+    let mut table = String::from(
+        "| state | `status` | phrase | `/readyz` of P, B, C | served | after s |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let mut differing = Vec::new();
+    for state in states {
+        let (row, holds) = state.check(&mut trio);
+        println!("{row}");
+        writeln!(table, "{row}").unwrap();
+        if !holds {
+            differing.push(state.name);
+        }
+    }
+    println!("{name}: {} states, {} differ", states.len(), differing.len());
+    assert!(differing.is_empty(), "{differing:?} differ\n{table}\n{}", trio.logs());
+}
+
+/// Kills, stops, clocks and lost files.
+const KILLS: &[State] = &[
+    state("all is well", &[], HEALTHY, "healthy", [Yes; 3]),
+    state("C killed", &[Kill(C)], DEGRADED, "replica C: connection refused", [Yes, Yes, Away]),
+    state("B killed", &[Kill(B)], DEGRADED, "replica B: connection refused", [Yes, Away, Yes]),
+    state("P killed", &[Kill(P)], DEGRADED, "replica P: connection refused", [Away, Yes, Yes]),
+    state("B, C killed", &[Kill(B), Kill(C)], UNAVAILABLE, "serves nobody", [ALONE, Away, Away]),
+    state("P, C killed", &[Kill(P), Kill(C)], UNAVAILABLE, "nobody is served", [Away, ALONE, Away]),
+    state("P, B killed", &[Kill(P), Kill(B)], UNAVAILABLE, "nobody is served", [Away, Away, ALONE]),
+    state("all killed", &[Kill(P), Kill(B), Kill(C)], UNAVAILABLE, "unavailable", [Away; 3]),
+    state("C stopped", &[Stop(C)], DEGRADED, "replica C: no answer within", [Yes, Yes, Away]),
+    state("B stopped", &[Stop(B)], DEGRADED, "replica B: no answer within", [Yes, Away, Yes]),
+    state("P stopped", &[Stop(P)], DEGRADED, "replica P: no answer within", [Away, Yes, Yes]),
+    state("B, C stopped", &[Stop(B), Stop(C)], UNAVAILABLE, "serves nobody", [ALONE, Away, Away]),
+    state(
+        "P, B stopped",
+        &[Stop(P), Stop(B)],
+        UNAVAILABLE,
+        "nobody is served",
+        [Away, Away, ALONE],
+    ),
+    state(
+        "C killed, B stopped",
+        &[Kill(C), Stop(B)],
+        UNAVAILABLE,
+        "serves nobody",
+        [ALONE, Away, Away],
+    ),
+    state("C's clock an hour ahead", &[Clock(C, 1)], DEGRADED, "its clock is", [Yes; 3]),
+    state(
+        "all clocks apart",
+        &[Clocks([1, 2, 3])],
+        UNAVAILABLE,
+        "no majority of the clocks agrees",
+        [Any; 3],
+    ),
+    state(
+        "C without its data file, B killed",
+        &[Kill(B), Lose(C)],
+        UNAVAILABLE,
+        "its data file was lost",
+        [Any, Away, No(&["recovering"])],
+    ),
+    state(
+        "C without its data file, no way from B to it",
+        &[Cut(B, C), Lose(C)],
+        DEGRADED,
+        "its data file was lost",
+        [Yes, Yes, No(&["recovering"])],
+    ),
+];
+
+/// Isolation, also after a restart, and ways that are cut in both directions.
+const ISOLATION: &[State] = &[
+    state("C isolated", &[Isolate(C)], DEGRADED, NOT_READY_C, [Yes, Yes, ALONE]),
+    state("B isolated", &[Isolate(B)], DEGRADED, NOT_READY_B, [Yes, ALONE, Yes]),
+    state("P isolated", &[Isolate(P)], DEGRADED, NOT_READY_P, [ALONE, Yes, Yes]),
+    state(
+        "C isolated and restarted",
+        &[Isolate(C), Restart(C)],
+        DEGRADED,
+        NOT_READY_C,
+        [Yes, Yes, ALONE],
+    ),
+    state(
+        "B isolated and restarted",
+        &[Isolate(B), Restart(B)],
+        DEGRADED,
+        NOT_READY_B,
+        [Yes, ALONE, Yes],
+    ),
+    state(
+        "P isolated and restarted",
+        &[Isolate(P), Restart(P)],
+        DEGRADED,
+        NOT_READY_P,
+        [ALONE, Yes, Yes],
+    ),
+    state("C isolated under load", &[Isolate(C), Load], DEGRADED, "ops behind", [Yes, Yes, ALONE]),
+    state("all isolated", &[Isolate(P), Isolate(B)], UNAVAILABLE, "nobody", [ALONE; 3]),
+    state(
+        "C isolated, B killed",
+        &[Isolate(C), Kill(B)],
+        UNAVAILABLE,
+        "serves nobody",
+        [ALONE, Away, ALONE],
+    ),
+    state(
+        "no ways between B and C",
+        &[Cut(B, C), Cut(C, B)],
+        DEGRADED,
+        "replica B has heard nothing from replica C for",
+        [Yes; 3],
+    ),
+    state(
+        "no ways between P and C",
+        &[Cut(P, C), Cut(C, P)],
+        DEGRADED,
+        "replica P has heard nothing from replica C for",
+        [Yes, Yes, No(&["no_primary"])],
+    ),
+    state(
+        "no ways between P and B",
+        &[Cut(P, B), Cut(B, P)],
+        DEGRADED,
+        "replica P has heard nothing from replica B for",
+        [Yes, No(&["no_primary"]), Yes],
+    ),
+    state(
+        "no ways between P and C, B killed",
+        &[Cut(P, C), Cut(C, P), Kill(B)],
+        UNAVAILABLE,
+        "serves nobody",
+        [ALONE, Away, ALONE],
+    ),
+];
+
+/// Ways that are cut in one direction.
+const CUTS: &[State] = &[
+    state(
+        "no way from C to P",
+        &[Cut(C, P)],
+        DEGRADED,
+        "replica P has heard nothing from replica C for",
+        [Yes, Yes, UNHEARD],
+    ),
+    state(
+        "no way from B to P",
+        &[Cut(B, P)],
+        DEGRADED,
+        "replica P has heard nothing from replica B for",
+        [Yes, UNHEARD, Yes],
+    ),
+    state(
+        "no way from C to P under load",
+        &[Cut(C, P), Load],
+        DEGRADED,
+        "ops behind; its acknowledgements do not arrive",
+        [Yes, Yes, UNHEARD],
+    ),
+    state(
+        "no way from P to C",
+        &[Cut(P, C)],
+        DEGRADED,
+        "replica C has not answered the primary for",
+        [Yes, Yes, No(&["no_primary"])],
+    ),
+    state(
+        "no way from P to B",
+        &[Cut(P, B)],
+        DEGRADED,
+        "replica B has not answered the primary for",
+        [Yes, No(&["no_primary"]), Yes],
+    ),
+    state(
+        "no way from B to C",
+        &[Cut(B, C)],
+        DEGRADED,
+        "replica C has heard nothing from replica B for",
+        [Yes; 3],
+    ),
+    state(
+        "no way from C to B",
+        &[Cut(C, B)],
+        DEGRADED,
+        "replica B has heard nothing from replica C for",
+        [Yes; 3],
+    ),
+    state("nothing leaves C", &[Cut(C, P), Cut(C, B)], DEGRADED, NOT_READY_C, [Yes, Yes, UNHEARD]),
+    state("nothing reaches C", &[Cut(P, C), Cut(B, C)], DEGRADED, NOT_READY_C, [Yes, Yes, ALONE]),
+    state("nothing leaves P", &[Cut(P, B), Cut(P, C)], DEGRADED, NOT_READY_P, [CUT_OFF, Yes, Yes]),
+    state("nothing reaches P", &[Cut(B, P), Cut(C, P)], DEGRADED, NOT_READY_P, [ALONE, Yes, Yes]),
+    state(
+        "no way from C to P, B killed",
+        &[Cut(C, P), Kill(B)],
+        UNAVAILABLE,
+        "serves nobody",
+        [ALONE, Away, CUT_OFF],
+    ),
+    state(
+        "no way from P to C, B killed",
+        &[Cut(P, C), Kill(B)],
+        UNAVAILABLE,
+        "nobody",
+        [ALONE, Away, ALONE],
+    ),
+    state(
+        "no way from C to P, B stopped",
+        &[Cut(C, P), Stop(B)],
+        UNAVAILABLE,
+        "serves nobody",
+        [ALONE, Away, CUT_OFF],
+    ),
+    state(
+        "one way of each pair, in a ring",
+        &[Cut(P, B), Cut(B, C), Cut(C, P)],
+        UNAVAILABLE,
+        "nobody",
+        [Any; 3],
+    ),
+];
+
+/// Wrong lists, and two processes of one index.
+const LISTS: &[State] = &[
+    listed("the list reads 0 2 1", ORDER, List::Order(&[0, 2, 1])),
+    listed("the list reads 1 0 2", ORDER, List::Order(&[1, 0, 2])),
+    listed("the list reads 1 2 0", ORDER, List::Order(&[1, 2, 0])),
+    listed("the list reads 2 0 1", ORDER, List::Order(&[2, 0, 1])),
+    listed("the list reads 2 1 0", ORDER, List::Order(&[2, 1, 0])),
+    listed("the list ends early", "lists 2 of 3 replicas", List::Order(&[0, 1])),
+    listed("the list has one replica twice", "lead to the same server, replica 0", List::Doubled),
+    listed("a stranger for C", "replica C: connection refused", List::Stranger(C)),
+    listed("P cannot be reached from here", "replica P: connection refused", List::Stranger(P)),
+    State {
+        cluster: 8,
+        code: UNAVAILABLE,
+        ..listed("another cluster's id", "another cluster's id", List::Right)
+    },
+    State {
+        deeds: &[Kill(C)],
+        ready: [Yes, Yes, Away],
+        ..listed("C killed, and the list is wrong", ORDER, List::Shifted)
+    },
+    state("a twin of C", &[Twin(C)], DEGRADED, "two processes serve replica C, at", [Yes; 3]),
+    state("a twin of P", &[Twin(P)], DEGRADED, "two processes serve replica P, at", [Yes; 3]),
+];
+
+/// Goal: kills and stops.
+#[test]
+#[ignore = "takes minutes, run by tools/test"]
+fn kills_and_stops() {
+    check_all("states-kills", KILLS);
+}
+
+/// Goal: isolation in both directions, also after a restart, and ways without any.
+#[test]
+#[ignore = "takes minutes, run by tools/test"]
+fn isolation() {
+    check_all("states-isolation", ISOLATION);
+}
+
+/// Goal: ways that are cut in one direction.
+#[test]
+#[ignore = "takes minutes, run by tools/test"]
+fn one_way_cuts() {
+    check_all("states-cuts", CUTS);
+}
+
+/// Goal: wrong lists, and two processes of one index.
+#[test]
+#[ignore = "takes minutes, run by tools/test"]
+fn lists_and_twins() {
+    check_all("states-lists", LISTS);
+}
+
+/// Goal: of two processes of one index the one that nobody else connects to is not ready and says
+/// so, and the others warn of both addresses.
+#[test]
+fn a_twin_is_not_ready() {
+    let mut trio = Trio::start("states-twin");
+    let roles = wait_for_health(&trio);
+    trio.spawn_twin(roles.of(C));
+    let said = wait_for("the twin's readiness", || {
+        let said = readyz(trio.twin_metrics)?;
+        said.contains("no other replica connects here").then_some(said)
+    });
+    assert!(said.starts_with("503 no_quorum: "), "{said}");
+    let logs = |trio: &Trio| trio.log("twin").contains("not ready: no_quorum: ");
+    wait_for("a warning of the twin", || logs(&trio).then_some(()));
+    let text = format!("two processes serve replica {}, at 127.0.0.1:", roles.of(C));
+    for index in [roles.of(P), roles.of(B)] {
+        wait_for("a warning", || trio.log(&index.to_string()).contains(&text).then_some(()));
+    }
+    assert!(trio.readyz(roles.of(C)).starts_with("200 "), "{}", trio.readyz(roles.of(C)));
+}

@@ -89,6 +89,25 @@ const fn still_serves(reason: Unready) -> bool {
     matches!(reason, Unready::Syncing | Unready::TooFarBehind | Unready::Behind)
 }
 
+/// Whether too few replicas can acknowledge to a primary: one that recovers answers it, and has no
+/// vote.
+fn lacks_votes(primary: &Said, rows: &[Row]) -> bool {
+    let body = &primary.body;
+    let has_vote = |replica: u8| {
+        let place = usize::from(replica);
+        let contact =
+            body.peers[place].silence_ns <= CONTACT_NS && body.unanswered_ns[place] <= CONTACT_NS;
+        let row = rows.iter().find(|row| row.replica == Some(replica));
+        let said = row.and_then(|row| row.answer.said());
+        contact && said.is_none_or(|said| said.body.recovering == 0)
+    };
+    let valid = (2..=6).contains(&body.replica_count);
+    let others = (0..body.replica_count).filter(|replica| *replica != primary.replica);
+    valid
+        && others.filter(|replica| has_vote(*replica)).count() + 1
+            < usize::from(Quorums::new(body.replica_count).replication)
+}
+
 fn served_by(primary: &Said, rows: &[Row]) -> Result<(), String> {
     if primary.judges_itself() {
         return match primary.unready() {
@@ -96,6 +115,11 @@ fn served_by(primary: &Said, rows: &[Row]) -> Result<(), String> {
                 "replica {}, the primary, serves nobody: {}",
                 primary.replica,
                 reason.text()
+            )),
+            _ if lacks_votes(primary, rows) => Err(format!(
+                "replica {}, the primary, is in contact with too few replicas that have a vote: \
+                 nobody is served",
+                primary.replica
             )),
             _ => Ok(()),
         };
@@ -392,6 +416,12 @@ pub(super) mod tests {
             unready(&mut answers, 0, reason);
             assert_eq!(judged(&answers).0, State::Unavailable);
         }
+        let mut answers = healthy();
+        body(&mut answers[2]).recovering = 1;
+        assert_eq!(judged(&answers).0, State::Healthy, "it is the replica that says so");
+        answers[1] = lost(1);
+        body(&mut answers[0]).peers[1].silence_ns = SILENCE_NEVER;
+        assert_eq!(judged(&answers).0, State::Unavailable);
         let mut answers = healthy();
         unready(&mut answers, 0, Unready::Syncing);
         assert_eq!(judged(&answers).0, State::Degraded);

@@ -49,20 +49,24 @@ pub struct StartArguments {
     /// then ends when its standard input closes
     #[arg(long, value_name = "LIST")]
     pub addresses: String,
-    /// Memory for pages of the data file [default: 64MiB, in development 32MiB]
+    /// Memory for pages of the data file [default: 64MiB, in development 32MiB; at least
+    /// 4MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_grid: Option<ByteSize>,
-    /// Memory for accounts [default: 192MiB, in development 8MiB]
+    /// Memory for accounts [default: 192MiB, in development 8MiB; at least 12MiB, in development
+    /// 2MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_accounts: Option<ByteSize>,
-    /// Memory for the newest transfers [default: 560MiB, in development 8MiB]
+    /// Memory for the newest transfers [default: 560MiB, in development 8MiB; at least 76MiB, in
+    /// development 6MiB]
     #[arg(long, value_name = "SIZE")]
     pub cache_transfers: Option<ByteSize>,
-    /// Memory for filters that spare searches for new transfer ids [default: 64MiB, in development
-    /// 1MiB]
+    /// Memory for filters that spare searches for new transfer ids; 0 for none [default: 64MiB, in
+    /// development 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub filters: Option<ByteSize>,
-    /// How large the data of the file may grow [default: 1TiB, in development 64GiB]
+    /// Maximum size of the data in the file [default: 1TiB, in development 64GiB; at least 64MiB, in
+    /// development 8MiB]
     #[arg(long, value_name = "SIZE")]
     pub limit_storage: Option<ByteSize>,
     /// How much of the data file is read in the background each second, to find damage while others

@@ -81,8 +81,9 @@ impl Notifier {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         // Half of the time, as the manual of sd_watchdog_enabled recommends.
-        let watchdog_ns = watchdog_us.map(|us| us.saturating_mul(1000) / 2);
-        Ok(Notifier { socket: Some((socket, address)), watchdog_ns, ..Notifier::default() })
+        let half_ns = watchdog_us.map(|us| us.saturating_mul(1000) / 2);
+        let socket = Some((socket, address));
+        Ok(Notifier { socket, watchdog_ns: half_ns, ..Notifier::default() })
     }
 
     /// Notes that a step of the start makes progress: extends the start timeout, and the watchdog's

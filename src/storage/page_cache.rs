@@ -94,6 +94,12 @@ impl PageCache {
         (index_of(bytes) / (PAGE * WAYS)).max(1)
     }
 
+    /// Pages of a cache of about `bytes` bytes.
+    #[must_use]
+    pub fn pages_in(bytes: u64) -> usize {
+        PageCache::sets(bytes) * WAYS
+    }
+
     /// Pages that fit.
     #[must_use]
     pub fn pages(&self) -> usize {

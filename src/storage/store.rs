@@ -277,6 +277,12 @@ pub(super) fn tag_hash(key: HashKey, tag: usize, value: u128) -> u64 {
 }
 
 impl Store {
+    /// Bytes of the newest transfers, which are always in memory: the smallest cache of transfers.
+    #[must_use]
+    pub fn cache_transfers_min(config: &Config, options: &StoreOptions) -> u64 {
+        u64::from(Sizes::new(config, options).transfers_blocks) * u64::from(config.block_size)
+    }
+
     /// Allocates everything that the store will ever use. Then call [`Store::open`].
     ///
     /// # Panics

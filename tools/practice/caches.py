@@ -42,8 +42,8 @@ def check_smallest_caches(options):
 
 def check_small_caches(options):
     """The same with caches that are small but not the smallest, restarted on the way."""
-    with books("small-caches", options=("--cache-grid=2MiB", "--cache-accounts=1MiB",
-                                        "--cache-transfers=1MiB")) as ledger:
+    with books("small-caches", options=("--cache-grid=6MiB", "--cache-accounts=3MiB",
+                                        "--cache-transfers=7MiB")) as ledger:
         ledger.client.close()
         ledger.server.stop()
         work_behind(ledger, options, options.size(100_000, 300_000))

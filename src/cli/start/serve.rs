@@ -2,8 +2,8 @@
 
 use super::progress::{Progress, Step};
 use super::sizes::{
-    arriving_max, check_reserved, ledger_options, memory_table, message_pool, message_reserve,
-    others, reserved_bytes, store_options,
+    arriving_max, check_minimums, check_reserved, ledger_options, memory_table, message_pool,
+    message_reserve, others, reserved_bytes, store_options,
 };
 use super::{ExitClass, Failure, Service};
 use crate::cli::format::superblock_class;
@@ -110,6 +110,7 @@ fn superblock_checked(file: &DataFile, service: &Service) -> Result<Box<Superblo
         return Err(Failure::new(ExitClass::DataFile, message));
     }
     check_addresses(service, &superblock)?;
+    check_minimums(service, &superblock)?;
     Ok(superblock)
 }
 

@@ -1,17 +1,19 @@
 //! How much memory a server reserves, and for what.
 
-use super::{Service, Telling};
-use crate::io::allocator;
+use super::{ExitClass, Failure, Service, Telling};
+use crate::cli::size::ByteSize;
 use crate::io::bus::Bus;
 use crate::io::memory::MemoryTable;
 use crate::io::metrics::Metrics;
 use crate::io::metrics::endpoint::Endpoint;
 use crate::io::peers::Peers;
 use crate::io::server::CONNECTIONS_MAX;
+use crate::io::{allocator, log};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::protocol::buffer::mapped_bytes;
-use crate::protocol::{Pool, Release};
+use crate::protocol::{Pool, Release, SECTOR_SIZE};
 use crate::storage::Config;
+use crate::storage::grid::PAGES_PER_READ;
 use crate::storage::store::{Store, StoreOptions};
 use crate::vsr::checkpoint::checkpoint_extra_max;
 use crate::vsr::scrub::SCRUB_RATE;
@@ -24,6 +26,10 @@ const PAGE_READS_MAX: u32 = 256;
 /// Memory of a cached account with its place in the index, in bytes.
 const ACCOUNT_BYTES: u64 = 192;
 const MEBIBYTE: u64 = 1 << 20;
+/// The smallest cache of pages: pages that are being read don't evict each other.
+const CACHE_GRID_MIN: u64 = PAGE_READS_MAX as u64 * PAGES_PER_READ as u64 * SECTOR_SIZE as u64;
+/// Blocks of the smallest storage limit: with fewer, merges have no room.
+const LIMIT_BLOCKS_MIN: u64 = 128;
 /// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
 /// helper thread.
 const OTHER_BYTES: u64 = 4 * MEBIBYTE;
@@ -73,6 +79,50 @@ impl Sizes {
             ("limit-storage", self.limit_storage),
         ]
     }
+}
+
+/// The smallest sizes that a server of this geometry uses, by name of the option; in whole
+/// mebibytes, as people write them.
+fn minimums(service: &Service, superblock: &Superblock) -> [(&'static str, u64); 5] {
+    let config = &superblock.config;
+    let accounts = ledger_options(service, config).accounts_min();
+    let transfers = Store::cache_transfers_min(config, &store_options(service, superblock));
+    [
+        ("cache-grid", CACHE_GRID_MIN),
+        ("cache-accounts", u64::from(accounts) * ACCOUNT_BYTES),
+        ("cache-transfers", transfers),
+        ("filters", 0),
+        ("limit-storage", LIMIT_BLOCKS_MIN * u64::from(config.block_size)),
+    ]
+    .map(|(option, bytes)| (option, bytes.next_multiple_of(MEBIBYTE)))
+}
+
+/// Refuses sizes below their minimum. A default that is too small for the file is raised, and
+/// that is logged: nobody chose it.
+pub(super) fn check_minimums(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
+    let default =
+        if service.is_development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION }.options();
+    let given = service.sizes.options();
+    for (index, (option, min)) in minimums(service, superblock).into_iter().enumerate() {
+        assert!(given[index].0 == option);
+        let (size, min) = (given[index].1, ByteSize(min));
+        if size >= min.0 {
+            continue;
+        }
+        if size == default[index].1 {
+            log::info(format_args!("--{option} is {min}: the default is too small for this file"));
+            continue;
+        }
+        return Err(Failure::new(
+            ExitClass::Usage,
+            format!(
+                "--{option} must be at least {min} for {}, and is {}",
+                service.path.display(),
+                ByteSize(size)
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Messages whose memory is resident from the start: what a few busy clients use.
@@ -205,24 +255,28 @@ mod tests {
         }
     }
 
+    fn service(arguments: &super::super::StartArguments) -> Service {
+        Service {
+            addresses: arguments.check().unwrap(),
+            path: arguments.path.clone(),
+            sizes: arguments.sizes(),
+            scrub_rate: SCRUB_RATE,
+            clock_offset: 0,
+            telling: Telling::default(),
+            program: Release::PROGRAM,
+            release_min: Release::CLIENT_MIN,
+            release_max: Release::CLIENT_MAX,
+            is_development: arguments.development,
+            is_child: false,
+        }
+    }
+
     /// Goal: the table knows all caches by what was asked for, before anything is allocated.
     #[test]
     fn memory_tables() {
         let total = |text: &str| {
             let arguments = arguments(text);
-            let service = Service {
-                addresses: arguments.check().unwrap(),
-                path: arguments.path.clone(),
-                sizes: arguments.sizes(),
-                scrub_rate: SCRUB_RATE,
-                clock_offset: 0,
-                telling: Telling::default(),
-                program: Release::PROGRAM,
-                release_min: Release::CLIENT_MIN,
-                release_max: Release::CLIENT_MAX,
-                is_development: false,
-                is_child: false,
-            };
+            let service = service(&arguments);
             let config = Config::production();
             let mut superblock = Superblock::blank();
             superblock.config = config;
@@ -237,5 +291,38 @@ mod tests {
         }
         assert!(total("--addresses=1 --filters=0 x") < base - (32 << 20));
         assert!(total("--addresses=1 --limit-storage=1PiB x") > base + (1 << 28));
+    }
+
+    /// Goal: each size has a minimum, which is what the help says; below it a size that was chosen
+    /// is refused, and a default is raised.
+    #[test]
+    fn size_minimums() {
+        let mut superblock = *Superblock::blank();
+        for (mode, config, expected) in [
+            ("", Config::production(), [4, 12, 76, 0, 64]),
+            ("--development", Config::development(), [4, 2, 6, 0, 8]),
+        ] {
+            superblock.config = config;
+            let check = |option: &str| {
+                let arguments = arguments(&format!("--addresses=1 {mode} {option} x"));
+                check_minimums(&service(&arguments), &superblock)
+            };
+            let arguments = arguments(&format!("--addresses=1 {mode} x"));
+            let found = minimums(&service(&arguments), &superblock);
+            for ((option, min), expected) in found.into_iter().zip(expected) {
+                assert_eq!(min / MEBIBYTE, expected, "{mode} {option}");
+                assert_eq!(check(&format!("--{option}={expected}MiB")), Ok(()), "{option}");
+                if min > 0 {
+                    let failure = check(&format!("--{option}=1B")).unwrap_err();
+                    assert_eq!(failure.class, ExitClass::Usage);
+                    let text = format!("--{option} must be at least {expected}MiB for x");
+                    assert!(failure.message.contains(&text), "{failure}");
+                }
+            }
+        }
+        // A file of production geometry that is served with the small defaults.
+        superblock.config = Config::production();
+        let arguments = arguments("--addresses=1 --development x");
+        assert_eq!(check_minimums(&service(&arguments), &superblock), Ok(()));
     }
 }

@@ -110,7 +110,12 @@ impl From<FileError> for Failure {
             FileErrorKind::Superblock(error) => superblock_class(error),
             FileErrorKind::NoSpace { .. } => ExitClass::Machine,
             FileErrorKind::System { error, .. } => match error.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => ExitClass::Machine,
+                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EMFILE | libc::ENFILE) => {
+                    ExitClass::Machine
+                }
+                Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::ENOTDIR) => {
+                    ExitClass::DataFile
+                }
                 _ => ExitClass::Error,
             },
         };

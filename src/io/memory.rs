@@ -2,11 +2,16 @@
 //!
 //! The answer is the least of what the system has available and what each control group (v1 and v2)
 //! around this process has left; page cache that can be dropped counts as left. Also the table
-//! of what is reserved for what. Not covered: swap, limits of address space.
+//! of what is reserved for what. Not covered: swap.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use super::system;
+
+/// Address space of the program besides what it reserves: itself, libraries, stacks of threads.
+const PROGRAM_BYTES: u64 = 128 << 20;
 
 /// Where the figure for the available memory comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +80,25 @@ pub fn available() -> Option<MemoryAvailable> {
 /// If they cannot.
 pub fn check(needed: u64) -> Result<(), MemoryError> {
     check_against(needed, available())
+}
+
+/// Whether the limit of address space (`ulimit -v`) has room for `needed` bytes besides what the
+/// program itself takes.
+///
+/// # Errors
+///
+/// If it has not: what there is, and what to do.
+pub fn check_address_space(needed: u64) -> Result<(), String> {
+    let limit = system::limit(system::Limit::AddressSpace).unwrap_or(None);
+    match limit {
+        Some(limit) if limit < needed.saturating_add(PROGRAM_BYTES) => Err(format!(
+            "not enough address space: the server needs {} and its limit is {}; raise it (ulimit \
+             -v unlimited, LimitAS=infinity in a systemd unit)",
+            HumanSize(needed.saturating_add(PROGRAM_BYTES)),
+            HumanSize(limit),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_against(needed: u64, available: Option<MemoryAvailable>) -> Result<(), MemoryError> {

@@ -132,6 +132,8 @@ fn server_make(
         memory::check(table.total())
             .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
     }
+    memory::check_address_space(table.total())
+        .map_err(|error| Failure::new(ExitClass::Machine, error))?;
     progress.reserve(table.total());
     let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, superblock)?;
@@ -331,6 +333,20 @@ impl From<EndpointError> for Failure {
 
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Failure {
+        let limit = match &error {
+            ServerError::System { error, .. } => match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => Some("open files (ulimit -n, LimitNOFILE=)"),
+                Some(libc::EAGAIN) => Some("threads (ulimit -u, TasksMax=)"),
+                _ => None,
+            },
+            ServerError::Ring(_) | ServerError::Bus(_) => None,
+        };
+        if let Some(limit) = limit {
+            return Failure::new(
+                ExitClass::Machine,
+                format!("{error}; raise the limit of {limit}"),
+            );
+        }
         let class = match &error {
             ServerError::Ring(_) => ExitClass::Machine,
             ServerError::Bus(_) => ExitClass::Network,

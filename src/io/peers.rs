@@ -6,7 +6,8 @@
 //! told at once. What is to be sent waits in a short queue for each replica; beyond that it is
 //! dropped, since the protocol repeats everything, and no slow replica holds up another. All that
 //! waits leaves with one system call. A replica given by its name is looked up again whenever it
-//! cannot be reached, by a thread of its own ([`resolver`](super::resolver)). Not covered: receiving, what a message means.
+//! cannot be reached, by a thread of its own ([`resolver`](super::resolver)). Not covered:
+//! receiving, what a message means.
 
 use std::fmt;
 use std::io;

@@ -1,45 +1,45 @@
 //! `florin balance`: the balances of one account at a moment, with or without `history`.
 //!
-//! The account's last event up to the moment carries them. In a data file all events are looked
-//! through. Of a cluster the account's last transfer is asked for, and then whether a pending
-//! transfer expired since: an expiry is an event, but no transfer. If nothing was pending there was
-//! none; if what is pending now is what was pending then, neither; else the events in between are
-//! read, those of all accounts. Who waits at a terminal sees how far that is.
+//! They are the sum of the account's events up to the moment (`export/balances.rs`). Of a data file
+//! all events are read. Of a cluster the sum begins with the balances after one of the account's
+//! last transfers, so that few questions are enough; only if a pending transfer may have expired
+//! since, events are read, those of all accounts. A terminal shows how far that is.
 
 use indicatif::ProgressBar;
 use zerocopy::IntoBytes;
 
 use super::exit::{ExitClass, Failure};
-use super::export::balances::{Side, balance_at, sides_of_event, sides_of_rows};
-use super::export::offline::DataFileSource;
-use super::export::online::ClusterSource;
+use super::export::balances::BalancesAt;
+use super::export::progress_bar;
 use super::export::records::{BALANCE_AT, BalanceAt};
-use super::export::{Source, SourceArguments, progress_bar};
-use super::moment::{Moment, Rfc3339};
+use super::export::source::{Source, SourceArguments};
+use super::moment::{Moment, Rfc3339, TIME_HELP};
 use super::output::print;
 use super::patient::Stop;
-use crate::protocol::types::{Account, account_filter_flags, account_flags};
 use crate::repl::answer::field_text;
 use crate::repl::json;
 use crate::repl::schema::Field;
-use crate::storage::rows::Balances;
 
 const EXAMPLES: &str = "\
 Examples:
   florin balance --account=1 --addresses=3000
       now
-  florin balance --account=1 --at=2026-11-01T00:00:00Z --addresses=3000 --format=json
+  florin balance --account=1 --at=2026-11-01 --addresses=3000 --format=json
       at the end of October
-  florin balance --account=0xC0FFEE --at=1795661629539959331 0_0.florin
-      from a data file whose server is stopped
+  florin balance --account=0xC0FFEE --at=-1h 0_0.florin
+      an hour ago, from a data file whose server is stopped
 
-Any account, whether it has `history` or not. Balances are those right after the account's last \
-event at or before --at: a transfer, or a pending transfer that expired. TIME is in nanoseconds \
-since 1970, or like 2026-11-26T18:30:00Z.
+Any account, whether it has `history` or not. Balances are the sum of the account's events at or \
+before --at: transfers, and pending transfers that expired. A transfer that was imported counts from \
+its own timestamp on. `timestamp` is that of the last event that changed something.
 
-A cluster is asked three or four questions. Only if something was pending at that moment, and is \
+A cluster is asked a handful of questions. Only if something was pending at that moment, and is \
 not so any more, all events from the account's last transfer before the moment up to it are read, \
 2730 with each question. Of a data file all events are read. Both show how far they are.";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}\n\n{TIME_HELP}")
+}
 
 /// How balances are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,7 +52,7 @@ pub enum Format {
 
 /// Options of `florin balance`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = after_help())]
 pub struct BalanceArguments {
     /// Where from
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub struct BalanceArguments {
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub account: u128,
     /// The moment
-    #[arg(long, value_name = "TIME", default_value = "now")]
+    #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     pub at: Moment,
     /// How to show them
     #[arg(long, value_enum, default_value = "text")]
@@ -86,15 +86,9 @@ fn parse_id(text: &str) -> Result<u128, String> {
 /// If the source cannot be read, or there was no such account.
 pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
-    let source = arguments.source.open(&stop)?;
-    let (id, at) = (arguments.account, arguments.at);
+    let mut source = arguments.source.open(&stop)?;
     let walk = Walk { bar: progress_bar(&source), stop };
-    let found = match source {
-        Source::DataFile(mut source) => offline(&mut source, id, at, &walk)?,
-        Source::Cluster(mut source) => {
-            online(&mut source, id, at, &walk)?.ok_or_else(interrupted)?
-        }
-    };
+    let found = find(&mut source, arguments.account, arguments.at, &walk)?;
     walk.bar.finish_and_clear();
     let row = found.row(arguments.account, arguments.at)?;
     match arguments.format {
@@ -108,10 +102,6 @@ pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn interrupted() -> Failure {
-    Failure::new(ExitClass::Error, "interrupted")
-}
-
 /// Shows how far looking through many records is, and ends it if that is wanted.
 struct Walk {
     bar: ProgressBar,
@@ -122,7 +112,10 @@ impl Walk {
     /// One record more was looked at.
     fn step(&self) -> Result<(), Failure> {
         self.bar.inc(1);
-        if self.stop.is_wanted() { Err(interrupted()) } else { Ok(()) }
+        if self.stop.is_wanted() {
+            return Err(Failure::new(ExitClass::Error, "interrupted"));
+        }
+        Ok(())
     }
 }
 
@@ -151,114 +144,18 @@ impl Found {
     }
 }
 
-/// From the rows of a data file.
-fn offline(
-    source: &mut DataFileSource,
-    id: u128,
-    at: Moment,
-    walk: &Walk,
-) -> Result<Found, Failure> {
-    let last = at.timestamp(u64::MAX);
-    let mut account = None;
-    walk.bar.set_prefix("accounts");
-    source.accounts(&mut |row| {
-        if row.id == id {
-            account = Some(*row);
-        }
-        walk.step()
-    })?;
-    let Some(account) = account else { return Ok(Found::NoAccount) };
-    if account.timestamp > last {
+/// Returns what there is to say of the account.
+fn find(source: &mut Source, id: u128, at: Moment, walk: &Walk) -> Result<Found, Failure> {
+    let extent = source.extent(at)?;
+    let Some(account) = source.account(id)? else { return Ok(Found::NoAccount) };
+    if account.timestamp > extent.last {
         return Ok(Found::Later(account.timestamp));
     }
-    let mut newest = None;
     walk.bar.set_prefix("events");
-    source.events(&mut |event| {
-        let transfer = &event.transfer;
-        let is_ours = transfer.debit_account_id == id || transfer.credit_account_id == id;
-        if is_ours && transfer.timestamp <= last {
-            newest = ours(&sides_of_rows(transfer, &event.balances), id);
-        }
-        walk.step()
-    })?;
-    Ok(Found::Row(row_after(&account, newest)))
-}
-
-/// The side of an account, if it is one of both.
-fn ours(sides: &[Side; 2], id: u128) -> Option<Side> {
-    sides.iter().find(|side| side.account_id == id).copied()
-}
-
-fn row_after(account: &Account, newest: Option<Side>) -> BalanceAt {
-    newest.map_or(BalanceAt::of_new(account), |side| balance_at(account, &side))
-}
-
-/// From a cluster; none if it shall stop.
-fn online(
-    source: &mut ClusterSource,
-    id: u128,
-    at: Moment,
-    walk: &Walk,
-) -> Result<Option<Found>, Failure> {
-    let Some((current, now)) = source.account(id)? else { return Ok(None) };
-    let Some(current) = current else { return Ok(Some(Found::NoAccount)) };
-    let last = at.timestamp(now).min(now);
-    if current.timestamp > last {
-        return Ok(Some(Found::Later(current.timestamp)));
-    }
-    let reversed = account_filter_flags::REVERSED;
-    let Some(transfers) = source.transfers_of(id, last, 1, reversed)? else { return Ok(None) };
-    let Some(transfer) = transfers.first() else {
-        let row = source.before_first_event(&current)?;
-        return Ok(row.map(Found::Row));
-    };
-    // Its event, and an expiry that has the same timestamp by chance.
-    let mut newest = None;
-    let mut note = |sides: [Side; 2]| newest = ours(&sides, id).or(newest);
-    let (first, end) = (transfer.timestamp, transfer.timestamp);
-    if !source.events(first, end, &mut |event| {
-        note(sides_of_event(event));
-        Ok(())
-    })? {
-        return Ok(None);
-    }
-    let after = newest.expect("every transfer is an event of both its accounts");
-    let is_open = is_open(&after);
-    let is_settled = if is_open && is_as_now(&after, &current) {
-        // The same as now, unless it went and came again: only a newer transfer can do that.
-        let Some(newer) = source.transfers_of(id, now, 1, reversed)? else { return Ok(None) };
-        newer.first() == Some(transfer)
-    } else {
-        !is_open
-    };
-    if !is_settled {
-        walk.bar.set_prefix("events");
-        let is_complete = source.events(first + 1, last, &mut |event| {
-            newest = ours(&sides_of_event(event), id).or(newest);
-            walk.step()
-        })?;
-        if !is_complete {
-            return Ok(None);
-        }
-    }
-    Ok(Some(Found::Row(row_after(&current, newest))))
-}
-
-/// Whether a pending transfer that expires would change something.
-fn is_open(after: &Side) -> bool {
-    let Balances { debits_pending, credits_pending, .. } = after.balances;
-    debits_pending > 0 || credits_pending > 0 || after.flags & account_flags::CLOSED != 0
-}
-
-/// Whether balances and flags are those that the account has now.
-fn is_as_now(after: &Side, current: &Account) -> bool {
-    let now = Balances {
-        debits_pending: current.debits_pending,
-        debits_posted: current.debits_posted,
-        credits_pending: current.credits_pending,
-        credits_posted: current.credits_posted,
-    };
-    after.balances == now && after.flags == current.flags
+    let mut balances = BalancesAt::of_account(id);
+    source.events_of(id, &extent, &mut balances, &mut || walk.step())?;
+    let row = balances.row(&account)?;
+    Ok(Found::Row(row.unwrap_or_else(|| BalanceAt::of_new(&account))))
 }
 
 /// A fact on each line.
@@ -288,21 +185,6 @@ mod tests {
         for text in ["", "0", "0x", "-1", "x", "340282366920938463463374607431768211455"] {
             assert!(parse_id(text).is_err(), "{text}");
         }
-    }
-
-    /// Goal: what expires or not, and what is as it was, is told apart by every balance and flag.
-    #[test]
-    fn expiries() {
-        let account = Account { id: 1, debits_pending: 5, debits_posted: 7, ..Account::default() };
-        let balances = Balances { debits_pending: 5, debits_posted: 7, ..Balances::default() };
-        let after = Side { account_id: 1, balances, flags: 0, timestamp: 3 };
-        assert!(is_open(&after) && is_as_now(&after, &account));
-        assert!(!is_as_now(&after, &Account { debits_pending: 4, ..account }));
-        assert!(!is_as_now(&after, &Account { credits_posted: 8, ..account }));
-        assert!(!is_as_now(&after, &Account { flags: account_flags::CLOSED, ..account }));
-        let settled = Side { balances: Balances { debits_pending: 0, ..balances }, ..after };
-        assert!(!is_open(&settled));
-        assert!(is_open(&Side { flags: account_flags::CLOSED, ..settled }));
     }
 
     /// Goal: people see every number, and the moment in both forms.

@@ -194,6 +194,64 @@ def check_exports(server, folder):
     equal((int(debits), int(credits)), (total, total), "balances")
 
 
+def load_books(server):
+    """In ledger 700, 1000 that move at once, 100 that are held, and 60 of them posted: 1060 moved,
+    in 3 transfers whose amounts are 1160. In ledger 9 the largest amount there is, from an account
+    with the id 100."""
+    with tb.ClientSync(cluster_id=0, replica_addresses=f"127.0.0.1:{server.port}") as client:
+        client.create_accounts([tb.Account(id=id, ledger=ledger, code=1)
+                                for id, ledger in ((11, 700), (12, 700), (100, 9), (101, 9))])
+        common = {"debit_account_id": 11, "credit_account_id": 12, "ledger": 700, "code": 1}
+        results = client.create_transfers([
+            tb.Transfer(id=2**127 + 1, amount=1000, **common),
+            tb.Transfer(id=2**127 + 2, amount=100, flags=tb.TransferFlags.PENDING, **common),
+            tb.Transfer(id=2**127 + 3, amount=60, pending_id=2**127 + 2,
+                        flags=tb.TransferFlags.POST_PENDING_TRANSFER),
+            tb.Transfer(id=2**127 + 4, amount=2**128 - 2, debit_account_id=100,
+                        credit_account_id=101, ledger=9, code=1)])
+        require(all(result.status == tb.CreateTransferStatus.CREATED for result in results),
+                f"{results}")
+
+
+def check_sql(server, folder):
+    """Statements as the documentation shows them: what moved, one id, and the widest amount."""
+    load_books(server)
+    database = duckdb.connect()
+    for kind in ("parquet", "csv", "jsonl"):
+        path = folder / f"books.{kind}"
+        florin("export", f"--addresses=127.0.0.1:{server.port}", "--what=transfers",
+               f"--format={kind}", f"--output={path}")
+    path = folder / "books.parquet"
+
+    def ask(question):
+        return database.execute(question.replace("FILE", f"'{path}'")).fetchall()
+
+    ((moved, amounts),) = ask("SELECT sum(posted_amount), sum(amount) FROM FILE WHERE ledger = 700")
+    equal((int(moved), int(amounts)), (1060, 1160), "what moved in ledger 700")
+    equal(ask("SELECT ledger FROM FILE WHERE debit_account_id_text = '100'"), [(9,)], "an id")
+    equal(ask(f"SELECT posted_amount_text FROM FILE WHERE id_text = '{2**127 + 3}'"), [("60",)],
+          "a large id")
+    equal(ask("SELECT amount, amount_text, posted_amount_text FROM FILE WHERE ledger = 9"),
+          [(None, str(2**128 - 2), str(2**128 - 2))], "the widest amount")
+    equal(ask("SELECT count(*) FROM FILE WHERE amount IS NULL"), [(1,)], "wide amounts")
+    path = folder / "books.csv"
+    ((moved, ids),) = ask("SELECT sum(posted_amount::HUGEINT), count(*) FILTER (id IN "
+                          f"('{2**127 + 1}', '{2**127 + 3}')) FROM read_csv(FILE, all_varchar = "
+                          "true) WHERE ledger = '700'")
+    equal((int(moved), ids), (1060, 2), "what moved, from csv")
+    path = folder / "books.jsonl"
+    ((moved,),) = ask("SELECT sum(posted_amount::HUGEINT) FROM "
+                      "read_json(FILE, format = 'newline_delimited') WHERE ledger = 700")
+    equal(int(moved), 1060, "what moved, from jsonl")
+    path = folder / "wide.parquet"
+    florin("export", f"--addresses=127.0.0.1:{server.port}", "--format=parquet",
+           f"--output={path}")
+    equal(ask("SELECT debits_posted, debits_posted_text FROM FILE WHERE account_id_text = '100'"),
+          [(None, str(2**128 - 2))], "the widest balance")
+    ((debits,),) = ask("SELECT sum(debits_posted) FROM FILE WHERE ledger = 700")
+    equal(int(debits), 1060, "balances agree with what moved")
+
+
 def main():
     """Runs all checks against one server."""
     checks = Checks("readers")
@@ -207,6 +265,7 @@ def main():
     checks.run("samples are sound", check_samples, server)
     checks.run("StatsD", check_statsd, server)
     checks.run("exports", check_exports, server, folder)
+    checks.run("SQL on exports", check_sql, server, folder)
     server.stop()
     if checks.failed == 0:
         remove_directory(folder)

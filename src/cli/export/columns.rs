@@ -1,8 +1,11 @@
 //! Parquet: rows of a record as columns.
 //!
-//! Ids and other numbers of 128 bits are 16 bytes, the highest first, so that they sort like the
-//! numbers; amounts and balances are `DECIMAL(38, 0)`, which SQL engines can add up; timestamps are
-//! moments in UTC with nanoseconds; flags are their names, separated by `|`.
+//! Amounts and balances are `DECIMAL(38, 0)`, which SQL engines can add up. The few numbers of 128
+//! bits that have 39 digits do not fit: they are null there. Other numbers of 128 bits are 16
+//! bytes, the highest first, so that they sort like the numbers. Every number of 128 bits stands in
+//! a second column as decimal digits, too, whose name ends in `_text`: it holds all of them, and
+//! can be compared with what a person types. Timestamps are moments in UTC with nanoseconds, flags
+//! are their names, separated by `|`.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,12 +23,14 @@ use crate::repl::schema::{Field, Kind, Record};
 
 /// Rows that are kept together in the file.
 const GROUP_ROWS: usize = 1 << 17;
-/// Digits of amounts: as many as 16 bytes hold.
-const DECIMAL_DIGITS: i32 = 38;
+/// Digits of amounts, the maximum of SQL engines.
+pub const DECIMAL_DIGITS: i32 = 38;
 /// The smallest amount that has more.
 const DECIMAL_END: u128 = 10_u128.pow(38);
+/// What the names of columns with decimal digits end in.
+const TEXT_SUFFIX: &str = "_text";
 
-/// How a field is stored.
+/// How a field is stored in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Small,
@@ -34,6 +39,8 @@ enum Form {
     Bytes16,
     Decimal,
     Names,
+    /// Decimal digits, in a column of its own beside another one.
+    Digits,
 }
 
 impl Form {
@@ -63,28 +70,105 @@ impl Form {
             Form::Decimal => {
                 (Physical::FIXED_LEN_BYTE_ARRAY, Some(LogicalType::decimal(0, DECIMAL_DIGITS)))
             }
-            Form::Names => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            Form::Names | Form::Digits => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
         };
-        let mut builder = Type::primitive_type_builder(field.name, physical)
-            .with_repetition(Repetition::REQUIRED)
+        let is_decimal = self == Form::Decimal;
+        let suffix = if self == Form::Digits { TEXT_SUFFIX } else { "" };
+        let name = format!("{}{suffix}", field.name);
+        let repetition = if is_decimal { Repetition::OPTIONAL } else { Repetition::REQUIRED };
+        let mut builder = Type::primitive_type_builder(&name, physical)
+            .with_repetition(repetition)
             .with_logical_type(logical);
         if physical == Physical::FIXED_LEN_BYTE_ARRAY {
             builder = builder.with_length(16);
         }
-        if self == Form::Decimal {
+        if is_decimal {
             builder = builder.with_precision(DECIMAL_DIGITS).with_scale(0);
         }
         builder.build()
     }
 }
 
-/// The values of a column that are not written yet.
-#[derive(Debug, Default)]
+/// A column with the values that are not written yet.
+#[derive(Debug)]
 struct Column {
+    field: &'static Field,
+    form: Form,
     int32: Vec<i32>,
     int64: Vec<i64>,
     fixed: Vec<FixedLenByteArray>,
-    names: Vec<ByteArray>,
+    texts: Vec<ByteArray>,
+    /// Of decimals, for each row whether there is a value: 1 or 0.
+    levels: Vec<i16>,
+}
+
+impl Column {
+    fn new(field: &'static Field, form: Form) -> Column {
+        Column {
+            field,
+            form,
+            int32: Vec::new(),
+            int64: Vec::new(),
+            fixed: Vec::new(),
+            texts: Vec::new(),
+            levels: Vec::new(),
+        }
+    }
+
+    /// Returns the columns of a record: one for each field, then those of digits.
+    fn all_of(record: &'static Record) -> Vec<Column> {
+        let first = record.fields.iter().map(|field| Column::new(field, Form::of(field)));
+        let wide = record.fields.iter().filter(|field| field.size == 16);
+        first.chain(wide.map(|field| Column::new(field, Form::Digits))).collect()
+    }
+
+    fn push(&mut self, row: &[u8]) {
+        let value = self.field.read(row);
+        // The field's bytes: the upper ones are zero.
+        let bytes = value.to_le_bytes();
+        match self.form {
+            Form::Small => {
+                let bytes = bytes.first_chunk().expect("16 bytes are more than 4");
+                self.int32.push(i32::from_le_bytes(*bytes));
+            }
+            Form::Large | Form::Timestamp => {
+                let bytes = bytes.first_chunk().expect("16 bytes are more than 8");
+                self.int64.push(i64::from_le_bytes(*bytes));
+            }
+            Form::Decimal => {
+                let is_there = value < DECIMAL_END;
+                self.levels.push(i16::from(is_there));
+                if is_there {
+                    self.fixed.push(value.to_be_bytes().to_vec().into());
+                }
+            }
+            Form::Bytes16 => self.fixed.push(value.to_be_bytes().to_vec().into()),
+            Form::Names | Form::Digits => {
+                self.texts.push(field_text(self.field, row).as_str().into());
+            }
+        }
+    }
+
+    fn write(&mut self, writer: &mut ColumnWriter<'_>) -> Result<()> {
+        let levels = Some(&self.levels[..]).filter(|_| self.form == Form::Decimal);
+        match writer {
+            ColumnWriter::Int32ColumnWriter(typed) => typed.write_batch(&self.int32, None, None),
+            ColumnWriter::Int64ColumnWriter(typed) => typed.write_batch(&self.int64, None, None),
+            ColumnWriter::FixedLenByteArrayColumnWriter(typed) => {
+                typed.write_batch(&self.fixed, levels, None)
+            }
+            ColumnWriter::ByteArrayColumnWriter(typed) => {
+                typed.write_batch(&self.texts, None, None)
+            }
+            _ => panic!("the schema has no columns of other types"),
+        }?;
+        self.int32.clear();
+        self.int64.clear();
+        self.fixed.clear();
+        self.texts.clear();
+        self.levels.clear();
+        Ok(())
+    }
 }
 
 /// Writes rows of a record.
@@ -93,6 +177,8 @@ pub struct ParquetRows<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     columns: Vec<Column>,
     rows: usize,
+    /// Amounts and balances that did not fit their decimals.
+    pub wide_count: u64,
 }
 
 impl<W: Write + Send> ParquetRows<W> {
@@ -102,7 +188,8 @@ impl<W: Write + Send> ParquetRows<W> {
     ///
     /// If it cannot be written.
     pub fn new(output: W, record: &'static Record) -> Result<ParquetRows<W>> {
-        let fields = record.fields.iter().map(|field| Form::of(field).schema(field).map(Arc::new));
+        let columns = Column::all_of(record);
+        let fields = columns.iter().map(|column| column.form.schema(column.field).map(Arc::new));
         let fields = fields.collect::<Result<Vec<TypePtr>>>()?;
         let schema = Type::group_type_builder(record.name).with_fields(fields).build()?;
         let properties = WriterProperties::builder()
@@ -110,76 +197,35 @@ impl<W: Write + Send> ParquetRows<W> {
             .set_created_by(concat!("florin ", env!("CARGO_PKG_VERSION")).to_owned())
             .build();
         let writer = SerializedFileWriter::new(output, Arc::new(schema), Arc::new(properties))?;
-        let columns = record.fields.iter().map(|_| Column::default()).collect();
-        Ok(ParquetRows { record, writer, columns, rows: 0 })
+        Ok(ParquetRows { record, writer, columns, rows: 0, wide_count: 0 })
     }
 
     /// Adds a row.
     ///
     /// # Errors
     ///
-    /// If it cannot be written; in words if an amount has too many digits.
+    /// If it cannot be written.
     ///
     /// # Panics
     ///
     /// If the row is not one of the record.
-    pub fn push(&mut self, row: &[u8]) -> std::result::Result<(), String> {
+    pub fn push(&mut self, row: &[u8]) -> Result<()> {
         assert_eq!(row.len(), self.record.size);
-        for (field, column) in self.record.fields.iter().zip(&mut self.columns) {
-            let value = field.read(row);
-            // The field's bytes: the upper ones are zero.
-            let bytes = value.to_le_bytes();
-            match Form::of(field) {
-                Form::Small => {
-                    let bytes = bytes.first_chunk().expect("16 bytes are more than 4");
-                    column.int32.push(i32::from_le_bytes(*bytes));
-                }
-                Form::Large | Form::Timestamp => {
-                    let bytes = bytes.first_chunk().expect("16 bytes are more than 8");
-                    column.int64.push(i64::from_le_bytes(*bytes));
-                }
-                Form::Decimal if value >= DECIMAL_END => {
-                    return Err(format!(
-                        "{} is {value}, which has more than the {DECIMAL_DIGITS} digits that \
-                         parquet can hold: export as csv or jsonl",
-                        field.name
-                    ));
-                }
-                Form::Bytes16 | Form::Decimal => {
-                    column.fixed.push(value.to_be_bytes().to_vec().into());
-                }
-                Form::Names => column.names.push(field_text(field, row).as_str().into()),
-            }
+        for column in &mut self.columns {
+            column.push(row);
+            let is_wide = column.form == Form::Decimal && column.levels.last() == Some(&0);
+            self.wide_count += u64::from(is_wide);
         }
         self.rows += 1;
-        if self.rows == GROUP_ROWS { self.write_group().map_err(|e| e.to_string()) } else { Ok(()) }
+        if self.rows == GROUP_ROWS { self.write_group() } else { Ok(()) }
     }
 
     fn write_group(&mut self) -> Result<()> {
         let mut group = self.writer.next_row_group()?;
         for column in &mut self.columns {
             let mut writer = group.next_column()?.expect("as many columns as in the schema");
-            let count = match writer.untyped() {
-                ColumnWriter::Int32ColumnWriter(typed) => {
-                    typed.write_batch(&column.int32, None, None)
-                }
-                ColumnWriter::Int64ColumnWriter(typed) => {
-                    typed.write_batch(&column.int64, None, None)
-                }
-                ColumnWriter::FixedLenByteArrayColumnWriter(typed) => {
-                    typed.write_batch(&column.fixed, None, None)
-                }
-                ColumnWriter::ByteArrayColumnWriter(typed) => {
-                    typed.write_batch(&column.names, None, None)
-                }
-                _ => panic!("the schema has no columns of other types"),
-            }?;
-            assert_eq!(count, self.rows);
+            column.write(writer.untyped())?;
             writer.close()?;
-            column.int32.clear();
-            column.int64.clear();
-            column.fixed.clear();
-            column.names.clear();
         }
         group.close()?;
         self.rows = 0;
@@ -202,12 +248,13 @@ impl<W: Write + Send> ParquetRows<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::export::records::{TRANSFER_MOVED, TransferMoved};
     use crate::protocol::types::{Transfer, transfer_flags};
-    use crate::repl::schema::TRANSFER;
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use zerocopy::IntoBytes;
 
-    /// Goal: a reader finds the numbers, names and moments that were written.
+    /// Goal: a reader finds the numbers, names and moments that were written; an amount of 39 digits
+    /// is null as a decimal and whole as text.
     #[test]
     fn round_trip() {
         let transfer = Transfer {
@@ -220,31 +267,50 @@ mod tests {
             timestamp: 1_234_567_890_000_000_005,
             ..Transfer::default()
         };
-        let mut rows = ParquetRows::new(Vec::new(), &TRANSFER).unwrap();
-        rows.push(transfer.as_bytes()).unwrap();
-        let error = rows.push(Transfer { amount: 10_u128.pow(38), ..transfer }.as_bytes());
-        assert!(error.unwrap_err().contains("export as csv"));
-        // The row that failed is not complete: begin anew.
-        let mut rows = ParquetRows::new(Vec::new(), &TRANSFER).unwrap();
-        rows.push(transfer.as_bytes()).unwrap();
+        let mut rows = ParquetRows::new(Vec::new(), &TRANSFER_MOVED).unwrap();
+        rows.push(TransferMoved::new(&transfer).as_bytes()).unwrap();
+        assert_eq!(rows.wide_count, 0);
+        let wide = Transfer { amount: u128::MAX, flags: 0, ..transfer };
+        rows.push(TransferMoved::new(&wide).as_bytes()).unwrap();
+        assert_eq!(rows.wide_count, 2);
+        rows.push(TransferMoved::new(&Transfer { amount: 5, ..wide }).as_bytes()).unwrap();
         let bytes = rows.finish().unwrap();
         let name = format!("florin-test-parquet-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, &bytes).unwrap();
         let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(reader.metadata().file_metadata().num_rows(), 1);
-        let row = reader.get_row_iter(None).unwrap().next().unwrap().unwrap();
-        let text = row.to_string();
-        for part in [
-            "amount: 99999999999999999999999999999999999999",
-            "user_data_64: 18446744073709551615",
-            "user_data_32: 4294967295",
-            "code: 7",
-            "flags: \"linked|pending\"",
-            "255, 254]",
+        let texts: Vec<String> =
+            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
+        assert_eq!(texts.len(), 3);
+        for (text, parts) in [
+            (
+                &texts[0],
+                &[
+                    ", amount: 99999999999999999999999999999999999999.",
+                    "user_data_64: 18446744073709551615",
+                    "user_data_32: 4294967295",
+                    "code: 7",
+                    "flags: \"linked|pending\"",
+                    "255, 254]",
+                    "id_text: \"340282366920938463463374607431768211454\"",
+                    "posted_amount: 0.",
+                ][..],
+            ),
+            (
+                &texts[1],
+                &[
+                    ", amount: null",
+                    "posted_amount: null",
+                    ", amount_text: \"340282366920938463463374607431768211455\"",
+                    "posted_amount_text: \"340282366920938463463374607431768211455\"",
+                ],
+            ),
+            (&texts[2], &[", amount: 5.", "posted_amount: 5.", ", amount_text: \"5\""]),
         ] {
-            assert!(text.contains(part), "{part}: {text}");
+            for part in parts {
+                assert!(text.contains(part), "{part}: {text}");
+            }
         }
     }
 }

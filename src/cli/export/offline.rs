@@ -10,6 +10,7 @@ use std::path::Path;
 
 use zerocopy::FromBytes;
 
+use super::event::Event;
 use super::replay::Replayed;
 use crate::cli::exit::Failure;
 use crate::cli::inspect::file::{Checkpoint, Inspected};
@@ -18,12 +19,10 @@ use crate::protocol::types::{Account, Transfer};
 use crate::protocol::{AlignedMemory, to_size};
 use crate::storage::image::CheckpointImage;
 use crate::storage::reachable::{CheckpointWalk, Owner};
-use crate::storage::rows::{BalanceRow, STORED_FLAG_EXPIRY, is_expiry, is_orphan};
 use crate::storage::{BlockRef, Packing};
 
 /// Numbers of the logs.
 const TRANSFERS: usize = 0;
-const BALANCES: usize = 1;
 const ACCOUNTS: usize = 2;
 
 /// A data file with its checkpoint.
@@ -34,17 +33,6 @@ pub struct DataFileSource {
     checkpoint: Option<Checkpoint>,
     /// With what was done since, of a cluster of one.
     replayed: Option<Replayed>,
-}
-
-/// What happened, as the logs have it.
-#[derive(Clone, Copy, Debug)]
-pub struct Event {
-    /// The transfer; of an expiry, the one that expired with the expiry's timestamp.
-    pub transfer: Transfer,
-    /// It is an expiry.
-    pub is_expiry: bool,
-    /// Both accounts right after it.
-    pub balances: BalanceRow,
 }
 
 impl DataFileSource {
@@ -105,40 +93,7 @@ impl DataFileSource {
         Ok((image.logs[TRANSFERS].rows, image.logs[ACCOUNTS].rows))
     }
 
-    /// Visits all events, in the order in which they happened; burnt ids are none.
-    ///
-    /// # Errors
-    ///
-    /// If a block is damaged, or the visitor fails.
-    ///
-    /// # Panics
-    ///
-    /// Never: both logs have as many rows.
-    pub fn events(
-        &mut self,
-        visit: &mut dyn FnMut(&Event) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        if let Some(checkpoint) = &self.checkpoint {
-            let image = self.inspected.image(checkpoint)?;
-            let mut transfers = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
-            let mut balances = LogRows::<136>::new(self, checkpoint, &image, BALANCES);
-            while let Some(row) = transfers.next()? {
-                let transfer = Transfer::read_from_bytes(row).expect("a row has the size");
-                let row = balances.next()?.expect("both logs have as many rows");
-                let balances = BalanceRow::read_from_bytes(row).expect("a row has the size");
-                event_of(transfer, balances).map_or(Ok(()), |event| visit(&event))?;
-            }
-        }
-        let (first, _) = self.checkpoint_rows()?;
-        let Some(replayed) = &mut self.replayed else { return Ok(()) };
-        for row in first..replayed.row_counts().0 {
-            let (transfer, balances) = replayed.event(&self.inspected, row)?;
-            event_of(transfer, balances).map_or(Ok(()), |event| visit(&event))?;
-        }
-        Ok(())
-    }
-
-    /// Visits all transfers, in the order of their timestamps.
+    /// Visits all events, in the order in which they were executed; ids that failed are none.
     ///
     /// # Errors
     ///
@@ -147,28 +102,23 @@ impl DataFileSource {
     /// # Panics
     ///
     /// Never: rows have their size.
-    pub fn transfers(
+    pub fn events(
         &mut self,
-        visit: &mut dyn FnMut(&Transfer) -> Result<(), Failure>,
+        visit: &mut dyn FnMut(&Event) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let is_one = |transfer: &Transfer| !is_orphan(transfer) && !is_expiry(transfer);
         if let Some(checkpoint) = &self.checkpoint {
             let image = self.inspected.image(checkpoint)?;
             let mut rows = LogRows::<128>::new(self, checkpoint, &image, TRANSFERS);
             while let Some(row) = rows.next()? {
-                let transfer = Transfer::read_from_bytes(row).expect("a row has the size");
-                if is_one(&transfer) {
-                    visit(&transfer)?;
-                }
+                let row = Transfer::read_from_bytes(row).expect("a row has the size");
+                Event::of_row(&row).map_or(Ok(()), |event| visit(&event))?;
             }
         }
         let (first, _) = self.checkpoint_rows()?;
         let Some(replayed) = &mut self.replayed else { return Ok(()) };
         for row in first..replayed.row_counts().0 {
-            let (transfer, _) = replayed.event(&self.inspected, row)?;
-            if is_one(&transfer) {
-                visit(&transfer)?;
-            }
+            let row = replayed.transfer(&self.inspected, row)?;
+            Event::of_row(&row).map_or(Ok(()), |event| visit(&event))?;
         }
         Ok(())
     }
@@ -200,16 +150,6 @@ impl DataFileSource {
         }
         Ok(())
     }
-}
-
-/// The event that two rows are; none if they are a burnt id.
-fn event_of(mut transfer: Transfer, balances: BalanceRow) -> Option<Event> {
-    if is_orphan(&transfer) {
-        return None;
-    }
-    let is_expiry = is_expiry(&transfer);
-    transfer.flags &= !STORED_FLAG_EXPIRY;
-    Some(Event { transfer, is_expiry, balances })
 }
 
 /// The rows of one log, of `SIZE` bytes each, one after the other.

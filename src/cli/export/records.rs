@@ -5,8 +5,8 @@ use std::mem::offset_of;
 use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::protocol::types::{Account, account_flags};
-use crate::repl::schema::{ACCOUNT_FLAGS, Field, Kind, Record};
+use crate::protocol::types::{Account, Transfer, account_flags, transfer_flags};
+use crate::repl::schema::{ACCOUNT_FLAGS, Field, Kind, Record, TRANSFER};
 
 /// The balances of an account at a moment: a row of 96 bytes.
 #[derive(
@@ -73,6 +73,53 @@ pub static BALANCE_AT: Record = Record {
     ],
 };
 
+/// A transfer with what it moved: a row of 144 bytes.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct TransferMoved {
+    /// The transfer.
+    pub transfer: Transfer,
+    /// The amount that it added to the posted balances of its accounts.
+    pub posted_amount: u128,
+}
+
+const_assert_eq!(size_of::<TransferMoved>(), 144);
+
+impl TransferMoved {
+    /// Returns the transfer with what it moved: nothing if it is pending or voids one.
+    #[must_use]
+    pub fn new(transfer: &Transfer) -> TransferMoved {
+        let nothing = transfer_flags::PENDING | transfer_flags::VOID_PENDING_TRANSFER;
+        let posted_amount = if transfer.flags & nothing == 0 { transfer.amount } else { 0 };
+        TransferMoved { transfer: *transfer, posted_amount }
+    }
+}
+
+const TRANSFER_FIELDS: usize = 13;
+
+/// The fields of a transfer, and behind them what it moved.
+static TRANSFER_MOVED_FIELDS: [Field; TRANSFER_FIELDS + 1] = {
+    let posted = offset_of!(TransferMoved, posted_amount);
+    let mut fields = [field("posted_amount", Kind::Balance, posted, 16); TRANSFER_FIELDS + 1];
+    assert!(TRANSFER.fields.len() == TRANSFER_FIELDS, "all fields of a transfer are exported");
+    let mut index = 0;
+    while index < TRANSFER_FIELDS {
+        fields[index] = TRANSFER.fields[index];
+        index += 1;
+    }
+    fields
+};
+
+/// Transfers with what they moved.
+pub static TRANSFER_MOVED: Record = Record {
+    name: "transfer",
+    plural: "transfers",
+    size: size_of::<TransferMoved>(),
+    fields: &TRANSFER_MOVED_FIELDS,
+};
+
 /// Accounts without what changes: see [`unchanging`].
 pub static ACCOUNT_CREATED: Record = Record {
     name: "account",
@@ -125,5 +172,22 @@ mod tests {
         assert_eq!(names.map(read), [1, 2, 3, 4, 9, 40]);
         let created = unchanging(&account);
         assert_eq!((created.debits_posted, created.flags), (0, account_flags::HISTORY));
+    }
+
+    /// Goal: what moved is the amount, unless it was only held or given back.
+    #[test]
+    fn what_moved() {
+        for (flags, moved) in [
+            (0, 7),
+            (transfer_flags::PENDING, 0),
+            (transfer_flags::POST_PENDING_TRANSFER, 7),
+            (transfer_flags::VOID_PENDING_TRANSFER, 0),
+            (transfer_flags::IMPORTED | transfer_flags::BALANCING_DEBIT, 7),
+        ] {
+            let row = TransferMoved::new(&Transfer { amount: 7, flags, ..Transfer::default() });
+            let field = TRANSFER_MOVED.field("posted_amount").unwrap();
+            assert_eq!(field.read(row.as_bytes()), moved, "{flags}");
+            assert_eq!(TRANSFER_MOVED.field("amount").unwrap().read(row.as_bytes()), 7);
+        }
     }
 }

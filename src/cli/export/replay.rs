@@ -14,7 +14,6 @@ use crate::ledger::{Ledger, LedgerOptions};
 use crate::protocol::types::{Account, Transfer};
 use crate::protocol::{AlignedMemory, Pool, Release, SECTOR_SIZE, to_index};
 use crate::storage::fetch::Fetch;
-use crate::storage::rows::BalanceRow;
 use crate::storage::store::{Store, StoreOptions};
 use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 use crate::vsr::checkpoint::checkpoint_extra_max;
@@ -133,19 +132,13 @@ impl Replayed {
         (store.events_rows(), store.accounts_rows())
     }
 
-    /// Both rows of an event.
+    /// Returns the row of an event in the log of transfers.
     ///
     /// # Errors
     ///
     /// If what is needed is damaged.
-    pub fn event(
-        &mut self,
-        inspected: &Inspected,
-        row: u64,
-    ) -> Result<(Transfer, BalanceRow), Failure> {
-        let transfer = self.fetch(inspected, |store| store.transfer(row))?;
-        let balances = self.fetch(inspected, |store| store.balances(row))?;
-        Ok((transfer, balances))
+    pub fn transfer(&mut self, inspected: &Inspected, row: u64) -> Result<Transfer, Failure> {
+        self.fetch(inspected, |store| store.transfer(row))
     }
 
     /// An account as it was created.

@@ -6,6 +6,8 @@
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::mem::forget;
 
+use parquet::errors::ParquetError;
+
 use super::columns::ParquetRows;
 use crate::cli::destination::Destination;
 use crate::cli::exit::{ExitClass, Failure};
@@ -111,7 +113,7 @@ impl Sink {
                 line.push('\n');
                 Ok(output.write_all(line.as_bytes())?)
             }
-            Rows::Parquet(rows) => rows.push(row).map_err(SinkError::Failed),
+            Rows::Parquet(rows) => rows.push(row).map_err(parquet_error),
         }
     }
 
@@ -124,6 +126,15 @@ impl Sink {
         Ok(())
     }
 
+    /// Returns how many numbers a column of decimals cannot hold.
+    #[must_use]
+    pub fn wide_count(&self) -> u64 {
+        match &self.rows {
+            Rows::Parquet(rows) => rows.wide_count,
+            _ => 0,
+        }
+    }
+
     /// Ends: a file gets its name now.
     ///
     /// # Errors
@@ -133,14 +144,13 @@ impl Sink {
         if self.count == 0 {
             self.write_names()?;
         }
-        let failed = |error: &dyn std::fmt::Display| SinkError::Failed(error.to_string());
         let mut writer = match self.rows {
             Rows::Csv(rows) => rows.into_inner().map_err(|error| {
                 let error = error.error();
                 io::Error::new(error.kind(), error.to_string())
             })?,
             Rows::Jsonl(output, _) => output,
-            Rows::Parquet(rows) => rows.finish().map_err(|error| failed(&error))?,
+            Rows::Parquet(rows) => rows.finish().map_err(parquet_error)?,
         };
         writer.flush()?;
         drop(writer);
@@ -152,6 +162,16 @@ impl Sink {
         // Buffers would be written when they are dropped. The process is about to end.
         forget(self.rows);
     }
+}
+
+fn parquet_error(error: ParquetError) -> SinkError {
+    let is_gone = match &error {
+        ParquetError::External(cause) => cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe),
+        _ => false,
+    };
+    if is_gone { SinkError::ReaderGone } else { SinkError::Failed(error.to_string()) }
 }
 
 fn csv_error(error: csv::Error) -> SinkError {

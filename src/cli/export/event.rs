@@ -1,0 +1,102 @@
+//! What happened in a ledger, and which of it belongs to the state at a moment.
+
+use crate::protocol::types::{Transfer, transfer_flags};
+use crate::storage::rows::{EventKind, STORED_FLAG_EXPIRY, is_expiry, is_orphan};
+
+/// What happened to two accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What kind of event it is.
+    pub kind: EventKind,
+    /// The transfer; of an expiry, the one that expired with the expiry's timestamp.
+    pub transfer: Transfer,
+}
+
+impl Event {
+    /// Returns the event that a row of the log is; none if the row is an id that failed.
+    #[must_use]
+    pub fn of_row(row: &Transfer) -> Option<Event> {
+        if is_orphan(row) {
+            return None;
+        }
+        let has = |flag| row.flags & flag != 0;
+        let kind = if is_expiry(row) {
+            EventKind::Expired
+        } else if has(transfer_flags::POST_PENDING_TRANSFER) {
+            EventKind::Posted
+        } else if has(transfer_flags::VOID_PENDING_TRANSFER) {
+            EventKind::Voided
+        } else if has(transfer_flags::PENDING) {
+            EventKind::Pending
+        } else {
+            EventKind::SinglePhase
+        };
+        let transfer = Transfer { flags: row.flags & !STORED_FLAG_EXPIRY, ..*row };
+        Some(Event { kind, transfer })
+    }
+
+    /// Whether the account is one of both.
+    #[must_use]
+    pub fn is_of(&self, account_id: u128) -> bool {
+        self.transfer.debit_account_id == account_id
+            || self.transfer.credit_account_id == account_id
+    }
+}
+
+/// What belongs to the state at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The last timestamp that does.
+    pub last: u64,
+    /// The newest transfer when the question was asked. Later ones that were imported since with
+    /// an older timestamp than `last` do not belong to it.
+    pub last_transfer: u64,
+}
+
+impl Extent {
+    /// All that a data file has.
+    pub const ALL: Extent = Extent { last: u64::MAX, last_transfer: u64::MAX };
+
+    /// Whether the event belongs to the state.
+    #[must_use]
+    pub fn has(&self, event: &Event) -> bool {
+        let timestamp = event.transfer.timestamp;
+        timestamp <= self.last
+            && (event.kind == EventKind::Expired || timestamp <= self.last_transfer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: rows of the log are told apart by their flags; an id that failed is no event.
+    #[test]
+    fn rows() {
+        let row = |flags| Transfer { ledger: 1, code: 1, flags, ..Transfer::default() };
+        for (flags, kind) in [
+            (0, EventKind::SinglePhase),
+            (transfer_flags::PENDING, EventKind::Pending),
+            (transfer_flags::PENDING | STORED_FLAG_EXPIRY, EventKind::Expired),
+            (transfer_flags::POST_PENDING_TRANSFER, EventKind::Posted),
+            (transfer_flags::VOID_PENDING_TRANSFER, EventKind::Voided),
+        ] {
+            let event = Event::of_row(&row(flags)).unwrap();
+            assert_eq!(event.kind, kind);
+            assert_eq!(event.transfer.flags, flags & !STORED_FLAG_EXPIRY);
+        }
+        assert_eq!(Event::of_row(&Transfer::default()), None);
+    }
+
+    /// Goal: a transfer that was imported since belongs to no state of before; an expiry does.
+    #[test]
+    fn extents() {
+        let extent = Extent { last: 10, last_transfer: 5 };
+        let event = |kind, timestamp| {
+            let transfer = Transfer { timestamp, ..Transfer::default() };
+            extent.has(&Event { kind, transfer })
+        };
+        assert!(event(EventKind::SinglePhase, 5) && !event(EventKind::SinglePhase, 6));
+        assert!(event(EventKind::Expired, 10) && !event(EventKind::Expired, 11));
+    }
+}

@@ -1,0 +1,223 @@
+//! Where records come from: the seam between what is asked and the two who know.
+//!
+//! `export` and `balance` are written against [`Source`] alone, so that a cluster and its data file
+//! give the same answer. A question begins with an [`Extent`]: what belongs to the present. Of a
+//! cluster it is that of one op, however many questions follow: transfers that are created later
+//! are newer than the newest one, and expiries have the time of the ledger's clock.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::balances::BalancesAt;
+use super::event::{Event, Extent};
+use super::offline::DataFileSource;
+use super::online::{ClusterSource, VisitAccount};
+use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::moment::{self, Moment, Rfc3339};
+use crate::cli::output::print_error;
+use crate::cli::patient::{PatientClient, Stop};
+use crate::client::resolve_addresses;
+use crate::protocol::types::{Account, Transfer};
+use crate::storage::rows::EventKind;
+
+/// Options of a source: a data file or a cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SourceArguments {
+    /// The data file of a server that is stopped
+    #[arg(
+        value_name = "PATH",
+        conflicts_with = "addresses",
+        required_unless_present = "addresses"
+    )]
+    pub path: Option<PathBuf>,
+    /// All replicas of the cluster, in order; host names are resolved
+    #[arg(long, value_name = "LIST")]
+    pub addresses: Option<String>,
+    /// Id of the cluster
+    #[arg(long, value_name = "ID", default_value_t = 0, conflicts_with = "path")]
+    pub cluster: u128,
+    /// Give up after so many seconds without an answer; 30 for the first one if not given
+    #[arg(long, value_name = "SECONDS", conflicts_with = "path",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub deadline: Option<u64>,
+}
+
+/// A source of records.
+#[derive(Debug)]
+pub enum Source {
+    /// A data file.
+    DataFile(Box<DataFileSource>),
+    /// A cluster.
+    Cluster(Box<ClusterSource>),
+}
+
+impl SourceArguments {
+    /// Opens the source; of a data file it is reported what it does not have.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or an address is not valid.
+    ///
+    /// # Panics
+    ///
+    /// Never: one of both is given.
+    pub fn open(&self, stop: &Stop) -> Result<Source, Failure> {
+        if let Some(path) = &self.path {
+            let source = DataFileSource::open(path)?;
+            warn_of_newer(path, &source)?;
+            return Ok(Source::DataFile(Box::new(source)));
+        }
+        let list = self.addresses.as_ref().expect("a path or addresses are given");
+        let addresses = resolve_addresses(list)
+            .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+        let deadline = self.deadline.map(Duration::from_secs);
+        let client = PatientClient::new(self.cluster, addresses, deadline, stop.clone());
+        Ok(Source::Cluster(Box::new(ClusterSource::new(client))))
+    }
+}
+
+/// What was done after the checkpoint is not in its rows.
+fn warn_of_newer(path: &Path, source: &DataFileSource) -> Result<(), Failure> {
+    let (op, newer) = (source.checkpoint_op(), source.newer_ops()?);
+    if newer > 0 {
+        let path = path.display();
+        print_error(&format!(
+            "warning: {path}: as of its checkpoint, op {op}. The {newer} ops after it are not \
+             included, since the other replicas decide about them: to have them, use --addresses"
+        ));
+    }
+    Ok(())
+}
+
+impl Source {
+    /// Returns what belongs to the state at a moment.
+    ///
+    /// # Errors
+    ///
+    /// If the moment is in the future, or the cluster fails.
+    pub fn extent(&mut self, at: Moment) -> Result<Extent, Failure> {
+        let (present, clock, whose) = match self {
+            Source::DataFile(_) => (Extent::ALL, moment::clock(), "this machine's"),
+            Source::Cluster(source) => {
+                let present = source.present()?;
+                (present, present.last, "the cluster's")
+            }
+        };
+        match at {
+            Moment::Now => Ok(present),
+            Moment::At(last) if last <= clock => Ok(Extent { last, ..present }),
+            Moment::At(_) => Err(Failure::new(
+                ExitClass::Usage,
+                format!(
+                    "--at: {at} is in the future: by {whose} clock it is {}; leave --at out for \
+                     the present",
+                    Rfc3339(clock)
+                ),
+            )),
+        }
+    }
+
+    /// Visits all events of a state. A pending transfer comes before its end; otherwise the order
+    /// may be any.
+    ///
+    /// # Errors
+    ///
+    /// If the source or the visitor fails.
+    pub fn events(
+        &mut self,
+        extent: &Extent,
+        visit: &mut dyn FnMut(&Event) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Source::DataFile(source) => source.events(visit),
+            Source::Cluster(source) => source.events(1, extent.last, visit),
+        }
+    }
+
+    /// Visits all transfers of a state, in the order of their timestamps.
+    ///
+    /// # Errors
+    ///
+    /// If the source or the visitor fails.
+    pub fn transfers(
+        &mut self,
+        extent: &Extent,
+        visit: &mut dyn FnMut(&Transfer) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Source::DataFile(source) => source.events(&mut |event| {
+                let is_transfer = event.kind != EventKind::Expired;
+                if is_transfer { visit(&event.transfer) } else { Ok(()) }
+            }),
+            Source::Cluster(source) => {
+                source.transfers(extent.last.min(extent.last_transfer), visit)
+            }
+        }
+    }
+
+    /// Visits all accounts that existed, in the order of their timestamps.
+    ///
+    /// # Errors
+    ///
+    /// If the source or the visitor fails.
+    pub fn accounts(
+        &mut self,
+        extent: &Extent,
+        visit: &mut VisitAccount<'_>,
+    ) -> Result<(), Failure> {
+        match self {
+            Source::DataFile(source) => {
+                source.accounts(&mut |account| visit(account, &mut |account| Ok(*account)))
+            }
+            Source::Cluster(source) => source.accounts(extent.last, visit),
+        }
+    }
+
+    /// Returns an account, if it exists at all, as it was created.
+    ///
+    /// # Errors
+    ///
+    /// If the source fails.
+    pub fn account(&mut self, id: u128) -> Result<Option<Account>, Failure> {
+        match self {
+            Source::DataFile(source) => {
+                let mut found = None;
+                source.accounts(&mut |account| {
+                    found = found.or_else(|| (account.id == id).then_some(*account));
+                    Ok(())
+                })?;
+                Ok(found)
+            }
+            Source::Cluster(source) => source.account(id),
+        }
+    }
+
+    /// Visits the events of an account that its balances at a moment need. Those before are in
+    /// `balances` when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If the source or the visitor fails.
+    pub fn events_of(
+        &mut self,
+        account_id: u128,
+        extent: &Extent,
+        balances: &mut BalancesAt,
+        step: &mut dyn FnMut() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut visit = |balances: &mut BalancesAt, event: &Event| {
+            if extent.has(event) {
+                balances.add(event)?;
+            }
+            step()
+        };
+        match self {
+            Source::DataFile(source) => source.events(&mut |event| visit(balances, event)),
+            Source::Cluster(source) => {
+                let first = source.shorten(account_id, extent, balances)?;
+                let visit = &mut |event: &Event| visit(balances, event);
+                first.map_or(Ok(()), |first| source.events(first, extent.last, visit))
+            }
+        }
+    }
+}

@@ -242,12 +242,12 @@ mod tests {
         let (debit_account_id, credit_account_id) = (1, 2);
         let transfer = Transfer {
             id,
-            pending_id,
-            amount,
-            timestamp,
-            flags,
             debit_account_id,
             credit_account_id,
+            amount,
+            pending_id,
+            flags,
+            timestamp,
             ..Transfer::default()
         };
         Event { kind, transfer }
@@ -269,7 +269,10 @@ mod tests {
         balances.add(&event(EventKind::Pending, 13, 0, 7, 103)).unwrap();
         balances.add(&event(EventKind::Voided, 14, 13, 7, 104)).unwrap();
         let credit = row(&balances, 2);
-        assert_eq!((credit.credits_pending, credit.credits_posted, credit.debits_posted), (0, 35, 0));
+        assert_eq!(
+            (credit.credits_pending, credit.credits_posted, credit.debits_posted),
+            (0, 35, 0)
+        );
         assert_eq!((credit.timestamp, credit.ledger), (104, 7));
         let account = Account { id: 3, ..Account::default() };
         assert_eq!(balances.row(&account).unwrap(), None);

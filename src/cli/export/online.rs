@@ -86,7 +86,8 @@ impl ClusterSource {
     ) -> Result<(), Failure> {
         let limit = Operation::GetChangeEvents.results_max();
         let mut next = first;
-        let mut seen = None;
+        // Types of the events of timestamp `next` that were visited.
+        let mut seen = Vec::new();
         while next <= last {
             let filter = ChangeEventsFilter {
                 timestamp_min: next,
@@ -94,15 +95,15 @@ impl ClusterSource {
                 limit,
                 ..ChangeEventsFilter::new_zeroed()
             };
-            let page = self.ask::<_, ChangeEvent>(Operation::GetChangeEvents, &[filter])?;
-            let is_new = |event: &&ChangeEvent| seen != Some((event.timestamp, event.type_));
-            let mut events = page.results.iter().filter(is_new).peekable();
-            if events.peek().is_none() {
+            let page = self.ask::<_, ChangeEvent>(Operation::GetChangeEvents, &[filter])?.results;
+            let new = page.iter().filter(|it| it.timestamp != next || !seen.contains(&it.type_));
+            let mut new = new.peekable();
+            if new.peek().is_none() {
                 return Ok(());
             }
-            events.try_for_each(&mut *visit)?;
-            let newest = page.results.last().expect("one is new");
-            (next, seen) = (newest.timestamp, Some((newest.timestamp, newest.type_)));
+            new.try_for_each(&mut *visit)?;
+            next = page.last().expect("one is new").timestamp;
+            seen = page.iter().filter(|it| it.timestamp == next).map(|it| it.type_).collect();
         }
         Ok(())
     }

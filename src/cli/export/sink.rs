@@ -113,7 +113,7 @@ impl Sink {
                 line.push('\n');
                 Ok(output.write_all(line.as_bytes())?)
             }
-            Rows::Parquet(rows) => rows.push(row).map_err(parquet_error),
+            Rows::Parquet(rows) => rows.push(row).map_err(|error| parquet_error(&error)),
         }
     }
 
@@ -150,7 +150,7 @@ impl Sink {
                 io::Error::new(error.kind(), error.to_string())
             })?,
             Rows::Jsonl(output, _) => output,
-            Rows::Parquet(rows) => rows.finish().map_err(parquet_error)?,
+            Rows::Parquet(rows) => rows.finish().map_err(|error| parquet_error(&error))?,
         };
         writer.flush()?;
         drop(writer);
@@ -164,8 +164,8 @@ impl Sink {
     }
 }
 
-fn parquet_error(error: ParquetError) -> SinkError {
-    let is_gone = match &error {
+fn parquet_error(error: &ParquetError) -> SinkError {
+    let is_gone = match error {
         ParquetError::External(cause) => cause
             .downcast_ref::<io::Error>()
             .is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe),

@@ -30,8 +30,8 @@ Examples:
       an hour ago, from a data file whose server is stopped
 
 Any account, whether it has `history` or not. Balances are the sum of the account's events at or \
-before --at: transfers, and pending transfers that expired. A transfer that was imported counts from \
-its own timestamp on. `timestamp` is that of the last event that changed something.
+before --at: transfers, and pending transfers that expired. A transfer that was imported counts \
+from its own timestamp on. `timestamp` is that of the last event that changed something.
 
 A cluster is asked a handful of questions. Only if something was pending at that moment, and is \
 not so any more, all events from the account's last transfer before the moment up to it are read, \

@@ -466,8 +466,8 @@ fn history(seed: u64) {
 }
 
 /// Goal: at the present and at every moment, each way to ask gives the balances, flags and times
-/// that follow from the facts: the sum of what had happened by its own timestamp. So a transfer that
-/// was imported later counts from the timestamp that it brought. More histories:
+/// that follow from the facts: the sum of what had happened by its own timestamp. So a transfer
+/// that was imported later counts from the timestamp that it brought. More histories:
 /// `FLORIN_ANSWERS_SEEDS=1,2,3,4,5`.
 #[test]
 fn all_ways_agree() {

@@ -253,8 +253,8 @@ mod tests {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use zerocopy::IntoBytes;
 
-    /// Goal: a reader finds the numbers, names and moments that were written; an amount of 39 digits
-    /// is null as a decimal and whole as text.
+    /// Goal: a reader finds the numbers, names and moments that were written; an amount of 39
+    /// digits is null as a decimal and whole as text.
     #[test]
     fn round_trip() {
         let transfer = Transfer {

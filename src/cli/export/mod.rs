@@ -1,9 +1,9 @@
 //! `florin export`: accounts, transfers or balances at a moment, as a file for other programs.
 //!
 //! From a data file that is not in use, or from a live cluster: `source.rs` is the seam, behind it
-//! `offline.rs` (with `replay.rs`) and `online.rs`. `event.rs` what happened and which of it belongs
-//! to a moment, `balances.rs` how balances follow from events, `records.rs` what the rows are,
-//! `sink.rs` and `columns.rs` where they go.
+//! `offline.rs` (with `replay.rs`) and `online.rs`. `event.rs` what happened and which of it
+//! belongs to a moment, `balances.rs` how balances follow from events, `records.rs` what the rows
+//! are, `sink.rs` and `columns.rs` where they go.
 
 pub mod balances;
 pub mod columns;
@@ -46,17 +46,17 @@ Examples:
 
 Rows are in the order of their timestamps. `accounts` is what never changes of them: flags without \
 `closed`, no balances. `balances` is one row for each account, with its flags, and the time of its \
-last event at or before --at. `transfers` have a column `posted_amount`, the money that moved: 0 for \
-a pending transfer and for one that voids another. Add up that one: `amount` counts what was reserved \
-and then posted twice.
+last event at or before --at. `transfers` have a column `posted_amount`, the money that moved: 0 \
+for a pending transfer and for one that voids another. Add up that one: `amount` counts what was \
+reserved and then posted twice.
 
 An --output file appears when it is complete. Devices and FIFOs are written into, symbolic links \
 followed; directories and data files are refused.
 
 Numbers of 64 and 128 bits are strings in jsonl. In parquet, amounts and balances are DECIMAL(38, \
-0), and null if they have 39 digits; other 128-bit numbers are 16 bytes with the highest first. Each \
-of them stands in a text column, too, in decimal digits: WHERE id_text = '100'. Timestamps are \
-moments with nanoseconds, flags names separated by |.";
+0), and null if they have 39 digits; other 128-bit numbers are 16 bytes with the highest first. \
+Each of them stands in a text column, too, in decimal digits: WHERE id_text = '100'. Timestamps \
+are moments with nanoseconds, flags names separated by |.";
 
 fn after_help() -> String {
     format!("{EXAMPLES}\n\n{TIME_HELP}")

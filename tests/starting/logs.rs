@@ -57,8 +57,12 @@ fn three_replicas_in_one_terminal() {
     for _ in 0..2 {
         while !receiver.recv().unwrap() {}
     }
-    replicas.iter().for_each(|replica| replica.signal("-TERM"));
-    replicas.iter_mut().for_each(|replica| replica.expect_zero("after SIGTERM"));
+    for replica in &replicas {
+        replica.signal("-TERM");
+    }
+    for replica in &mut replicas {
+        replica.expect_zero("after SIGTERM");
+    }
     let lines = lines.join().unwrap();
     let all = lines.join("\n");
     let is_row = |line: &String| line.starts_with("  ") && line.ends_with(" MiB");

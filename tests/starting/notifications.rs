@@ -68,7 +68,7 @@ fn alone() {
     process.signal("-STOP");
     manager.receive();
     let before = manager.messages.len();
-    std::thread::sleep(Duration::from_millis(1000));
+    std::thread::sleep(Duration::from_secs(1));
     manager.receive();
     assert_eq!(manager.messages.len(), before);
     process.signal("-CONT");

@@ -18,7 +18,9 @@ const DELAY_MAX_MS: u64 = 150;
 fn at_random_moments() {
     let start = |seed| std::thread::spawn(move || start_many(seed));
     let workers: Vec<_> = (0..THREADS).map(start).collect();
-    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    for worker in workers {
+        worker.join().unwrap();
+    }
 }
 
 fn start_many(seed: u64) {

@@ -203,7 +203,7 @@ mod tests {
 
     fn expiry(timestamp: u64) -> Event {
         let type_ = change_event_type::TWO_PHASE_EXPIRED;
-        Event::Change(ChangeEvent { timestamp, type_, ..zerocopy::FromZeros::new_zeroed() })
+        Event::Change(ChangeEvent { type_, timestamp, ..zerocopy::FromZeros::new_zeroed() })
     }
 
     /// Goal: each kind has its own progress; a late event does not move the newest one back.

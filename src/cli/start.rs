@@ -14,7 +14,7 @@ pub use sizes::{Sizes, memory_needed};
 
 use super::exit::{ExitClass, Failure};
 use super::size::ByteSize;
-use crate::io::address::{resolve, resolve_list};
+use crate::io::address::{ReplicaAddress, replica_list, resolve};
 use crate::io::log;
 use crate::io::memory::HumanSize;
 use crate::protocol::Release;
@@ -170,7 +170,7 @@ impl StartArguments {
     /// # Errors
     ///
     /// If an address is none, a size is absurd, or the admitted releases are none.
-    pub fn check(&self) -> Result<Vec<SocketAddr>, Failure> {
+    pub fn check(&self) -> Result<Vec<ReplicaAddress>, Failure> {
         let usage = |message: String| Failure::new(ExitClass::Usage, message);
         if self.release_min > self.release_max {
             let (min, max) = (self.release_min, self.release_max);
@@ -183,7 +183,12 @@ impl StartArguments {
                 return Err(usage(format!("--{option} is {}: at most {max}", HumanSize(size))));
             }
         }
-        let addresses = resolve_list(&self.addresses).map_err(|error| usage(error.to_string()))?;
+        let addresses = replica_list(&self.addresses).map_err(|error| usage(error.to_string()))?;
+        if let [own] = addresses.as_slice()
+            && let Some(reason) = own.missing()
+        {
+            return Err(usage(no_own_address(own, reason)));
+        }
         if addresses.len() > 1 && addresses.iter().any(|address| address.port() == 0) {
             let message = "--addresses: the port 0 is for a cluster of one; in a larger one \
                            every replica must be where the others expect it";
@@ -205,11 +210,19 @@ impl StartArguments {
     }
 }
 
+/// A server must know where to listen.
+fn no_own_address(own: &ReplicaAddress, reason: &str) -> String {
+    format!(
+        "--addresses: \"{own}\" is this replica's own address, and its name has none: {reason}; \
+         give an address of this machine, or have the name resolved before the start"
+    )
+}
+
 /// What to serve, and how.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Addresses of all replicas and standbys; the data file knows which one is ours.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ReplicaAddress>,
     /// The data file.
     pub path: PathBuf,
     /// How much of everything.
@@ -249,9 +262,10 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     log::set(arguments.log_level, arguments.log_format);
     let progress = begin(&arguments.path, &arguments.addresses);
     let addresses = arguments.check()?;
+    let known: Vec<SocketAddr> = addresses.iter().filter_map(ReplicaAddress::known).collect();
     let service = Service {
         is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
-        telling: arguments.telling.resolve(&addresses)?,
+        telling: arguments.telling.resolve(&known)?,
         addresses,
         path: arguments.path.clone(),
         sizes: arguments.sizes(),

@@ -305,8 +305,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn name(host: &str, port: u16) -> Option<HostName> {
-        Some(HostName { host: CString::new(host).unwrap(), port })
+    fn name(host: &str, port: u16) -> HostName {
+        HostName { host: CString::new(host).unwrap(), port }
     }
 
     fn wait(resolver: &Resolver, replica: u8) -> Result<Addresses, LookupError> {
@@ -330,7 +330,7 @@ mod tests {
     /// address; a replica that nobody asked for has no answer.
     #[test]
     fn looks_up() {
-        let names = [None, name("localhost", 77), name("no.such.name.invalid", 78)];
+        let names = [None, Some(name("localhost", 77)), Some(name("no.such.name.invalid", 78))];
         let resolver = Resolver::new(names.into(), count_and_look_up).unwrap();
         let before = allocations_of_thread();
         resolver.ask(1);

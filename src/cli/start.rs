@@ -187,7 +187,7 @@ impl StartArguments {
         if let [own] = addresses.as_slice()
             && let Some(reason) = own.missing()
         {
-            return Err(usage(no_own_address(own, reason)));
+            return Err(no_own_address(own, reason));
         }
         if addresses.len() > 1 && addresses.iter().any(|address| address.port() == 0) {
             let message = "--addresses: the port 0 is for a cluster of one; in a larger one \
@@ -210,12 +210,14 @@ impl StartArguments {
     }
 }
 
-/// A server must know where to listen.
-fn no_own_address(own: &ReplicaAddress, reason: &str) -> String {
-    format!(
+/// A server must know where to listen. Not an error of the command line: a name may have no address
+/// yet right after a boot, and a service manager shall try again.
+fn no_own_address(own: &ReplicaAddress, reason: &str) -> Failure {
+    let message = format!(
         "--addresses: \"{own}\" is this replica's own address, and its name has none: {reason}; \
          give an address of this machine, or have the name resolved before the start"
-    )
+    );
+    Failure::new(ExitClass::Network, message)
 }
 
 /// What to serve, and how.
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(check("--addresses=3000,3001 x").map(|list| list.len()), Ok(2));
         assert_eq!(check("--addresses=3000,0 x"), Err(ExitClass::Usage));
         assert_eq!(check("--addresses=3000,3000 x"), Err(ExitClass::Usage));
-        assert_eq!(check("--addresses=no.such.invalid:3000 x"), Err(ExitClass::Usage));
+        assert_eq!(check("--addresses=no.such.invalid:3000 x"), Err(ExitClass::Network));
         assert_eq!(check("--addresses=1 --cache-grid=1025TiB x"), Err(ExitClass::Usage));
         assert_eq!(check("--addresses=1 --limit-storage=2PiB x"), Err(ExitClass::Usage));
         let text = "--addresses=1 --release-min=0.17.5 --release-max=0.17.4 x";

@@ -215,7 +215,7 @@ fn check_names(service: &Service, superblock: &Superblock) -> Result<(), Failure
     for (index, address) in service.addresses.iter().enumerate() {
         let Some(reason) = address.missing() else { continue };
         if index == usize::from(superblock.replica) {
-            return Err(Failure::new(ExitClass::Usage, no_own_address(address, reason)));
+            return Err(no_own_address(address, reason));
         }
         log::warn(format_args!(
             "replica {index}: no address of {address}: {reason}; looking it up until there is one"

@@ -46,7 +46,9 @@ fn git(words: &[&str]) -> Option<String> {
 
 /// The day of a time in seconds since 1970, as in 2026-11-30, by the civil calendar.
 fn date(seconds: u64) -> String {
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let mut days = seconds / 86_400;
     let mut year = 1970;
     while days >= 365 + u64::from(is_leap(year)) {

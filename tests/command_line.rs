@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/serve_dev.rs"]
 mod serve_dev;
 
@@ -16,7 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 const CREATED: u32 = u32::MAX;
 
 fn florin(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
+    let mut command = program::florin();
     command.args(arguments).stdin(Stdio::null());
     command
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/serve_dev.rs"]
 mod serve_dev;
 
@@ -9,7 +11,7 @@ use clap::CommandFactory;
 use florin::cli::Arguments;
 use serve_dev::serve_dev;
 use std::collections::BTreeSet;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 /// Words that succeed, with a part of what is printed; words that fail, with the exit code and a
 /// part of what is said. `DIR` is a folder with the data file `there`, `ADDRESS` a server's.
@@ -65,7 +67,7 @@ const USES: [Uses; 15] = [
     ),
     (
         (
-            "benchmark --addresses=ADDRESS --transfer-count=100 --query-count=1",
+            "benchmark --addresses=ADDRESS --yes --transfer-count=100 --query-count=1",
             "\ntransfers     100  ",
         ),
         ("benchmark --addresses=ADDRESS --cluster=9", 7, "it is not of cluster 9"),
@@ -92,7 +94,7 @@ fn florin(words: &str, folder: &str, address: &str) -> Output {
         }
         word
     });
-    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
+    let mut command = program::florin();
     command.args(words).stdin(Stdio::null()).output().unwrap()
 }
 
@@ -134,6 +136,69 @@ fn good_and_bad() {
     server.wait().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(used, commands(), "every command is here");
+}
+
+/// Goal: the environment says which cluster is used, the command line wins, an empty variable counts
+/// as none, and an error about a value from the environment names the variable.
+#[test]
+fn environment() {
+    let run = |words: &str, variables: &[(&str, &str)]| {
+        let mut command = program::florin();
+        let output = command.args(words.split(' ')).envs(variables.iter().copied()).output();
+        let output = output.unwrap();
+        let all = text(&output.stdout) + &text(&output.stderr);
+        (output.status.code().unwrap(), all)
+    };
+    let nobody = ("FLORIN_ADDRESSES", "127.0.0.1:1");
+    for words in ["status", "balance --account=1 --deadline=1", "repl --command=x --deadline=1"] {
+        let words = words.replace("--command=x", "--command=query_accounts");
+        let (code, all) = run(&words, &[nobody]);
+        assert!(code == 7 && all.contains("127.0.0.1:1"), "{words}: {all}");
+        let (code, all) = run(&format!("{words} --addresses=127.0.0.1:2"), &[nobody]);
+        assert!(code == 7 && all.contains("127.0.0.1:2"), "{words}: {all}");
+        let (code, all) = run(&words, &[("FLORIN_ADDRESSES", "nowhere:"), nobody]);
+        assert_eq!(code, 7, "{words}: {all}");
+        let (code, all) = run(&words, &[("FLORIN_ADDRESSES", "nowhere:")]);
+        assert!(code == 2 && all.contains("variable FLORIN_ADDRESSES"), "{words}: {all}");
+        let (code, all) = run(&words, &[nobody, ("FLORIN_CLUSTER", "seven")]);
+        assert!(code == 2 && all.contains("variable FLORIN_CLUSTER"), "{words}: {all}");
+        let (code, all) = run(&format!("{words} --cluster=seven"), &[("FLORIN_CLUSTER", "7")]);
+        assert!(code == 2 && !all.contains("variable"), "{words}: {all}");
+        let (code, all) = run(&words, &[nobody, ("FLORIN_CLUSTER", "")]);
+        assert_eq!(code, 7, "{words}: {all}");
+    }
+    // A data file on the command line is not contradicted by a variable for other commands.
+    let (code, all) = run("balance --account=1 /no/such/file", &[nobody]);
+    assert_eq!(code, 3, "{all}");
+    let (code, all) = run("balance --account=1 --addresses=1 /no/such/file", &[]);
+    assert!(code == 2 && all.contains("--addresses cannot be used with PATH"), "{all}");
+}
+
+/// Goal: one spelling for JSON wherever a command prints one document, and the earlier one.
+#[test]
+fn json_everywhere() {
+    for words in ["version", "doctor --development .", "inspect constants"] {
+        for option in ["--format=json", "--json"] {
+            let output = florin(&format!("{words} {option}"), "", "");
+            let document: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
+            assert!(document.is_ok(), "{words} {option}: {}", text(&output.stdout));
+        }
+        let both = florin(&format!("{words} --format=table --json"), "", "");
+        assert_eq!(both.status.code(), Some(2), "{words}: {}", text(&both.stderr));
+    }
+}
+
+/// Goal: `help` lists the commands, and shows what `--help` of a command shows.
+#[test]
+fn help_of_commands() {
+    let list = text(&florin("help", "", "").stdout);
+    assert!(list.contains("\nRun replicas:\n"), "{list}");
+    for command in commands() {
+        assert!(list.contains(&format!("\n  {command} ")), "{command}: {list}");
+        let output = florin(&format!("help {command}"), "", "");
+        let expected = florin(&format!("{command} --help"), "", "");
+        assert_eq!(text(&output.stdout), text(&expected.stdout), "{command}");
+    }
 }
 
 /// Goal: the help of every command has examples of it, and no line is too long for a terminal.

@@ -2,17 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "support/program.rs"]
+mod program;
+
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 /// Enough for runs that have merged and a checkpoint behind them.
 const TRANSFERS: &str = "340000";
 
 fn florin(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
+    let mut command = program::florin();
     command.args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/serve_dev.rs"]
 mod serve_dev;
 
@@ -70,14 +72,8 @@ impl Drop for Server {
     }
 }
 
-/// The program, without what the environment of the test says of addresses and clusters.
 fn florin(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_florin"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FLORIN_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = program::florin();
     command.args(arguments);
     command
 }

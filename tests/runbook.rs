@@ -8,6 +8,8 @@
 
 #[path = "support/free_port.rs"]
 mod free_port;
+#[path = "support/program.rs"]
+mod program;
 
 use florin::client::{Client, Options};
 use florin::protocol::types::Account;
@@ -18,7 +20,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 const HOSTS: [&str; 3] = ["a", "b", "c"];
 /// The addresses that the page gives to the hosts.
 const ADDRESSES: &str = "10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000";
@@ -90,7 +91,7 @@ impl Hosts {
             return;
         }
         let words: Vec<&str> = words.collect();
-        let mut process = Command::new(BINARY);
+        let mut process = program::florin();
         process.args(&words).arg("--development").stdin(Stdio::null());
         if words[0] == "start" {
             let log = File::create(self.log(host)).unwrap();
@@ -124,7 +125,7 @@ impl Hosts {
     fn wait_healthy(&self) {
         let since = Instant::now();
         loop {
-            let output = Command::new(BINARY)
+            let output = program::florin()
                 .args(["status", "--cluster=7", &format!("--addresses={}", self.list)])
                 .output()
                 .unwrap();

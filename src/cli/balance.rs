@@ -14,7 +14,7 @@ use super::export::progress_bar;
 use super::export::records::{BALANCE_AT, BalanceAt};
 use super::export::source::{Source, SourceArguments};
 use super::moment::{Moment, Rfc3339, TIME_HELP};
-use super::output::print;
+use super::output::{Format, print};
 use super::patient::Stop;
 use crate::repl::answer::field_text;
 use crate::repl::json;
@@ -41,15 +41,6 @@ fn after_help() -> String {
     format!("{EXAMPLES}\n\n{TIME_HELP}")
 }
 
-/// How balances are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object on a line.
-    Json,
-}
-
 /// Options of `florin balance`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = after_help())]
@@ -64,7 +55,7 @@ pub struct BalanceArguments {
     #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     pub at: Moment,
     /// How to show them
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
 }
 
@@ -97,7 +88,7 @@ pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
             json::push_object(&mut text, &BALANCE_AT, row.as_bytes());
             print(&text);
         }
-        Format::Text => print(&text_of(&row)),
+        Format::Table => print(&text_of(&row)),
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::exit::{ExitClass, Failure};
-use super::output::print;
+use super::output::{OutputArguments, print};
 use super::start::memory_needed;
 use crate::io::file::{DataFile, FileError};
 use crate::io::memory::{self, HumanSize};
@@ -55,9 +55,9 @@ pub struct DoctorArguments {
     /// What `start --development` needs instead
     #[arg(long)]
     pub development: bool,
-    /// Print one JSON object instead of lines
-    #[arg(long)]
-    pub json: bool,
+    /// Form of the output
+    #[command(flatten)]
+    pub output: OutputArguments,
     /// A data file, or where one is to be made, or a directory
     #[arg(value_name = "PATH", default_value = ".")]
     pub path: PathBuf,
@@ -113,7 +113,7 @@ impl Check {
 pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     let subject = Subject::of(&arguments.path, arguments.development);
     let checks = check_all(&subject);
-    if arguments.json {
+    if arguments.output.is_json() {
         print(&json_of(&checks));
     } else {
         print(&lines(&checks));

@@ -91,10 +91,20 @@ pub fn run_man(arguments: &ManArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let mut page = Vec::new();
-    Man::new(Arguments::command()).render(&mut page).expect("memory can be written to");
+    Man::new(manual()).render(&mut page).expect("memory can be written to");
     let page = String::from_utf8(page).expect("the definitions are text");
     let _ = std::io::stdout().lock().write_all(copyable(&page).as_bytes());
     Ok(())
+}
+
+/// The definition without `florin help`: pages need no page on how to get help.
+fn manual() -> clap::Command {
+    let root = Arguments::command();
+    let names: Vec<String> = root.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    let root = root.disable_help_subcommand(true);
+    names.into_iter().fold(root, |root, name| {
+        root.mut_subcommand(name, |inner| inner.disable_help_subcommand(true))
+    })
 }
 
 /// A page whose examples can be copied: no hyphens at line ends and no spaces to fill lines.
@@ -119,7 +129,7 @@ fn write_pages(folder: &Path) -> Result<usize, Failure> {
     std::fs::create_dir_all(folder).map_err(failed)?;
     let drafts = folder.join(format!(".florin-man.{}.part", std::process::id()));
     std::fs::create_dir(&drafts).map_err(failed)?;
-    let result = clap_mangen::generate_to(Arguments::command(), &drafts).map_err(failed);
+    let result = clap_mangen::generate_to(manual(), &drafts).map_err(failed);
     let result = result.and_then(|()| finish_pages(&drafts, folder, &failed));
     let _ = std::fs::remove_dir_all(&drafts);
     result

@@ -9,9 +9,11 @@ pub mod cdc;
 pub mod destination;
 pub mod dev;
 pub mod doctor;
+pub mod environment;
 pub mod exit;
 pub mod export;
 pub mod format;
+pub mod help;
 pub mod inspect;
 pub mod manual;
 pub mod moment;
@@ -41,6 +43,9 @@ Examples:
   florin benchmark
       how fast this machine is
 
+Options with [env: FLORIN_…] in their help can be set in the environment: FLORIN_ADDRESSES and \
+FLORIN_CLUSTER say which cluster commands use. The command line wins. --format=json prints JSON.
+
 SIZE is a whole number with a unit: 512MiB, 1GiB, 64M. LIST is HOST:PORT, HOST (port 3001) or PORT \
 (host 127.0.0.1), separated by commas.
 ";
@@ -52,7 +57,6 @@ fn after_help() -> String {
 /// A double-entry ledger as a database.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "florin", version, after_long_help = after_help(), max_term_width = 100)]
-#[command(disable_help_subcommand = true)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -64,35 +68,35 @@ pub struct Arguments {
 pub enum Command {
     /// Create the data file of a replica
     Format(format::FormatArguments),
-    /// Make the data file of a replica anew that was lost, while the others go on
+    /// Recreate a lost data file while the cluster keeps running
     Recover(recover::RecoverArguments),
     /// Serve a data file
     Start(start::StartArguments),
-    /// Serve a small data file for development, at once
+    /// Serve a small ledger for development, without setup
     Dev(dev::DevArguments),
-    /// Print what a shell needs to complete commands and options
+    /// Print the completion script of a shell
     Completions(manual::CompletionsArguments),
     /// Print or write manual pages
     Man(manual::ManArguments),
-    /// Say how a cluster is: each replica's role, lag and clock
+    /// Show the health of a cluster: role, lag and clock of each replica
     Status(status::StatusArguments),
     /// Check whether this machine has what a server needs
     Doctor(doctor::DoctorArguments),
     /// Print the version
     Version(version::VersionArguments),
-    /// Say something to a cluster, at the terminal or from a script
+    /// Run statements against a cluster, interactively or from a script
     Repl(repl::ReplArguments),
-    /// Write what changes to standard output, as it happens
+    /// Stream change events to standard output
     Cdc(cdc::CdcArguments),
-    /// Write accounts, transfers or balances at a moment to a file
+    /// Export accounts, transfers or balances, now or at a past moment
     Export(export::ExportArguments),
-    /// Show the balances of an account at a moment
+    /// Show the balances of one account, now or at a past moment
     Balance(balance::BalanceArguments),
-    /// Measure how fast a server or a cluster is
+    /// Measure the throughput and latency of a server or a cluster
     Benchmark(benchmark::BenchmarkArguments),
-    /// Look into a data file without changing it, and check it
+    /// Inspect and verify a data file without changing it
     Inspect(inspect::InspectArguments),
-    /// Run simulated clusters in which everything goes wrong that may
+    /// Simulate clusters with faults and verify what they do
     Vopr(vopr::VoprArguments),
 }
 
@@ -104,7 +108,7 @@ pub fn run() -> ExitCode {
         signals::end_at_once();
     }
     system::ignore_file_size_signal();
-    let arguments = Arguments::parse();
+    let arguments = environment::parse();
     let result = match &arguments.command {
         Command::Format(arguments) => format::run(arguments),
         Command::Recover(arguments) => recover::run(arguments),
@@ -185,7 +189,7 @@ mod tests {
             arguments.validate,
             arguments.no_history,
             arguments.imported,
-            arguments.json,
+            arguments.output.is_json(),
         ];
         assert_eq!(switches, [false; 5]);
         assert!(arguments.check().is_ok());
@@ -202,7 +206,7 @@ mod tests {
         assert_eq!(arguments.id_order.name(), "reversed");
         assert_eq!(arguments.account_distribution.name(), "zipfian");
         assert_eq!(arguments.cache_grid, Some(size::ByteSize(1 << 30)));
-        assert!(arguments.json && arguments.file.is_some());
+        assert!(arguments.output.is_json() && arguments.file.is_some());
     }
 
     /// Goal: what is out of range, unknown or contradictory is refused.

@@ -34,7 +34,7 @@ index.";
 #[command(after_long_help = EXAMPLES)]
 pub struct RecoverArguments {
     /// Id of the cluster, as it was formatted
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", env = "FLORIN_CLUSTER", hide_env_values = true)]
     pub cluster: u128,
     /// Index of the replica whose file was lost
     #[arg(long, value_name = "I")]

@@ -4,10 +4,11 @@
 //! what a failure means: at a terminal it is shown and one goes on; anything else ends with the
 //! first mistake or failure. Refused events do not end a script, but its exit code tells of them.
 
+use super::environment::{ADDRESSES_DEFAULT, resolve};
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
 use crate::client::error::RETRY;
-use crate::client::{Client, ClientError, Options, ReplicaAddress, resolve_addresses};
+use crate::client::{Client, ClientError, Options, ReplicaAddress};
 use crate::protocol::EvictionReason;
 use crate::repl::{
     Answer, Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse,
@@ -53,10 +54,17 @@ pub enum Format {
 #[command(after_long_help = EXAMPLES)]
 pub struct ReplArguments {
     /// Id of the cluster
-    #[arg(long, value_name = "ID", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 0,
+        env = "FLORIN_CLUSTER",
+        hide_env_values = true
+    )]
     pub cluster: u128,
     /// All replicas of the cluster, in order; host names are resolved
-    #[arg(long, value_name = "LIST", default_value = "3000")]
+    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
+        env = "FLORIN_ADDRESSES", hide_env_values = true)]
     pub addresses: String,
     /// Statements to execute, instead of asking for them
     #[arg(long, value_name = "STATEMENTS")]
@@ -77,8 +85,7 @@ pub struct ReplArguments {
 /// If an address is none, the cluster cannot be reached or, unless at a terminal, a statement is
 /// wrong or an event is refused.
 pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
-    let addresses = resolve_addresses(&arguments.addresses)
-        .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+    let addresses = resolve(&arguments.addresses)?;
     let is_interactive = arguments.command.is_none() && std::io::stdin().is_terminal();
     let mut repl = Repl {
         cluster: arguments.cluster,
@@ -378,6 +385,7 @@ fn history_path() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::resolve_addresses;
     use crate::protocol::Operation;
 
     fn repl() -> Repl {

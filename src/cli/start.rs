@@ -47,31 +47,32 @@ pub struct StartArguments {
     /// HOST or PORT. The data file knows which of them is its own, to listen on. In a cluster of
     /// one the port 0 stands for a free one, which is printed alone on the first line; the server
     /// then ends when its standard input closes
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", env = "FLORIN_ADDRESSES", hide_env_values = true)]
     pub addresses: String,
     /// Memory for pages of the data file [default: 64MiB, in development 32MiB; at least
     /// 4MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", env = "FLORIN_CACHE_GRID", hide_env_values = true)]
     pub cache_grid: Option<ByteSize>,
     /// Memory for accounts [default: 192MiB, in development 8MiB; at least 12MiB, in development
     /// 2MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", env = "FLORIN_CACHE_ACCOUNTS", hide_env_values = true)]
     pub cache_accounts: Option<ByteSize>,
     /// Memory for the newest transfers [default: 560MiB, in development 8MiB; at least 76MiB, in
     /// development 6MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", env = "FLORIN_CACHE_TRANSFERS", hide_env_values = true)]
     pub cache_transfers: Option<ByteSize>,
     /// Memory for filters that spare searches for new transfer ids; 0 for none [default: 64MiB, in
     /// development 1MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", env = "FLORIN_FILTERS", hide_env_values = true)]
     pub filters: Option<ByteSize>,
     /// Maximum size of the data in the file [default: 1TiB, in development 64GiB; at least 64MiB,
     /// in development 8MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", env = "FLORIN_LIMIT_STORAGE", hide_env_values = true)]
     pub limit_storage: Option<ByteSize>,
     /// How much of the data file is read in the background each second, to find damage while others
     /// can repair it; 0 for none
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(SCRUB_RATE))]
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(SCRUB_RATE),
+        env = "FLORIN_SCRUB_RATE", hide_env_values = true)]
     pub scrub_rate: ByteSize,
     /// Seconds that the clock is ahead, to test what a wrong one does
     #[arg(
@@ -99,14 +100,29 @@ pub struct StartArguments {
         value_parser = parse_release)]
     pub release_max: Release,
     /// How grave events must be to be written to standard error
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "FLORIN_LOG_LEVEL",
+        hide_env_values = true
+    )]
     pub log_level: log::Level,
     /// Events as lines of text, or as JSON objects: time, level, message
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "FLORIN_LOG_FORMAT",
+        hide_env_values = true
+    )]
     pub log_format: log::Format,
     /// Any file system, little memory; not for data of value
     #[arg(long)]
     pub development: bool,
+    /// Accepted for scripts of the reference; without effect
+    #[arg(long, hide = true)]
+    pub experimental: bool,
     /// The data file, made by `florin format`
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
@@ -116,10 +132,10 @@ pub struct StartArguments {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TellingArguments {
     /// Address to serve metrics on, for Prometheus: /metrics, /healthz, /readyz
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", env = "FLORIN_METRICS", hide_env_values = true)]
     pub metrics: Option<String>,
     /// Address to send metrics to, for StatsD with tags: a datagram or some every 10 seconds
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", env = "FLORIN_STATSD", hide_env_values = true)]
     pub statsd: Option<String>,
 }
 

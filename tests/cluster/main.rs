@@ -11,6 +11,8 @@ mod faults;
 #[path = "../support/free_port.rs"]
 mod free_port;
 mod load;
+#[path = "../support/program.rs"]
+mod program;
 mod proxy;
 mod replicas;
 

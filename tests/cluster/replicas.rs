@@ -1,5 +1,6 @@
 //! A cluster of real processes whose every connection goes through a link of its own.
 
+use super::program::florin;
 use crate::free_port::free_port;
 use crate::proxy::Link;
 use std::fmt::Write;
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 
 /// The cluster's id: clients of the official libraries and ours use it.
 pub const CLUSTER: u128 = 7;
-const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 /// A superblock, and where in it are its sequence, and checkpoint and root.
 const COPY_SIZE: usize = 16 * 1024;
 const RELEASE: std::ops::Range<usize> = 44..48;
@@ -118,7 +118,7 @@ impl Cluster {
         let log = replica.path.with_extension("log");
         replica.log_start = fs::read(&log).map_or(0, |text| text.len());
         let log = File::options().append(true).create(true).open(log);
-        let child = Command::new(BINARY)
+        let child = florin()
             .args(["start", "--development", &format!("--addresses={}", replica.addresses)])
             .args(replica.release.map(|release| format!("--program-release={release}")))
             .arg(&replica.path)
@@ -278,7 +278,7 @@ impl Drop for Cluster {
 }
 
 fn format(path: &std::path::Path, index: usize, count: usize) {
-    let result = Command::new(BINARY)
+    let result = florin()
         .args(["format", "--development", &format!("--cluster={CLUSTER}")])
         .args([format!("--replica={index}"), format!("--replica-count={count}")])
         .arg(path)

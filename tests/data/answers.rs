@@ -2,7 +2,8 @@
 //! of its data file, against a model that knows only what was asked of the ledger and when, in
 //! random histories with holds, expiries, chains, closing accounts and late imports.
 
-use crate::server::{BINARY, Servers, text};
+use crate::program::florin;
+use crate::server::{Servers, text};
 use florin::client::{Client, Options};
 use florin::protocol::types::{
     AMOUNT_MAX, Account, AccountFilter, ChangeEventsFilter, Transfer, account_filter_flags,
@@ -12,7 +13,6 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use zerocopy::FromZeros;
 
 const CREATED: u32 = u32::MAX;
@@ -332,7 +332,7 @@ fn row_of(row: &Value) -> (u128, Row) {
 
 /// Runs a command against the source.
 fn run(source: &str, words: &[&str]) -> std::process::Output {
-    Command::new(BINARY).args(words).arg(source).output().unwrap()
+    florin().args(words).arg(source).output().unwrap()
 }
 
 /// What the source says at a moment is what the model says.

@@ -1,7 +1,8 @@
 //! `florin balance` and `export` of balances against a model, at every moment of a random history.
 
 use crate::export::{Seen, balances, shown};
-use crate::server::{BINARY, Servers, text};
+use crate::program::florin;
+use crate::server::{Servers, text};
 use florin::client::{Client, Options};
 use florin::protocol::types::{
     Account, ChangeEvent, ChangeEventsFilter, Transfer, account_flags, change_event_type,
@@ -10,7 +11,7 @@ use florin::protocol::types::{
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
+use std::process::Output;
 use zerocopy::FromZeros;
 
 const ACCOUNTS: u128 = 5;
@@ -202,7 +203,7 @@ fn random_history() {
             if is_online {
                 return servers.output(words);
             }
-            Command::new(BINARY).args(words).arg(&path).output().unwrap()
+            florin().args(words).arg(&path).output().unwrap()
         };
         let mut model = start.clone();
         for (index, event) in events.iter().enumerate() {

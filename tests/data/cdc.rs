@@ -1,6 +1,7 @@
 //! `florin cdc` as its users run it.
 
-use crate::server::{BINARY, Following, Servers, send, text};
+use crate::program::florin;
+use crate::server::{Following, Servers, send, text};
 use florin::client::{Client, Options};
 use florin::protocol::status::CreateTransferStatus;
 use florin::protocol::types::{Transfer, transfer_flags};
@@ -172,7 +173,7 @@ fn exit_codes() {
         assert!(errors.contains(part), "{words:?}: {errors}");
     }
     let words = ["cdc", "--deadline=1", "--addresses=127.0.0.1:1"];
-    let output = Command::new(BINARY).args(words).output().unwrap();
+    let output = florin().args(words).output().unwrap();
     assert_eq!(output.status.code(), Some(7));
     assert!(text(&output.stderr).contains("connection refused"), "{}", text(&output.stderr));
     if std::path::Path::new("/dev/full").exists() {
@@ -564,7 +565,7 @@ fn program_of_the_documentation() {
     let program = program.split("```").next().unwrap();
     let bin = servers.folder.join("bin");
     std::fs::create_dir(&bin).unwrap();
-    std::os::unix::fs::symlink(BINARY, bin.join("florin")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_florin"), bin.join("florin")).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let address = format!("--addresses={}", servers.addresses);
     let start = |until: &str| {

@@ -1,6 +1,7 @@
 //! `florin export` and `florin balance`, from a cluster and from a data file.
 
-use crate::server::{BINARY, Following, Servers, text};
+use crate::program::florin;
+use crate::server::{Following, Servers, text};
 use florin::client::{Client, Options};
 use florin::protocol::types::{AMOUNT_MAX, Account, Transfer, account_flags, transfer_flags};
 use serde_json::Value;
@@ -206,7 +207,7 @@ fn formats() {
 
 /// What a command says of a data file: output and errors.
 fn local(words: &[&str], path: &str) -> (String, String) {
-    let output = Command::new(BINARY).args(words).arg(path).output().unwrap();
+    let output = florin().args(words).arg(path).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
     (text(&output.stdout), text(&output.stderr))
 }
@@ -219,7 +220,7 @@ fn data_file() {
     let mut servers = Servers::single("export-file");
     let path = servers.path().display().to_string();
     tell(&servers);
-    let busy = Command::new(BINARY).args(["export", &path]).output().unwrap();
+    let busy = florin().args(["export", &path]).output().unwrap();
     assert_eq!(busy.status.code(), Some(3), "the server has it");
     let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
     // None, some and many ops after a checkpoint: it is due every 160 ops.
@@ -297,7 +298,7 @@ fn failures() {
         assert!(errors.contains(part), "{words:?}: {errors}");
     }
     for (words, code) in [(vec!["export", "/nowhere.florin"], 3), (vec!["export"], 2)] {
-        let output = Command::new(BINARY).args(&words).output();
+        let output = florin().args(&words).output();
         assert_eq!(output.unwrap().status.code(), Some(code), "{words:?}");
     }
     let mut command = servers.command(&["export", "--format=jsonl", "--what=accounts"]);
@@ -343,15 +344,15 @@ fn destinations() {
     ] {
         // Nobody listens there: the refusal comes first.
         let words = ["export", "--addresses=127.0.0.1:1", &output(name)];
-        let refused = Command::new(BINARY).args(words).output().unwrap();
+        let refused = florin().args(words).output().unwrap();
         assert!(!refused.status.success() && refused.stdout.is_empty(), "{name}");
         assert!(text(&refused.stderr).contains(part), "{name}: {}", text(&refused.stderr));
     }
     let words = ["export", "--addresses=127.0.0.1:1", "--deadline=1"];
-    let failed = Command::new(BINARY).args(words).output().unwrap();
+    let failed = florin().args(words).output().unwrap();
     assert_eq!((failed.status.code(), text(&failed.stdout)), (Some(7), String::new()));
     let words = ["export", "--addresses=127.0.0.1:1", "--deadline=1", &output("target.csv")];
-    assert!(!Command::new(BINARY).args(words).output().unwrap().status.success());
+    assert!(!florin().args(words).output().unwrap().status.success());
     assert_eq!(std::fs::read_to_string(path("target.csv")).unwrap(), all, "as it was");
     servers.say("lookup_accounts id=1;");
     let mut names: Vec<_> =

@@ -8,6 +8,8 @@ mod cdc;
 mod export;
 #[path = "../support/free_port.rs"]
 mod free_port;
+#[path = "../support/program.rs"]
+mod program;
 #[path = "../support/serve_dev.rs"]
 mod serve_dev;
 mod server;

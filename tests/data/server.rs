@@ -1,13 +1,12 @@
 //! Servers with ledgers of their own, ended and removed at the end of the test.
 
 use crate::free_port::free_port;
+use crate::program::florin;
 use crate::serve_dev::serve_dev;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-
-pub const BINARY: &str = env!("CARGO_BIN_EXE_florin");
 
 /// One server or several that make a cluster.
 pub struct Servers {
@@ -53,14 +52,14 @@ impl Servers {
         let mut processes = Vec::new();
         for index in 0..3 {
             let path = folder.join(format!("{index}.florin"));
-            let output = Command::new(BINARY)
+            let output = florin()
                 .args(["format", "--cluster=0", "--replica-count=3", "--development"])
                 .arg(format!("--replica={index}"))
                 .arg(&path)
                 .output()
                 .unwrap();
             assert!(output.status.success(), "{}", text(&output.stderr));
-            let process = Command::new(BINARY)
+            let process = florin()
                 .args(["start", "--development", &format!("--addresses={addresses}")])
                 .arg(&path)
                 .stdin(Stdio::null())
@@ -87,7 +86,7 @@ impl Servers {
 
     /// A command that talks to the servers.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = florin();
         command.args(words).arg(format!("--addresses={}", self.addresses)).stdin(Stdio::null());
         command
     }

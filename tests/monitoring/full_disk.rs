@@ -1,6 +1,7 @@
 //! Full disks: a file system of some megabytes, and a limit of the length of files.
 
 use super::free_port::free_port;
+use super::program::florin;
 use super::servers::{BINARY, Servers, errors, wait_for};
 use florin::client::{Client, Options};
 use florin::protocol::types::{Account, Transfer};
@@ -195,7 +196,7 @@ fn limit_of_length() {
     let output = limited(20_000).args(format_words(&path)).output().unwrap();
     told(&output, 4, "raise the limit of file size (ulimit -f)");
     assert!(!std::fs::exists(&path).unwrap(), "it is removed");
-    told(&Command::new(BINARY).args(&format_words(&path)[1..]).output().unwrap(), 0, "");
+    told(&florin().args(&format_words(&path)[1..]).output().unwrap(), 0, "");
     let server = Server::start(limited(40_000), &path, servers.path("log"));
     server.fill();
     let (status, line) = server.end();

@@ -7,6 +7,8 @@ mod evictions;
 mod free_port;
 mod full_disk;
 mod metrics;
+#[path = "../support/program.rs"]
+mod program;
 #[allow(dead_code, reason = "shared with the tests of clusters, which do more")]
 #[path = "../cluster/proxy.rs"]
 mod proxy;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the program to its end.
 pub fn florin(arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap()
+    super::program::florin().args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 /// What the program wrote to standard error.
@@ -75,7 +75,7 @@ impl Servers {
     /// Starts a server on a data file.
     pub fn start(&mut self, name: &str, options: &[&str]) {
         let log = File::create(self.path(name) + ".log").unwrap();
-        let child = Command::new(BINARY)
+        let child = super::program::florin()
             .args(["start", "--development"])
             .args(options)
             .arg(self.path(name))

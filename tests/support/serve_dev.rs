@@ -1,8 +1,9 @@
 //! A development server for a test.
 
+use super::program::florin;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 /// Serves a data file on a free port, and makes the file if it is not there; the process, and where
 /// it listens.
@@ -11,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 ///
 /// If the server does not say where it listens.
 pub fn serve_dev(path: &Path) -> (Child, String) {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_florin"))
+    let mut process = florin()
         .args(["dev", "--address=0"])
         .arg(path)
         .stdin(Stdio::null())

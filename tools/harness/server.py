@@ -21,6 +21,10 @@ from . import wire
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(os.environ.get("FLORIN_BINARY", ROOT / "target" / "release" / "florin"))
 TIMEOUT_SECONDS = 60
+# Options for the user's own servers, which the programs under test must not take from here.
+for _option in ("ADDRESSES", "CLUSTER", "METRICS", "STATSD", "LOG_LEVEL", "LOG_FORMAT", "CACHE_GRID",
+                "CACHE_ACCOUNTS", "CACHE_TRANSFERS", "FILTERS", "LIMIT_STORAGE", "SCRUB_RATE"):
+    os.environ.pop(f"FLORIN_{_option}", None)
 # Servers whose processes were not waited for.
 RUNNING = set()
 

@@ -11,7 +11,8 @@ use crate::client::random::{Random, low_word, mix};
 use crate::protocol::to_index;
 use crate::protocol::types::{Account, Transfer, account_flags, transfer_flags};
 
-const LEDGER: u32 = 1;
+/// The ledger of all accounts and transfers.
+pub const LEDGER: u32 = 1;
 const STREAM_ACCOUNTS: u64 = 1 << 60;
 const STREAM_TRANSFERS: u64 = 2 << 60;
 const STREAM_QUERIES: u64 = 3 << 60;

@@ -8,6 +8,7 @@
 pub mod distribution;
 pub mod generate;
 pub mod identity;
+pub mod ledger_in_use;
 pub mod load;
 pub mod report;
 pub mod server;
@@ -16,10 +17,13 @@ pub mod work;
 #[cfg(test)]
 mod tests;
 
+use super::environment::is_given;
 use super::exit::{ExitClass, Failure};
-use super::output::print;
+use super::output::{OutputArguments, print};
 use super::progress::{self, Counts};
-use crate::client::{IdGenerator, Poller, Random, Wire, WireOptions, resolve_addresses};
+use crate::client::{
+    Client, IdGenerator, Options, Poller, Random, Wire, WireOptions, resolve_addresses,
+};
 use crate::protocol::{Operation, Release, to_index};
 use distribution::Distribution;
 use generate::{Generator, Plan, Totals};
@@ -44,7 +48,7 @@ Examples:
       fewer, between accounts of unequal activity, all of them read back and compared
   florin benchmark --clients=32 --transfer-batch-count=1 --transfer-count=300000
       many clients, each with one transfer per request
-  florin benchmark --addresses=3000 --json
+  florin benchmark --addresses=3000 --yes --format=json
       a cluster that is running already; the result as JSON";
 
 /// Options of `florin benchmark`.
@@ -106,11 +110,22 @@ pub struct BenchmarkArguments {
     /// temporary directory, removed at the end]
     #[arg(long, value_name = "PATH", conflicts_with = "addresses")]
     pub file: Option<PathBuf>,
-    /// Use the cluster at these addresses instead of a throw-away server
+    /// Use the cluster at these addresses instead of a throw-away server. FLORIN_ADDRESSES is
+    /// ignored: nobody shall measure a cluster in use by accident
     #[arg(long, value_name = "LIST")]
     pub addresses: Option<String>,
+    /// Write to the cluster at --addresses even if it has accounts already. What a benchmark
+    /// creates cannot be deleted
+    #[arg(long, requires = "addresses")]
+    pub yes: bool,
     /// Id of the cluster at --addresses
-    #[arg(long, value_name = "ID", default_value_t = 0, requires = "addresses")]
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 0,
+        env = "FLORIN_CLUSTER",
+        hide_env_values = true
+    )]
     pub cluster: u128,
     /// Throw-away server: small sizes, any file system
     #[arg(long, conflicts_with = "addresses")]
@@ -127,9 +142,9 @@ pub struct BenchmarkArguments {
     /// Throw-away server: as of `florin start`
     #[arg(long, value_name = "SIZE", conflicts_with = "addresses")]
     pub filters: Option<super::size::ByteSize>,
-    /// Print the result as one JSON object
-    #[arg(long)]
-    pub json: bool,
+    /// Form of the output
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 impl BenchmarkArguments {
@@ -145,6 +160,9 @@ impl BenchmarkArguments {
         }
         if self.imported && self.clients > 1 {
             return usage("--imported needs --clients=1: timestamps must arrive in their order");
+        }
+        if self.addresses.is_none() && is_given("--cluster") {
+            return usage("--cluster needs --addresses: a throw-away server has the cluster id 0");
         }
         if self.imported && self.addresses.is_some() {
             return usage("--imported needs a fresh server, not --addresses");
@@ -213,20 +231,26 @@ pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
     arguments.check()?;
     let (server, addresses) = if let Some(list) = &arguments.addresses {
         let addresses = resolve_addresses(list)
-            .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+            .map_err(|error| Failure::new(ExitClass::Usage, format!("--addresses: {error}")))?;
         (None, addresses)
     } else {
         let server = Server::start(&arguments.server_options())?;
         let addresses = vec![server.address().into()];
         (Some(server), addresses)
     };
-    let options = WireOptions { cluster: arguments.cluster, addresses, release: Release::SERVER };
+    let cluster = if server.is_some() { 0 } else { arguments.cluster };
+    if let Some(list) = &arguments.addresses {
+        let mut client = Client::connect(cluster, &addresses, &Options::default())?;
+        let plan = arguments.plan(u32::MAX, u32::MAX);
+        ledger_in_use::check(&mut client, &plan, list, arguments.yes)?;
+    }
+    let options = WireOptions { cluster, addresses, release: Release::SERVER };
     let server = RefCell::new(server);
     let report = measure(arguments, &options, &server)?;
     if let Some(server) = server.into_inner() {
         server.stop()?;
     }
-    if arguments.json {
+    if arguments.output.is_json() {
         print(&report.json().to_string());
     } else {
         print(&report.text());

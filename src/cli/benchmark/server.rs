@@ -224,8 +224,18 @@ impl Drop for Server {
     }
 }
 
-fn format(executable: &Path, file: &Path, options: &ServerOptions) -> Result<(), Failure> {
+/// A command of this program that ignores the variables for the user's own servers.
+fn command_of(executable: &Path) -> Command {
     let mut command = Command::new(executable);
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("FLORIN_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn format(executable: &Path, file: &Path, options: &ServerOptions) -> Result<(), Failure> {
+    let mut command = command_of(executable);
     command.args(["format", "--cluster=0", "--replica=0", "--replica-count=1"]);
     if options.is_development {
         command.arg("--development");
@@ -243,7 +253,7 @@ fn format(executable: &Path, file: &Path, options: &ServerOptions) -> Result<(),
 }
 
 fn spawn(executable: &Path, file: &Path, options: &ServerOptions) -> Result<Child, Failure> {
-    let mut command = Command::new(executable);
+    let mut command = command_of(executable);
     command.args(["start", "--addresses=0", "--metrics=127.0.0.1:0"]);
     if options.is_development {
         command.arg("--development");

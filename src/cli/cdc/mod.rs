@@ -16,10 +16,10 @@ pub mod stream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::environment::{ADDRESSES_DEFAULT, resolve};
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
 use super::patient::{PatientClient, Stop};
-use crate::client::resolve_addresses;
 use cursor::CursorFile;
 use delivery::{Delivery, End, Passed};
 use position::{Mark, Position};
@@ -85,6 +85,7 @@ restored, or it is another ledger";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// One JSON object on each line.
+    #[value(alias = "json")]
     Jsonl,
 }
 
@@ -100,10 +101,17 @@ pub enum Acknowledgements {
 #[command(after_long_help = EXAMPLES)]
 pub struct CdcArguments {
     /// Id of the cluster
-    #[arg(long, value_name = "ID", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 0,
+        env = "FLORIN_CLUSTER",
+        hide_env_values = true
+    )]
     pub cluster: u128,
     /// Addresses of all replicas, in order; host names are resolved
-    #[arg(long, value_name = "LIST", default_value = "3000")]
+    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
+        env = "FLORIN_ADDRESSES", hide_env_values = true)]
     pub addresses: String,
     /// Format of the events
     #[arg(long, value_enum, default_value = "jsonl")]
@@ -163,8 +171,7 @@ pub struct CdcArguments {
 ///
 /// Never: the window is small.
 pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
-    let addresses = resolve_addresses(&arguments.addresses)
-        .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+    let addresses = resolve(&arguments.addresses)?;
     let stop = Stop::on_signals()?;
     let selection =
         Selection::of(&arguments.what).only(&arguments.ledger, &arguments.code, &arguments.account);

@@ -21,6 +21,7 @@ pub enum Format {
     /// A line with names, then a line for each row.
     Csv,
     /// One JSON object on each line.
+    #[value(alias = "json")]
     Jsonl,
     /// Apache Parquet: for SQL engines and data frames.
     Parquet,

@@ -12,11 +12,11 @@ use super::balances::BalancesAt;
 use super::event::{Event, Extent};
 use super::offline::DataFileSource;
 use super::online::{ClusterSource, VisitAccount};
+use crate::cli::environment::{ADDRESSES_DEFAULT, refuse_with_path, resolve};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::moment::{self, Moment, Rfc3339};
 use crate::cli::output::print_error;
 use crate::cli::patient::{PatientClient, Stop};
-use crate::client::resolve_addresses;
 use crate::protocol::types::{Account, Transfer};
 use crate::storage::rows::EventKind;
 
@@ -24,17 +24,20 @@ use crate::storage::rows::EventKind;
 #[derive(Clone, Debug, clap::Args)]
 pub struct SourceArguments {
     /// The data file of a server that is stopped
-    #[arg(
-        value_name = "PATH",
-        conflicts_with = "addresses",
-        required_unless_present = "addresses"
-    )]
+    #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// All replicas of the cluster, in order; host names are resolved
-    #[arg(long, value_name = "LIST")]
-    pub addresses: Option<String>,
+    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
+        env = "FLORIN_ADDRESSES", hide_env_values = true)]
+    pub addresses: String,
     /// Id of the cluster
-    #[arg(long, value_name = "ID", default_value_t = 0, conflicts_with = "path")]
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 0,
+        env = "FLORIN_CLUSTER",
+        hide_env_values = true
+    )]
     pub cluster: u128,
     /// Give up after so many seconds without an answer; 30 for the first one if not given
     #[arg(long, value_name = "SECONDS", conflicts_with = "path",
@@ -57,19 +60,14 @@ impl SourceArguments {
     /// # Errors
     ///
     /// If the file cannot be read, or an address is not valid.
-    ///
-    /// # Panics
-    ///
-    /// Never: one of both is given.
     pub fn open(&self, stop: &Stop) -> Result<Source, Failure> {
         if let Some(path) = &self.path {
+            refuse_with_path(&["--addresses", "--cluster"])?;
             let source = DataFileSource::open(path)?;
             warn_of_newer(path, &source)?;
             return Ok(Source::DataFile(Box::new(source)));
         }
-        let list = self.addresses.as_ref().expect("a path or addresses are given");
-        let addresses = resolve_addresses(list)
-            .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
+        let addresses = resolve(&self.addresses)?;
         let deadline = self.deadline.map(Duration::from_secs);
         let client = PatientClient::new(self.cluster, addresses, deadline, stop.clone());
         Ok(Source::Cluster(Box::new(ClusterSource::new(client))))

@@ -24,7 +24,7 @@ pub mod wal;
 use std::path::PathBuf;
 
 use super::exit::Failure;
-use super::output::print;
+use super::output::{OutputArguments, print};
 use document::Document;
 
 const EXAMPLES: &str = "\
@@ -34,7 +34,7 @@ Examples:
   florin inspect op 0_0.florin 771
   florin inspect log --row=1000 0_0.florin
       an event: the transfer, and the balances of both accounts right after it
-  florin inspect grid --block=17 --json 0_0.florin
+  florin inspect grid --block=17 --format=json 0_0.florin
   florin inspect integrity 0_0.florin
       checks everything; exit code 6 if something is damaged, with zone and offset of each place
 
@@ -48,9 +48,9 @@ pub struct InspectArguments {
     /// What to look at.
     #[command(subcommand)]
     pub subject: Subject,
-    /// Print one JSON object instead of tables
-    #[arg(long, global = true)]
-    pub json: bool,
+    /// Form of the output
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 /// What there is to look at.
@@ -143,7 +143,7 @@ pub enum Subject {
 pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
     let (document, failure) = inspect(&arguments.subject)?;
     print(&match &arguments.subject {
-        _ if arguments.json => document.json(),
+        _ if arguments.output.is_json() => document.json(),
         Subject::Metrics => metrics::human(),
         _ => document.human(),
     });

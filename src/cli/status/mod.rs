@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::environment::{ADDRESSES_DEFAULT, source_of};
 use super::exit::{ExitClass, Failure};
-use super::output::print;
+use super::output::{OutputArguments, print};
 use super::patient::Stop;
 use crate::io::address::resolve_list;
 use judge::State;
@@ -34,7 +35,7 @@ Examples:
   florin status
       what `florin dev` serves
   florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000
-  florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --json
+  florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --format=json
   florin status --watch=5
       the same every five seconds, until Ctrl-C
 
@@ -47,18 +48,25 @@ up wrongly, or the list of addresses is wrong; 7 nobody is served, or nobody can
 #[command(after_long_help = EXAMPLES)]
 pub struct StatusArguments {
     /// Id of the cluster
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        env = "FLORIN_CLUSTER",
+        hide_env_values = true
+    )]
     pub cluster: u128,
     /// All replicas of the cluster, in order, and then its standbys
-    #[arg(long, value_name = "LIST", default_value = "3000")]
+    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
+        env = "FLORIN_ADDRESSES", hide_env_values = true)]
     pub addresses: String,
     /// Seconds to wait for an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 2,
         value_parser = clap::value_parser!(u64).range(1..=60))]
     pub timeout: u64,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    pub json: bool,
+    /// Form of the output
+    #[command(flatten)]
+    pub output: OutputArguments,
     /// Ask again every so many seconds [without a value: 2]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
         default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -75,13 +83,14 @@ pub struct StatusArguments {
 ///
 /// Never: plain values are JSON.
 pub fn run(arguments: &StatusArguments) -> Result<(), Failure> {
-    let addresses = resolve_list(&arguments.addresses)
-        .map_err(|error| Failure::new(ExitClass::Usage, format!("--addresses: {error}")))?;
+    let addresses = resolve_list(&arguments.addresses).map_err(|error| {
+        Failure::new(ExitClass::Usage, format!("{}: {error}", source_of("--addresses")))
+    })?;
     if let Some(seconds) = arguments.watch {
         return watch(arguments, &addresses, Duration::from_secs(seconds));
     }
     let found = find_out(arguments, &addresses);
-    if arguments.json {
+    if arguments.output.is_json() {
         let value = show::json_of(&found);
         print(&serde_json::to_string_pretty(&value).expect("plain values are JSON"));
     } else {
@@ -111,11 +120,11 @@ fn watch(
     interval: Duration,
 ) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
-    let redraws = !arguments.json && io::stdout().is_terminal();
+    let redraws = !arguments.output.is_json() && io::stdout().is_terminal();
     let mut next = Instant::now();
     while !stop.is_wanted() {
         let found = find_out(arguments, addresses);
-        let block = block(&found, arguments.json, redraws, interval);
+        let block = block(&found, arguments.output.is_json(), redraws, interval);
         let mut output = io::stdout().lock();
         if output.write_all(block.as_bytes()).and_then(|()| output.flush()).is_err() {
             return Ok(());

@@ -28,7 +28,7 @@ const USES: [Uses; 15] = [
     ),
     (
         (
-            "recover --cluster=7 --replica=1 --replica-count=3 --development DIR/lost",
+            "recover --cluster=7 --replica=1 --replica-count=3 --development --addresses=1,2,3 DIR/lost",
             "of a lost file",
         ),
         ("recover --cluster=7 --replica=1 --replica-count=2 DIR/two", 2, "neither of two"),

@@ -49,7 +49,7 @@ impl Server {
 
     /// The output for this input, which shall succeed.
     fn script(&self, input: &str) -> String {
-        let output = self.repl(&[], input);
+        let output = self.repl(&["--format=table"], input);
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stderr), "");
         text(&output.stdout)
@@ -152,17 +152,71 @@ fn json_documents() {
     assert_eq!(documents[1]["results"].as_array().unwrap().len(), 2);
 }
 
+/// Goal: a program that reads the answer gets the reference's form: an object for each result.
+#[test]
+fn objects_for_programs() {
+    let server = Server::start("objects");
+    let output = server.repl(&[], &format!("{ACCOUNTS}query_accounts; lookup_accounts id=9;"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let objects = serde_json::Deserializer::from_str(&shown).into_iter::<Value>();
+    let objects: Vec<Value> = objects.map(Result::unwrap).collect();
+    assert_eq!(objects.len(), 4, "{shown}");
+    assert_eq!((&objects[0]["id"], &objects[0]["status"]), (&"1".into(), &"created".into()));
+    assert_eq!((&objects[3]["code"], &objects[3]["user_data_64"]), (&"10".into(), &"7".into()));
+}
+
+/// Goal: a query whose results fill a reply says that there may be more; a larger limit and `--all`
+/// read page after page, in both directions, each result once.
+#[test]
+fn more_than_a_page() {
+    let server = Server::start("pages");
+    for first in (0_u32..10_000).step_by(1000) {
+        let objects: Vec<String> =
+            (first + 1..=first + 1000).map(|id| format!("id={id} ledger=1 code=1")).collect();
+        let output = server.repl(&[], &format!("create_accounts {};", objects.join(",")));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let query = |options: &[&str], statement: &str| {
+        let command = format!("--command={statement}");
+        let output = server.repl(&[options, &["--format=json", &command]].concat(), "");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = document["results"].as_array().unwrap().clone();
+        let ids: Vec<u32> =
+            rows.iter().map(|row| row["id"].as_str().unwrap().parse().unwrap()).collect();
+        (ids, text(&output.stderr))
+    };
+    let all: Vec<u32> = (1..=10_000).collect();
+    let (ids, note) = query(&[], "query_accounts");
+    assert_eq!(ids, all[..8189]);
+    assert!(note.contains("may be more") && note.contains("--all"), "{note}");
+    for (options, statement, count) in [
+        (vec![], "query_accounts limit=9000", 9000),
+        (vec![], "query_accounts limit=100000", 10_000),
+        (vec!["--all"], "query_accounts", 10_000),
+    ] {
+        let (ids, note) = query(&options, statement);
+        assert_eq!((ids.as_slice(), note.as_str()), (&all[..count], ""), "{statement}");
+        let (mut ids, _) = query(&options, &format!("{statement} flags=reversed"));
+        ids.reverse();
+        assert_eq!(ids, all[10_000 - count..], "{statement}");
+    }
+    assert_eq!(query(&[], "query_accounts limit=10"), (all[..10].to_vec(), String::new()));
+}
+
 /// Goal: failures are told apart by their exit code, and nothing after a mistake is executed.
 #[test]
 fn exit_codes() {
     let server = Server::start("codes");
     let refused = "create_accounts id=1 code=0 ledger=1; create_accounts id=2 code=1 ledger=1;";
-    let output = server.repl(&[], refused);
+    let output = server.repl(&["--format=table"], refused);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("code_must_not_be_zero"));
     assert_eq!(text(&output.stderr), "florin: 1 event was refused\n");
 
-    let output = server.repl(&[], "query_accounts;\nlookup_accounts idd=1;\nquery_accounts;");
+    let output = server
+        .repl(&["--format=table"], "query_accounts;\nlookup_accounts idd=1;\nquery_accounts;");
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stdout).ends_with("1 account\n"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("2 | lookup_accounts idd=1;\n  |                 ^^^\n"));

@@ -1,4 +1,4 @@
-//! `florin recover`: makes the data file of a replica anew that was lost.
+//! `florin recover`: recreates the data file of a replica that lost it.
 //!
 //! The file knows that it replaces another one. Started with it, the replica asks the others for
 //! what it forgot, and has no vote until it has all of it: see
@@ -8,8 +8,9 @@
 use super::exit::{ExitClass, Failure};
 use super::format::create;
 use super::output::print;
+use crate::io::address::resolve_list;
 use crate::io::memory::HumanSize;
-use crate::protocol::REPLICAS_MAX;
+use crate::protocol::{REPLICAS_MAX, STANDBYS_MAX};
 use crate::storage::Config;
 use crate::vsr::Genesis;
 use crate::vsr::recover::may_recover;
@@ -42,6 +43,10 @@ pub struct RecoverArguments {
     /// Replicas of the cluster, standbys not counted: 3 to 6
     #[arg(long, value_name = "N")]
     pub replica_count: u8,
+    /// Addresses of all replicas, as for `florin start`. Only checked, so that a wrong list is
+    /// noticed before the start: the data file does not hold addresses
+    #[arg(long, value_name = "LIST")]
+    pub addresses: Option<String>,
     /// The cluster was formatted with --development
     #[arg(long)]
     pub development: bool,
@@ -85,8 +90,25 @@ impl RecoverArguments {
                  standby is formatted anew"
             ));
         }
-        Ok(())
+        match &self.addresses {
+            None => Ok(()),
+            Some(list) => check_addresses(list, count),
+        }
     }
+}
+
+/// Refuses a list that is not one of all replicas, and perhaps standbys.
+fn check_addresses(list: &str, replica_count: u8) -> Result<(), Failure> {
+    let usage = |message: String| Failure::new(ExitClass::Usage, format!("--addresses: {message}"));
+    let found = resolve_list(list).map_err(|error| usage(error.to_string()))?.len();
+    let count = usize::from(replica_count);
+    if (count..=count + usize::from(STANDBYS_MAX)).contains(&found) {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{found} addresses for a cluster of {count} replicas (expected one for each replica and \
+         then one for each standby); list all of them"
+    )))
 }
 
 /// Makes the file and says what comes next.
@@ -121,7 +143,9 @@ mod tests {
         let check = |replica, replica_count| {
             let path = PathBuf::from("x");
             let development = true;
-            RecoverArguments { cluster: 7, replica, replica_count, development, path }.check()
+            let addresses = None;
+            RecoverArguments { cluster: 7, replica, replica_count, addresses, development, path }
+                .check()
         };
         for (replica, count, reason) in [
             (0, 1, "restore a backup"),

@@ -11,7 +11,7 @@ use crate::client::error::RETRY;
 use crate::client::{Client, ClientError, Options, ReplicaAddress};
 use crate::protocol::EvictionReason;
 use crate::repl::{
-    Answer, Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse,
+    Answer, Extent, Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse,
     statement_end, table,
 };
 use std::io::{BufRead, IsTerminal, Read};
@@ -32,8 +32,8 @@ Examples:
   florin repl
       at the terminal, with what `florin dev` serves
   florin repl --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000
-  florin repl --command='lookup_accounts id=1;' --format=json
-      one statement, the answer for a program
+  florin repl --command='lookup_accounts id=1;' | jq .debits_posted
+      one statement; the answer is JSON if it goes to a program, unless --format=table is given
   florin repl < statements.txt
       a script: ends with the first mistake
 
@@ -43,10 +43,13 @@ wrong, 7 if the cluster cannot be reached, and 1 if all was said but some events
 /// How answers are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Human-readable
+    #[value(alias = "text")]
     Table,
-    /// One JSON document on a line for each statement.
+    /// One JSON document on a line for each statement
     Json,
+    /// One JSON object for each result, as the reference's REPL prints it
+    Objects,
 }
 
 /// Options of `florin repl`.
@@ -73,9 +76,15 @@ pub struct ReplArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: u64,
-    /// How answers are shown
-    #[arg(long, value_enum, default_value = "table")]
-    pub format: Format,
+    /// Form of the answers [default: table at a terminal, objects otherwise]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Read all results of queries, page by page, instead of as many as fit in one reply
+    #[arg(long)]
+    pub all: bool,
+    /// Accepted for scripts of the reference; without effect
+    #[arg(long, hide = true)]
+    pub verbose: bool,
 }
 
 /// Reads statements and shows answers until the end of the input.
@@ -91,7 +100,8 @@ pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
         cluster: arguments.cluster,
         addresses,
         deadline: Duration::from_secs(arguments.deadline),
-        format: arguments.format,
+        format: arguments.format.unwrap_or_else(format_by_default),
+        extent: if arguments.all { Extent::All } else { Extent::Limit },
         client: None,
         refused: 0,
         is_interactive,
@@ -123,6 +133,7 @@ struct Repl {
     addresses: Vec<ReplicaAddress>,
     deadline: Duration,
     format: Format,
+    extent: Extent,
     /// Made when it is needed, and again after a failure.
     client: Option<Client>,
     /// Events refused so far.
@@ -274,16 +285,27 @@ impl Repl {
         let answer = answer.map_err(|error| explain(&error, request))?;
         let elapsed = start.elapsed();
         self.refused += answer.refused();
-        if self.format == Format::Json {
-            print(&json::render(&answer));
-            return Ok(());
+        match self.format {
+            Format::Json => print(&json::render(&answer)),
+            Format::Objects if answer.count() == 0 => {}
+            Format::Objects => print(&json::render_objects(&answer)),
+            Format::Table => {
+                let text = table::render(&answer, Some(output_width()));
+                let milliseconds = elapsed.as_secs_f64() * 1000.0;
+                self.show(&if self.is_interactive {
+                    format!("{text}, {milliseconds:.1} ms")
+                } else {
+                    text
+                });
+            }
         }
-        let text = table::render(&answer, Some(output_width()));
-        if self.is_interactive {
-            let milliseconds = elapsed.as_secs_f64() * 1000.0;
-            self.show(&format!("{text}, {milliseconds:.1} ms"));
-        } else {
-            self.show(&text);
+        if answer.may_have_more {
+            print_error(&format!(
+                "note: there may be more than these {} {}, which fill one reply; `limit=N` in the \
+                 statement reads up to N, `florin repl --all` reads all",
+                answer.count(),
+                answer.record.plural
+            ));
         }
         Ok(())
     }
@@ -306,7 +328,7 @@ impl Repl {
             Some(client) => client,
             None => self.connect()?,
         };
-        let answer = execute(&mut client, request)?;
+        let answer = execute(&mut client, request, self.extent)?;
         self.client = Some(client);
         Ok(answer)
     }
@@ -365,6 +387,11 @@ fn explain(error: &ClientError, request: &Request) -> Failure {
     failure
 }
 
+/// A table for a reader at a terminal, JSON for a program.
+fn format_by_default() -> Format {
+    if std::io::stdout().is_terminal() { Format::Table } else { Format::Objects }
+}
+
 /// Columns of the terminal that answers go to.
 fn output_width() -> u16 {
     match terminal_size::terminal_size_of(std::io::stdout()) {
@@ -394,6 +421,7 @@ mod tests {
             addresses: resolve_addresses("127.0.0.1:1").unwrap(),
             deadline: Duration::from_millis(50),
             format: Format::Table,
+            extent: Extent::Limit,
             client: None,
             refused: 0,
             is_interactive: false,

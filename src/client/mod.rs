@@ -190,6 +190,12 @@ impl Client {
         self.wire.events_max(operation)
     }
 
+    /// Maximum number of results in one reply, if replies are as large as requests may be.
+    #[must_use]
+    pub fn results_max(&self, operation: Operation) -> u32 {
+        self.wire.results_max(operation)
+    }
+
     /// Sends a body as it is and waits for the answer.
     ///
     /// # Errors

@@ -189,6 +189,21 @@ impl Wire {
         operation.events_max(self.session.batch_size_limit())
     }
 
+    /// Maximum number of results in one reply, if replies are as large as requests may be.
+    ///
+    /// # Panics
+    ///
+    /// If the session is not open.
+    #[must_use]
+    pub fn results_max(&self, operation: Operation) -> u32 {
+        let limit = self.session.batch_size_limit();
+        if operation == Operation::GetChangeEvents {
+            return Operation::change_events_max(limit);
+        }
+        let fitting = limit / operation.result_size().max(1);
+        operation.results_max().min(fitting.saturating_sub(1))
+    }
+
     /// When the request in flight was submitted, in nanoseconds.
     #[must_use]
     pub fn submitted_at_ns(&self) -> u64 {

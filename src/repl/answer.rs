@@ -4,6 +4,7 @@ use super::parse::Request;
 use super::schema::{CREATED_SIZE, Field, Flag, Kind, Record, value_name};
 use crate::client::{Client, ClientError};
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
+use crate::protocol::{to_index, to_size};
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Answer {
     pub rows: Vec<u8>,
     /// How many ids were looked up, if some were.
     pub looked_up: Option<usize>,
+    /// Whether the cluster may have more: the rows fill a reply, and no limit was given.
+    pub may_have_more: bool,
 }
 
 impl Answer {
@@ -67,7 +70,17 @@ impl Answer {
     }
 }
 
-/// Sends a request and waits for its answer.
+/// The part of the results of a query that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// As many as the limit of the query says; the default is what fits in the largest reply.
+    Limit,
+    /// All of them, whatever the limit.
+    All,
+}
+
+/// Sends a request and waits for its answer. Results that do not fit in one reply are read page by
+/// page, by timestamp; what is written meanwhile may be among those of later pages.
 ///
 /// # Errors
 ///
@@ -76,18 +89,67 @@ impl Answer {
 /// # Panics
 ///
 /// Never: the client gives as many results as there were events to create.
-pub fn execute(client: &mut Client, request: &Request) -> Result<Answer, ClientError> {
+pub fn execute(
+    client: &mut Client,
+    request: &Request,
+    extent: Extent,
+) -> Result<Answer, ClientError> {
     let form = request.form;
-    let results = client.call_bytes(form.operation, &request.events)?;
-    let rows = if form.operation.is_create() { created_rows(request, &results)? } else { results };
+    let page = u128::from(client.results_max(form.operation));
+    let limit_default = u128::from(form.operation.results_max());
+    let limit = form.event.field("limit").map(|field| field.read(&request.events));
+    let rows = match (limit, extent) {
+        (Some(_), Extent::All) => all_pages(client, request, u128::MAX)?,
+        (Some(limit), Extent::Limit) if limit > page => all_pages(client, request, limit)?,
+        _ => {
+            let results = client.call_bytes(form.operation, &request.events)?;
+            if form.operation.is_create() { created_rows(request, &results)? } else { results }
+        }
+    };
     assert!(rows.len().is_multiple_of(form.result.size));
     let looks_up = form.event.size == 16;
+    let is_full = rows.len() / form.result.size >= to_index(form.operation.results_max());
+    let may_have_more = extent == Extent::Limit && limit == Some(limit_default) && is_full;
     Ok(Answer {
         statement: form.name,
         record: form.result,
         rows,
         looked_up: looks_up.then_some(request.count),
+        may_have_more,
     })
+}
+
+/// Reads pages of a query until there are no more results, or as many as the limit says.
+fn all_pages(client: &mut Client, request: &Request, limit: u128) -> Result<Vec<u8>, ClientError> {
+    let (form, mut filter) = (request.form, request.events.clone());
+    let field = |name: &str| form.event.field(name).expect("queries have limits and times");
+    let timestamp = form.result.field("timestamp").expect("results have a timestamp");
+    let is_reversed = form.event.field("flags").is_some_and(|flags| {
+        let Kind::Flags(names) = flags.kind else { return false };
+        let reversed = names.iter().find(|flag| flag.name == "reversed");
+        reversed.is_some_and(|flag| flags.read(&filter) & flag.bit != 0)
+    });
+    let page = u128::from(form.operation.results_max());
+    let size = form.result.size;
+    let mut rows = Vec::new();
+    let mut left = limit;
+    while left > 0 {
+        field("limit").write(&mut filter, left.min(page));
+        let results = client.call_bytes(form.operation, &filter)?;
+        let Some(last) = results.chunks_exact(size).last() else { break };
+        let last = timestamp.read(last);
+        left -= u128::from(to_size(results.len() / size));
+        rows.extend_from_slice(&results);
+        if is_reversed {
+            if last <= 1 {
+                break;
+            }
+            field("timestamp_max").write(&mut filter, last - 1);
+        } else {
+            field("timestamp_min").write(&mut filter, last + 1);
+        }
+    }
+    Ok(rows)
 }
 
 /// The id of each event, and what became of it.
@@ -142,7 +204,13 @@ pub(super) mod tests {
     /// An answer with these accounts.
     pub fn accounts(accounts: &[Account], looked_up: Option<usize>) -> Answer {
         let rows = accounts.as_bytes().to_vec();
-        Answer { statement: "lookup_accounts", record: &ACCOUNT, rows, looked_up }
+        Answer {
+            statement: "lookup_accounts",
+            record: &ACCOUNT,
+            rows,
+            looked_up,
+            may_have_more: false,
+        }
     }
 
     /// An answer to the creation of accounts 1, 2 …, with these statuses.
@@ -158,7 +226,7 @@ pub(super) mod tests {
         let results: Vec<CreateResult> = (0..).zip(statuses).map(result).collect();
         let rows = created_rows(&request, results.as_bytes()).unwrap();
         let record = Form::find("create_accounts").unwrap().result;
-        Answer { statement: "create_accounts", record, rows, looked_up: None }
+        Answer { statement: "create_accounts", record, rows, looked_up: None, may_have_more: false }
     }
 
     /// Goal: what exists already is done, anything else but created is refused.

@@ -63,9 +63,9 @@ impl SyntaxError {
         let carets = "^".repeat(width);
         write!(output, "{number} | {line}\n{margin} | {indent}{carets}").expect("to a string");
         let mut column = COLUMNS_MAX;
-        for word in self.expected.split_whitespace() {
-            if column + 1 + word.len() > COLUMNS_MAX {
-                let is_first = column == COLUMNS_MAX;
+        for (index, word) in self.expected.split_whitespace().enumerate() {
+            let is_first = index == 0;
+            if is_first || column + 1 + word.len() > COLUMNS_MAX {
                 let start = if is_first { "= expected" } else { "          " };
                 write!(output, "\n{margin} {start}").expect("to a string");
                 column = margin.len() + 1 + start.len();
@@ -138,6 +138,16 @@ mod tests {
         assert_eq!(folded.len(), 3, "{text}");
         assert!(folded[0].starts_with("  = expected abcdefgh abcdefgh "), "{text}");
         assert!(folded[1].starts_with("             abcdefgh "), "{text}");
+    }
+
+    /// Goal: "expected" is there once, also if a line of what is expected is exactly full.
+    #[test]
+    fn expects_once() {
+        for size in 1..COLUMNS_MAX {
+            let words = format!("{} b {} c", "a".repeat(size), "d".repeat(COLUMNS_MAX - size));
+            let text = SyntaxError::new(0..1, "x").expected(words).render("x", 7);
+            assert_eq!(text.matches("expected").count(), 1, "{text}");
+        }
     }
 
     /// Goal: what is missing at the end is pointed at behind the last thing there.

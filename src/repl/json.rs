@@ -27,6 +27,35 @@ pub fn render(answer: &Answer) -> String {
     text
 }
 
+/// The answer as the reference's REPL prints it: an object on several lines for each result, with
+/// all numbers as strings; nothing if there are no results. Without the last line's end.
+///
+/// # Panics
+///
+/// Never: writing to a string does not fail.
+#[must_use]
+pub fn render_objects(answer: &Answer) -> String {
+    let mut text = String::new();
+    for (index, row) in answer.rows().enumerate() {
+        text.push_str(if index > 0 { "\n{" } else { "{" });
+        for (index, field) in answer.record.fields.iter().enumerate() {
+            let (separator, name) = (if index > 0 { "," } else { "" }, field.name);
+            write!(text, "{separator}\n  \"{name}\": ").expect("to a string");
+            let value = field.read(row);
+            match field.kind {
+                Kind::Flags(_) => push_value(&mut text, field, value),
+                kind => {
+                    let named = value_name(kind, value);
+                    let shown = named.map_or_else(|| value.to_string(), str::to_owned);
+                    write!(text, "\"{shown}\"").expect("to a string");
+                }
+            }
+        }
+        text.push_str("\n}");
+    }
+    text
+}
+
 /// Adds one row as an object. Names need no escapes: they are words.
 ///
 /// # Panics
@@ -87,6 +116,21 @@ mod tests {
         assert_eq!(document["results"][1]["flags"], json!([]));
         assert_eq!(document["results"][1]["timestamp"], "0");
         assert!(text.contains("{\"id\":\"340282366920938463463374607431768211454\",\"debits_"));
+    }
+
+    /// Goal: the reference's form is JSON: an object for each result, numbers as strings.
+    #[test]
+    fn objects() {
+        let flags = account_flags::HISTORY | account_flags::LINKED;
+        let account = Account { id: 7, code: 10, flags, ..Account::default() };
+        let text = render_objects(&accounts(&[account, account], None));
+        assert!(text.starts_with("{\n  \"id\": \"7\",\n  \"debits_pending\": \"0\",\n"), "{text}");
+        let objects = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+        let objects: Vec<Value> = objects.map(Result::unwrap).collect();
+        assert_eq!(objects.len(), 2);
+        assert_eq!(objects[1]["code"], "10");
+        assert_eq!(objects[1]["flags"], json!(["linked", "history"]));
+        assert_eq!(render_objects(&accounts(&[], None)), "");
     }
 
     /// Goal: statuses are names; no rows are an empty list.

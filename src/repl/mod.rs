@@ -17,7 +17,7 @@ pub mod schema;
 pub mod table;
 pub mod token;
 
-pub use answer::{Answer, execute};
+pub use answer::{Answer, Extent, execute};
 pub use editor::{Line, LineEditor};
 pub use error::SyntaxError;
 pub use parse::{Request, Statement, parse};

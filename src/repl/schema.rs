@@ -202,12 +202,12 @@ pub const ACCOUNT_FLAGS: &[Flag] = &[
     flag(
         "debits_must_not_exceed_credits",
         account_flags::DEBITS_MUST_NOT_EXCEED_CREDITS,
-        "pays out no more than came in",
+        "its debits never exceed its posted credits",
     ),
     flag(
         "credits_must_not_exceed_debits",
         account_flags::CREDITS_MUST_NOT_EXCEED_DEBITS,
-        "takes in no more than went out",
+        "its credits never exceed its posted debits",
     ),
     flag("history", account_flags::HISTORY, "balances over time can be read"),
     flag("imported", account_flags::IMPORTED, "brings its own timestamp"),
@@ -324,7 +324,7 @@ static ACCOUNT_FILTER: Record = Record {
         code: Kind::Number, "only transfers with this";
         timestamp_min: Kind::Timestamp, "from this moment on";
         timestamp_max: Kind::Timestamp, "up to this moment";
-        limit: Kind::Number, "so many at most; as many as fit one answer if not given";
+        limit: Kind::Number, "maximum number of results [default: as many as fit in one reply]";
         flags: Kind::Flags(ACCOUNT_FILTER_FLAGS), "debits|credits if not given";
     }),
 };
@@ -342,7 +342,7 @@ static QUERY_FILTER: Record = Record {
         code: Kind::Number, "only those with this";
         timestamp_min: Kind::Timestamp, "from this moment on";
         timestamp_max: Kind::Timestamp, "up to this moment";
-        limit: Kind::Number, "so many at most; as many as fit one answer if not given";
+        limit: Kind::Number, "maximum number of results [default: as many as fit in one reply]";
         flags: Kind::Flags(QUERY_FILTER_FLAGS), "";
     }),
 };
@@ -355,7 +355,7 @@ static CHANGE_EVENTS_FILTER: Record = Record {
     fields: fields!(ChangeEventsFilter {
         timestamp_min: Kind::Timestamp, "from this moment on";
         timestamp_max: Kind::Timestamp, "up to this moment";
-        limit: Kind::Number, "so many at most; as many as fit one answer if not given";
+        limit: Kind::Number, "maximum number of results [default: as many as fit in one reply]";
     }),
 };
 

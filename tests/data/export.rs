@@ -297,7 +297,10 @@ fn failures() {
         assert_eq!(output.status.code(), Some(code), "{words:?}: {errors}");
         assert!(errors.contains(part), "{words:?}: {errors}");
     }
-    for (words, code) in [(vec!["export", "/nowhere.florin"], 3), (vec!["export"], 2)] {
+    let nobody = "--addresses=127.0.0.1:1";
+    for (words, code) in
+        [(vec!["export", "/nowhere.florin"], 3), (vec!["export", "--deadline=1", nobody], 7)]
+    {
         let output = florin().args(&words).output();
         assert_eq!(output.unwrap().status.code(), Some(code), "{words:?}");
     }

@@ -1,8 +1,8 @@
 //! Tells the program which commit it is built from and when: for `florin version --verbose`.
 //!
 //! `FLORIN_COMMIT` and `SOURCE_DATE_EPOCH` in the environment win: builds of packages are
-//! reproducible with them. Otherwise git is asked; without a repository both are unknown. A build is
-//! repeated only when `HEAD` or what it refers to changes.
+//! reproducible with them. Otherwise git is asked; without a repository both are unknown. A build
+//! is repeated only when `HEAD` or what it refers to changes.
 
 use std::path::Path;
 use std::process::Command;

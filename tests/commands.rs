@@ -28,7 +28,8 @@ const USES: [Uses; 15] = [
     ),
     (
         (
-            "recover --cluster=7 --replica=1 --replica-count=3 --development --addresses=1,2,3 DIR/lost",
+            "recover --cluster=7 --replica=1 --replica-count=3 --development --addresses=1,2,3 \
+             DIR/lost",
             "of a lost file",
         ),
         ("recover --cluster=7 --replica=1 --replica-count=2 DIR/two", 2, "neither of two"),
@@ -138,8 +139,8 @@ fn good_and_bad() {
     assert_eq!(used, commands(), "every command is here");
 }
 
-/// Goal: the environment says which cluster is used, the command line wins, an empty variable counts
-/// as none, and an error about a value from the environment names the variable.
+/// Goal: the environment says which cluster is used, the command line wins, an empty variable
+/// counts as none, and an error about a value from the environment names the variable.
 #[test]
 fn environment() {
     let run = |words: &str, variables: &[(&str, &str)]| {

@@ -342,11 +342,15 @@ impl Repl {
     /// As [`Repl::connect`], and tells who waits that it takes a while.
     fn connect_patiently(&self) -> Result<Client, Failure> {
         let deadline = self.deadline.min(CONNECT_SILENT);
+        let left = self.deadline.saturating_sub(deadline);
         let options = Options { deadline, interrupt: self.interrupt, ..Options::default() };
         match Client::connect(self.cluster, &self.addresses, &options) {
-            Err(error @ ClientError::Deadline { .. }) => {
+            Err(error @ ClientError::Deadline { .. }) if !left.is_zero() => {
                 print_error(&format!("{error}; still trying …"));
-                self.connect().map_err(Failure::from)
+                let options = Options { deadline: left, ..options };
+                let mut client = Client::connect(self.cluster, &self.addresses, &options)?;
+                client.set_deadline(self.deadline);
+                Ok(client)
             }
             Ok(mut client) => {
                 client.set_deadline(self.deadline);

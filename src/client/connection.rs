@@ -6,6 +6,7 @@
 //! may have moved.
 
 use super::address::ReplicaAddress;
+use super::error::Trouble;
 use super::random::Random;
 use super::system::{POLLIN, POLLOUT, connect_start, pollfd};
 use crate::protocol::{AlignedMemory, HEADER_SIZE, Header, MESSAGE_SIZE_MAX, to_index};
@@ -38,7 +39,7 @@ pub(super) struct Connection {
     ping_offset: usize,
     failures: u32,
     connect_at_ns: u64,
-    error_last: Option<(SocketAddr, ErrorKind)>,
+    error_last: Option<(SocketAddr, Trouble)>,
     /// How often in a row the peer closed the connection without having sent anything.
     refusals: u32,
     /// The host's name is being looked up.
@@ -82,9 +83,17 @@ impl Connection {
         self.is_established
     }
 
-    /// What the last attempt failed with, unless there was success since.
-    pub(super) fn error_last(&self) -> Option<(SocketAddr, ErrorKind)> {
-        self.error_last
+    /// Why nothing comes from this replica: what the last attempt failed with, unless something
+    /// came since; or what is waited for.
+    pub(super) fn trouble(&self) -> Option<(SocketAddr, Trouble)> {
+        let trouble = match (self.error_last, &self.stream) {
+            (Some(error), _) => return Some(error),
+            (None, None) => return None,
+            (None, Some(_)) if !self.is_established => Trouble::Connecting,
+            (None, Some(_)) if self.is_silent => Trouble::Silent,
+            (None, Some(_)) => Trouble::Unanswered,
+        };
+        Some((self.address(), trouble))
     }
 
     /// When to call [`Connection::start`], if there is no connection.
@@ -106,7 +115,12 @@ impl Connection {
 
     /// Closes the connection; it will be tried again later.
     pub(super) fn fail(&mut self, error: ErrorKind, now_ns: u64, random: &mut Random) {
-        self.error_last = Some((self.address(), error));
+        let trouble = match error {
+            _ if self.incoming[..self.filled].starts_with(b"HTTP/") => Trouble::Http,
+            ErrorKind::InvalidData => Trouble::Foreign,
+            error => Trouble::Failed(error),
+        };
+        self.error_last = Some((self.address(), trouble));
         if !self.is_established {
             self.refusals = 0;
             self.candidate = (self.candidate + 1) % self.address.candidates().len();

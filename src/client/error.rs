@@ -32,8 +32,8 @@ pub enum ClientError {
         waited: Duration,
         /// What was asked for; none if nothing was sent: there was no session yet, or no time left.
         request: Option<Operation>,
-        /// What the last attempt to connect or to talk to a replica ended with, if it failed.
-        connection: Option<(SocketAddr, io::ErrorKind)>,
+        /// A replica that does not answer, and why, as far as is known.
+        connection: Option<(SocketAddr, Trouble)>,
     },
     /// The wait for an answer was interrupted, see [`Options`](super::Options).
     Interrupted {
@@ -62,6 +62,47 @@ pub enum ClientError {
     Server(ServerError),
     /// The operating system refused something that the client cannot do without.
     System(io::ErrorKind),
+}
+
+/// Why nothing comes from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Connecting or exchanging bytes failed.
+    Failed(io::ErrorKind),
+    /// The attempt to connect is neither accepted nor refused.
+    Connecting,
+    /// The connection was accepted, and nothing came on it.
+    Silent,
+    /// What came is HTTP.
+    Http,
+    /// What came is something else than the protocol.
+    Foreign,
+    /// The replica is connected and was heard, and does not answer the request.
+    Unanswered,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Failed(kind) => write!(formatter, "{kind}"),
+            Trouble::Connecting => formatter.write_str(
+                "no answer to the attempt to connect: the host is down, or a firewall is in the way",
+            ),
+            Trouble::Silent => formatter.write_str(
+                "it accepted the connection but sent nothing: it is hung, or not a Florin server",
+            ),
+            Trouble::Http => formatter.write_str(
+                "it speaks HTTP: a web server or a metrics port, not the port for clients",
+            ),
+            Trouble::Foreign => {
+                formatter.write_str("it sent something that is not the protocol of this client")
+            }
+            Trouble::Unanswered => formatter.write_str(
+                "it is connected but does not answer: the cluster may have no quorum; see `florin \
+                 status`",
+            ),
+        }
+    }
 }
 
 /// How a server broke the protocol.
@@ -176,8 +217,8 @@ impl fmt::Display for ClientError {
             }
             ClientError::Deadline { waited, request, connection } => {
                 write!(formatter, "no answer within {:.1} s", waited.as_secs_f64())?;
-                if let Some((address, kind)) = connection {
-                    write!(formatter, "; {address}: {kind}")?;
+                if let Some((address, trouble)) = connection {
+                    write!(formatter, "; {address}: {trouble}")?;
                 }
                 match request {
                     Some(request) if request.is_create() => {
@@ -227,7 +268,7 @@ mod tests {
         let late = |request| ClientError::Deadline {
             waited: Duration::from_millis(1500),
             request,
-            connection: Some((address, io::ErrorKind::ConnectionRefused)),
+            connection: Some((address, Trouble::Failed(io::ErrorKind::ConnectionRefused))),
         };
         let text = "no answer within 1.5 s; 127.0.0.1:3000: connection refused";
         assert_eq!(late(None).to_string(), text);

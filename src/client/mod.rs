@@ -104,7 +104,7 @@ mod tests;
 pub use address::{AddressError, ReplicaAddress, ToReplicas};
 pub use address::{parse_address, parse_addresses, resolve_addresses};
 pub use asynchronous::{AsyncClient, Call};
-pub use error::{ClientError, ServerError};
+pub use error::{ClientError, ServerError, Trouble};
 pub use id::IdGenerator;
 pub use random::Random;
 pub use session::{ReplyFacts, Session, SessionOptions};

@@ -421,7 +421,44 @@ fn nobody_listens() {
     let ClientError::Deadline { connection, .. } = error else {
         panic!("{error}");
     };
-    assert_eq!(connection, Some((address, std::io::ErrorKind::ConnectionRefused)));
+    let refused = Trouble::Failed(std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(connection, Some((address, refused)));
+}
+
+/// Goal: the error of a deadline says what the address does: it accepts and stays silent, answers
+/// with HTTP in few or many bytes, or with noise. It comes at the deadline and not later.
+#[test]
+fn what_an_address_does() {
+    let page: &'static [u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+    let long: &'static [u8] = &[b' '; 4096];
+    for (answers, expected) in [
+        (vec![], Trouble::Silent),
+        (vec![page], Trouble::Http),
+        (vec![page, long], Trouble::Http),
+        (vec![long], Trouble::Foreign),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = read_frame(&mut stream);
+                for answer in &answers {
+                    let _ = std::io::Write::write_all(&mut stream, answer);
+                }
+                if answers.is_empty() {
+                    held.push(stream);
+                }
+            }
+        });
+        let options = Options { deadline: Duration::from_millis(700), ..Options::default() };
+        let start = std::time::Instant::now();
+        let error = Client::connect(0, &[address], &options).unwrap_err();
+        assert!(start.elapsed() >= options.deadline);
+        let ClientError::Deadline { connection, .. } = error else { panic!("{error}") };
+        assert_eq!(connection, Some((address, expected)));
+    }
 }
 
 /// Goal: a list of addresses that is none is an error, not a panic.

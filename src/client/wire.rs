@@ -9,7 +9,7 @@
 use super::address::ReplicaAddress;
 use super::batch;
 use super::connection::Connection;
-use super::error::ClientError;
+use super::error::{ClientError, Trouble};
 use super::random::Random;
 use super::session::{Received, ReplyFacts, Session, SessionOptions, Staged};
 use super::system::{POLLERR, POLLHUP, POLLIN, pollfd, wait_ready};
@@ -210,12 +210,12 @@ impl Wire {
         self.submitted_at_ns
     }
 
-    /// The replica whose connection failed last, as far as is known, and how.
+    /// A replica that does not answer, the primary if it is one, and why.
     #[must_use]
-    pub fn connection_error(&self) -> Option<(SocketAddr, ErrorKind)> {
+    pub fn connection_error(&self) -> Option<(SocketAddr, Trouble)> {
         let primary = usize::from(self.session.primary());
-        let first = self.connections[primary].error_last();
-        first.or_else(|| self.connections.iter().find_map(Connection::error_last))
+        let first = self.connections[primary].trouble();
+        first.or_else(|| self.connections.iter().find_map(Connection::trouble))
     }
 
     /// A replica that closes every connection without a word, as those of another cluster do, if

@@ -86,7 +86,7 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Failed(kind) => write!(formatter, "{kind}"),
             Trouble::Connecting => formatter.write_str(
-                "no answer to the attempt to connect: the host is down, or a firewall drops packets",
+                "no answer to the attempt to connect: the host is down, or behind a firewall",
             ),
             Trouble::Silent => formatter.write_str(
                 "it accepted the connection but sent nothing: it is hung, or not a Florin server",

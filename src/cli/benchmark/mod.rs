@@ -110,7 +110,7 @@ pub struct BenchmarkArguments {
     /// temporary directory, removed at the end]
     #[arg(long, value_name = "PATH", conflicts_with = "addresses")]
     pub file: Option<PathBuf>,
-    /// Use the cluster at these addresses instead of a throw-away server. FLORIN_ADDRESSES is
+    /// Use the cluster at these addresses instead of a throw-away server. `FLORIN_ADDRESSES` is
     /// ignored: nobody shall measure a cluster in use by accident
     #[arg(long, value_name = "LIST")]
     pub addresses: Option<String>,

@@ -110,8 +110,8 @@ pub struct BenchmarkArguments {
     /// temporary directory, removed at the end]
     #[arg(long, value_name = "PATH", conflicts_with = "addresses")]
     pub file: Option<PathBuf>,
-    /// Use the cluster at these addresses instead of a throw-away server. `FLORIN_ADDRESSES` is
-    /// ignored: nobody shall measure a cluster in use by accident
+    /// Use the cluster at these addresses instead of a throw-away server. The variable
+    /// `FLORIN_ADDRESSES` is ignored, so that no cluster in use is measured by accident
     #[arg(long, value_name = "LIST")]
     pub addresses: Option<String>,
     /// Write to the cluster at --addresses even if it has accounts already. What a benchmark

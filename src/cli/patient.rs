@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::exit::{ExitClass, Failure};
 use super::output::print_error;
-use crate::client::{Client, ClientError, Options, ReplicaAddress, ServerError};
+use crate::client::{Client, ClientError, Lifetime, Options, ReplicaAddress, ServerError};
 use crate::protocol::types::{ChangeEvent, ChangeEventsFilter};
 use crate::protocol::{EvictionReason, Operation, to_index, to_size};
 
@@ -183,7 +183,8 @@ impl PatientClient {
             Some(client) => client,
             none => {
                 let slice = left.min(CONNECT_SLICE);
-                let options = Options { deadline: slice, ..Options::default() };
+                let options =
+                    Options { deadline: slice, lifetime: Lifetime::Short, ..Options::default() };
                 none.insert(Client::connect(self.cluster, &self.addresses, &options)?)
             }
         };

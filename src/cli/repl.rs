@@ -8,7 +8,7 @@ use super::environment::{ADDRESSES_DEFAULT, resolve};
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
 use crate::client::error::RETRY;
-use crate::client::{Client, ClientError, Options, ReplicaAddress};
+use crate::client::{Client, ClientError, Lifetime, Options, ReplicaAddress};
 use crate::protocol::EvictionReason;
 use crate::repl::{
     Answer, Extent, Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse,
@@ -335,7 +335,9 @@ impl Repl {
 
     fn connect(&self) -> Result<Client, ClientError> {
         let interrupt = self.interrupt;
-        let options = Options { deadline: self.deadline, interrupt, ..Options::default() };
+        let lifetime = Lifetime::Short;
+        let deadline = self.deadline;
+        let options = Options { deadline, interrupt, lifetime, ..Options::default() };
         Client::connect(self.cluster, &self.addresses, &options)
     }
 

@@ -108,7 +108,7 @@ pub use error::{ClientError, ServerError, Trouble};
 pub use id::IdGenerator;
 pub use random::Random;
 pub use session::{ReplyFacts, Session, SessionOptions};
-pub use wire::{Poller, Reply, Wire, WireOptions};
+pub use wire::{Lifetime, Poller, Reply, Wire, WireOptions};
 
 use crate::protocol::types::{
     Account, AccountBalance, AccountFilter, ChangeEvent, ChangeEventsFilter, CreateResult,
@@ -132,11 +132,18 @@ pub struct Options {
     /// Ends waiting with [`ClientError::Interrupted`] once it is set, by a signal handler for
     /// example.
     pub interrupt: Option<&'static AtomicBool>,
+    /// How long the client lives.
+    pub lifetime: Lifetime,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { release: Release::SERVER, deadline: Duration::from_secs(30), interrupt: None }
+        Options {
+            release: Release::SERVER,
+            deadline: Duration::from_secs(30),
+            interrupt: None,
+            lifetime: Lifetime::Long,
+        }
     }
 }
 
@@ -170,7 +177,12 @@ impl Client {
     ) -> Result<Client, ClientError> {
         let poller = Poller::new();
         let addresses = addresses.to_replicas()?;
-        let wire_options = WireOptions { cluster, addresses, release: options.release };
+        let wire_options = WireOptions {
+            cluster,
+            addresses,
+            release: options.release,
+            lifetime: options.lifetime,
+        };
         let wire = Wire::new(&wire_options, poller.now_ns())?;
         let Options { deadline, interrupt, .. } = *options;
         let mut client = Client { wire, poller, cluster, deadline, interrupt, request: None };

@@ -354,6 +354,7 @@ fn retries_reach_everybody() {
             cluster: 7,
             addresses: addresses[..count].to_replicas().unwrap(),
             release: Release::SERVER,
+            lifetime: Lifetime::Long,
         };
         let mut wire = Wire::new(&options, 0).unwrap();
         let mut asked = vec![false; count];

@@ -13,6 +13,7 @@ use super::error::{ClientError, Trouble};
 use super::random::Random;
 use super::session::{Received, ReplyFacts, Session, SessionOptions, Staged};
 use super::system::{POLLERR, POLLHUP, POLLIN, pollfd, wait_ready};
+use crate::protocol::client_id::short_lived;
 use crate::protocol::types::RegisterRequest;
 use crate::protocol::{AlignedMemory, HEADER_SIZE, MESSAGE_SIZE_MAX, Operation, Release};
 use crate::protocol::{checksum, to_index, to_size};
@@ -40,6 +41,19 @@ pub struct WireOptions {
     pub addresses: Vec<ReplicaAddress>,
     /// The release the client claims.
     pub release: Release,
+    /// How long the client lives.
+    pub lifetime: Lifetime,
+}
+
+/// How long a client lives: which sessions make way when a cluster has as many as it can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as the program that has it: of these sessions the one that is quiet for longest
+    /// makes way.
+    #[default]
+    Long,
+    /// Some questions, or it connects again by itself. Such sessions make way before all others.
+    Short,
 }
 
 /// An answer.
@@ -113,7 +127,10 @@ impl Wire {
         let count = u8::try_from(options.addresses.len()).expect("1 to 6 addresses");
         let session = Session::new(SessionOptions {
             cluster: options.cluster,
-            client: random.next_u128().max(1),
+            client: match options.lifetime {
+                Lifetime::Long => random.next_u128().max(1),
+                Lifetime::Short => short_lived(random.next_u64()),
+            },
             release: options.release,
             replica_count: count,
         });

@@ -8,6 +8,7 @@
 pub mod about;
 pub mod buffer;
 pub mod checksum;
+pub mod client_id;
 pub mod command;
 pub mod eviction;
 pub mod header;

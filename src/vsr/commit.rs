@@ -17,7 +17,9 @@ use super::sessions::Session;
 use super::{ConnectionId, Destination};
 use crate::protocol::packed::{RequestView, Requests};
 use crate::protocol::types::RegisterResult;
-use crate::protocol::{Command, HEADER_SIZE, Message, Operation, PrepareHeader, to_index, to_size};
+use crate::protocol::{
+    Command, HEADER_SIZE, Message, Operation, PrepareHeader, Release, to_index, to_size,
+};
 use crate::storage::Fetch;
 use crate::{mark, mutated};
 
@@ -251,12 +253,12 @@ impl<M: StateMachine> Replica<M> {
         let mut reply = self.commit.reply.take().expect("a reply is being written");
         reply.set_body_size(body_size);
         fill_reply(&mut reply, header, request);
-        self.answer(reply, place, request);
+        self.answer(reply, place, request, header.program);
         true
     }
 
     /// Keeps a reply with its session, and sends it if its op is committed.
-    fn answer(&mut self, reply: Message, place: u32, request: &RequestView<'_>) {
+    fn answer(&mut self, reply: Message, place: u32, request: &RequestView<'_>, program: Release) {
         let client = request.client;
         let mut connection = None;
         if reply.reply().op <= self.commit_max || mutated!("answer_ahead") {
@@ -271,7 +273,7 @@ impl<M: StateMachine> Replica<M> {
         } else if request.operation == Operation::Register {
             let session = reply.reply().op;
             let entry = Session { session, place, connection, reply };
-            if let Some(displaced) = self.sessions.register(entry) {
+            if let Some(displaced) = self.sessions.register(entry, program) {
                 mark!("session_evicted");
                 if self.is_primary() {
                     self.endings.note(Ending::Displaced { client: displaced, by: client });

@@ -3,14 +3,18 @@
 //! A session is known by its client and holds the newest reply, from which everything else about
 //! it follows. The table changes only by committed ops, so it is the same on every replica; where
 //! a client was last heard is beside it and is not. When a session too many registers, the one
-//! whose reply is oldest goes. Covered: the table and its form in a checkpoint. Not covered: the
+//! whose reply is oldest goes; since release 0.2.0 first the one of a client that ends soon, if
+//! there is one. Covered: the table and its form in a checkpoint. Not covered: the
 //! rules by which a request is judged.
 
 use super::ConnectionId;
 use super::machine::CheckpointFault;
 use super::requests::SessionFacts;
-use crate::protocol::{Command, HEADER_SIZE, Header, Message, Pool, to_index, to_size};
+use crate::protocol::client_id::is_short_lived;
+use crate::protocol::{Command, HEADER_SIZE, Header, Message, Pool, Release, to_index, to_size};
 
+/// From this release on, sessions of clients that end soon make way before all others.
+const SHORT_LIVED_FIRST: Release = Release::new(0, 2, 0);
 /// Bytes in front of each reply in a checkpoint.
 const ENTRY_SIZE: u32 = 16;
 /// Bytes in front of all sessions in a checkpoint.
@@ -105,18 +109,22 @@ impl Sessions {
         self.sessions.iter_mut().find(|session| session.client() == client)
     }
 
-    /// Adds the session that a reply to a register is about; at the limit the one least recently
-    /// active goes, and its client is returned.
+    /// Adds the session that a reply to a register is about; at the limit one makes way by the
+    /// rules of `program`, the release by which the op is executed, and its client is returned.
     ///
     /// # Panics
     ///
     /// If the client has a session.
-    pub fn register(&mut self, session: Session) -> Option<u128> {
+    pub fn register(&mut self, session: Session, program: Release) -> Option<u128> {
         assert!(self.find(session.client()).is_none(), "a client registers once");
         let mut evicted = None;
         if self.sessions.len() == self.clients_max {
             let sessions = self.sessions.iter().enumerate();
-            let oldest = sessions.min_by_key(|(_, session)| session.recency());
+            let by_lifetime = program >= SHORT_LIVED_FIRST;
+            let oldest = sessions.min_by_key(|(_, session)| {
+                let stays = !(by_lifetime && is_short_lived(session.client()));
+                (stays, session.recency())
+            });
             let (index, _) = oldest.expect("a full table is not empty");
             evicted = Some(self.sessions.swap_remove(index).client());
         }
@@ -230,7 +238,8 @@ fn read_u32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Operation, Release};
+    use crate::protocol::Operation;
+    use crate::protocol::client_id::short_lived;
 
     fn session(pool: &Pool, client: u128, op: u64, place: u32) -> Session {
         let mut reply = Message::new(pool.acquire(), Command::Reply);
@@ -251,9 +260,25 @@ mod tests {
     fn table(pool: &Pool) -> Sessions {
         let mut sessions = Sessions::new(4);
         for (client, op, place) in [(11, 9, 0), (12, 7, 3), (13, 7, 2), (14, 8, 0)] {
-            assert_eq!(sessions.register(session(pool, client, op, place)), None);
+            assert_eq!(sessions.register(session(pool, client, op, place), Release::PROGRAM), None);
         }
         sessions
+    }
+
+    /// Goal: clients that end soon make way before an idle one, by the rules of the release that
+    /// brought this, and not by those of the one before.
+    #[test]
+    fn short_lived_first() {
+        let pool = Pool::new("test", 16, 4096);
+        let old = Release::new(0, 1, 0);
+        for (program, displaced) in [(Release::PROGRAM, short_lived(1)), (old, 11)] {
+            let mut sessions = Sessions::new(3);
+            for (client, op) in [(11, 1), (short_lived(2), 9), (short_lived(1), 5)] {
+                assert_eq!(sessions.register(session(&pool, client, op, 0), program), None);
+            }
+            let evicted = sessions.register(session(&pool, short_lived(3), 10, 0), program);
+            assert_eq!(evicted, Some(displaced));
+        }
     }
 
     /// Goal: a session too many displaces the one whose reply is oldest, by op and then by place,
@@ -262,10 +287,10 @@ mod tests {
     fn least_recently_active_goes() {
         let pool = Pool::new("test", 16, 4096);
         let mut sessions = table(&pool);
-        assert_eq!(sessions.register(session(&pool, 15, 10, 0)), Some(13));
-        assert_eq!(sessions.register(session(&pool, 16, 11, 0)), Some(12));
+        assert_eq!(sessions.register(session(&pool, 15, 10, 0), Release::PROGRAM), Some(13));
+        assert_eq!(sessions.register(session(&pool, 16, 11, 0), Release::PROGRAM), Some(12));
         sessions.find_mut(14).unwrap().reply = session(&pool, 14, 12, 0).reply;
-        assert_eq!(sessions.register(session(&pool, 17, 13, 0)), Some(11));
+        assert_eq!(sessions.register(session(&pool, 17, 13, 0), Release::PROGRAM), Some(11));
         assert!(sessions.find(14).is_some() && sessions.find(13).is_none());
         assert_eq!(sessions.len(), 4);
     }

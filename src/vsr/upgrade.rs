@@ -9,8 +9,8 @@
 //! go back to the old program, and afterwards no more.
 //!
 //! A replica stops, and says why, before it executes an op or opens a checkpoint of a release that
-//! its program does not know. Not covered: what releases differ in, which is the ledger's
-//! business, and nothing so far.
+//! its program does not know. Not covered: what releases differ in. So far that is which session
+//! makes way in a full table (0.2.0, see [`sessions`](super::sessions)).
 
 use super::fatal::Fatal;
 use super::machine::StateMachine;

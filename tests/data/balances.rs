@@ -231,3 +231,19 @@ fn random_history() {
         }
     }
 }
+
+/// Goal: commands that ask one question and end do not cost an idle client its session, however
+/// many there are.
+#[test]
+fn many_commands_beside_an_idle_client() {
+    let servers = Servers::single("idle-client");
+    let address = servers.addresses.clone();
+    let mut idle = Client::connect(0, address.as_str(), &Options::default()).unwrap();
+    let account = Account { id: 1, ledger: 7, code: 1, ..Account::new_zeroed() };
+    idle.create_accounts(&[account]).unwrap();
+    // More than the sessions of a cluster.
+    for _ in 0..70 {
+        servers.stdout(&["balance", "--account=1"]);
+    }
+    assert_eq!(idle.lookup_accounts(&[1]).unwrap().len(), 1, "it has its session still");
+}

@@ -79,7 +79,7 @@ fn a_cluster_of_one() {
     has("florin_stage_seconds_count{stage=\"request\"}", 4.0);
     has("florin_stage_seconds_count{stage=\"log\"}", 4.0);
     has("florin_stage_seconds_count{stage=\"execute\"}", 4.0);
-    has("florin_info{version=\"0.1.0\",cluster=\"7\",replica=\"0\",replica_count=\"1\"}", 1.0);
+    has("florin_info{version=\"0.2.0\",cluster=\"7\",replica=\"0\",replica_count=\"1\"}", 1.0);
     assert!(sample(metrics, "florin_memory_reserved_bytes").unwrap() > 1e8);
     drop(silent);
 

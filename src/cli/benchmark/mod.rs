@@ -22,7 +22,7 @@ use super::exit::{ExitClass, Failure};
 use super::output::{OutputArguments, print};
 use super::progress::{self, Counts};
 use crate::client::{
-    Client, IdGenerator, Options, Poller, Random, Wire, WireOptions, resolve_addresses,
+    Client, IdGenerator, Lifetime, Options, Poller, Random, Wire, WireOptions, resolve_addresses,
 };
 use crate::protocol::{Operation, Release, to_index};
 use distribution::Distribution;
@@ -244,7 +244,8 @@ pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
         let plan = arguments.plan(u32::MAX, u32::MAX);
         ledger_in_use::check(&mut client, &plan, list, arguments.yes)?;
     }
-    let options = WireOptions { cluster, addresses, release: Release::SERVER };
+    let options =
+        WireOptions { cluster, addresses, release: Release::SERVER, lifetime: Lifetime::Long };
     let server = RefCell::new(server);
     let report = measure(arguments, &options, &server)?;
     if let Some(server) = server.into_inner() {

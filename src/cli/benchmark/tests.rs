@@ -151,8 +151,12 @@ fn run_against(ledger: Ledger, text: &str) -> Result<Report, Failure> {
     let crate::cli::Command::Benchmark(arguments) = arguments.command else {
         panic!("{text}");
     };
-    let options =
-        WireOptions { cluster: 0, addresses: vec![address.into()], release: Release::SERVER };
+    let options = WireOptions {
+        cluster: 0,
+        addresses: vec![address.into()],
+        release: Release::SERVER,
+        lifetime: Lifetime::Long,
+    };
     measure(&arguments, &options, &RefCell::new(None))
 }
 

@@ -235,7 +235,8 @@ class Faults:
         require(code in DOCUMENTED, f"{what}: it ended with {code}: {text[-400:]}")
         require("invariant broken" not in text and "panicked" not in text, f"{what}: {text[-400:]}")
         last = text.strip().splitlines()[-1] if text.strip() else ""
-        require(last.startswith("florin: "), f"{what}: it ended with {code}, saying {last!r}")
+        is_error = last.startswith("florin: ") or " error " in last
+        require(is_error, f"{what}: it ended with {code}, saying {last!r}")
         self.ends[what] = f"{code}: {last}"
 
     def all_of(self, thread, table, call):

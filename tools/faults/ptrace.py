@@ -15,6 +15,8 @@ EVENT_STOP = 128
 WAIT_ALL = 0x40000000
 RAX, ORIG_RAX = 10 * 8, 15 * 8
 ENTRY, EXIT = 1, 2
+# A wait for a futex may be interrupted. To wake somebody cannot fail, and is waited for.
+FUTEX_WAITS = (0, 9)
 NUMBERS = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "poll": 7, "mmap": 9, "munmap": 11, "brk": 12,
     "ioctl": 16, "pread64": 17, "madvise": 28, "socket": 41, "sendto": 44, "recvfrom": 45,
@@ -111,7 +113,8 @@ class Tracer:
         information = Information()
         ptrace(SYSCALL_INFO, self.thread, ctypes.sizeof(information),
                ctypes.addressof(information))
-        if information.op == ENTRY and information.number == number and wanted:
+        may_fail = number != NUMBERS["futex"] or information.arguments[1] & 0x7F in FUTEX_WAITS
+        if information.op == ENTRY and information.number == number and wanted and may_fail:
             ptrace(POKE_USER, self.thread, ORIG_RAX, (1 << 64) - 1)
             self.failing = True
         elif information.op == EXIT and self.failing:

@@ -325,6 +325,7 @@ fn destinations() {
     if std::path::Path::new("/proc/self/fd").exists() {
         std::os::unix::fs::symlink("/proc/self/fd/1", path("stdout")).unwrap();
         assert_eq!(servers.stdout(&["export", "--what=accounts", &output("stdout")]), all);
+        std::fs::remove_file(path("stdout")).unwrap();
     }
 
     assert!(Command::new("mkfifo").arg(path("fifo")).status().unwrap().success());

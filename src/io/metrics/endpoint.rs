@@ -463,7 +463,17 @@ impl Teller {
     fn accept(&mut self) {
         for _ in 0..CONNECTIONS_MAX {
             let Some(listener) = &self.listener else { return };
-            let Ok((stream, _)) = listener.accept() else { return };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, the connection stays and so does the event: without a
+                    // pause this thread would spin until one is free.
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        std::thread::sleep(Duration::from_millis(PAUSE_MS.unsigned_abs().into()));
+                    }
+                    return;
+                }
+            };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }

@@ -37,12 +37,13 @@ TARGETS = ("sysinit", "basic", "shutdown", "network-online", "network", "multi-u
 BOOT = """
 set -e
 mount --make-rprivate /
-for folder in /run /tmp /var/tmp /var/log /var/cache /etc/systemd; do
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/systemd/system /run/florin-test
+cp "$1" /run/florin-test/florin
+for folder in /tmp /var/tmp /var/log /var/cache /etc/systemd; do
     mount -t tmpfs -o mode=755 tmpfs $folder
 done
 chmod 1777 /tmp /var/tmp
-mkdir -p /run/lock /run/systemd/system /run/florin-test
-cp "$1" /run/florin-test/florin
 for target in $3; do
     printf '[Unit]\\nDefaultDependencies=no\\n' > /run/systemd/system/$target.target
 done

@@ -122,6 +122,16 @@ pub enum SetupMismatch {
         /// Replicas of ours.
         own: u8,
     },
+    /// Its file is of another geometry: of development, where ours is of production, or the
+    /// reverse.
+    Geometry {
+        /// Who it is.
+        replica: u8,
+        /// Largest message of its file, in bytes.
+        message_size_max: u32,
+        /// Largest message of ours, in bytes.
+        own: u32,
+    },
     /// Its list is of another length.
     Nodes {
         /// Who it is.
@@ -152,6 +162,12 @@ impl fmt::Display for SetupMismatch {
                 "the data file of replica {replica} is of a cluster of {count} replicas, and this \
                  one is of a cluster of {own}: format them with the same --replica-count"
             ),
+            SetupMismatch::Geometry { replica, message_size_max, own } => write!(
+                formatter,
+                "the data file of replica {replica} is for messages of up to {message_size_max} \
+                 bytes, and this one for {own}: one was made with --development and the other \
+                 without; make the file of the one that is wrong anew with `florin recover`"
+            ),
             SetupMismatch::Nodes { replica, nodes, own } => write!(
                 formatter,
                 "replica {replica} was started with {nodes} addresses, and this one with {own}: \
@@ -171,6 +187,12 @@ pub fn check_hello(hello: &Hello, own: &Hello) -> Result<(), SetupMismatch> {
     if hello.replica_count != own.replica_count {
         let (count, own) = (hello.replica_count, own.replica_count);
         return Err(SetupMismatch::Count { replica, count, own });
+    }
+    let sizes = (hello.message_size_max, own.message_size_max);
+    // A release before 0.2 does not tell.
+    if sizes.0 != sizes.1 && sizes.0 != 0 {
+        let (message_size_max, own) = sizes;
+        return Err(SetupMismatch::Geometry { replica, message_size_max, own });
     }
     if replica == own.replica {
         return Err(SetupMismatch::Twin { expected: hello.expected, own: replica });
@@ -193,8 +215,17 @@ mod tests {
     #[test]
     fn mismatches() {
         let (expected, nodes, instance, listen) = (1, 3, 5, [0; 18]);
-        let own =
-            Hello { cluster: 7, replica: 0, expected, replica_count: 3, nodes, instance, listen };
+        let (replica_count, message_size_max) = (3, 1 << 20);
+        let own = Hello {
+            cluster: 7,
+            replica: 0,
+            expected,
+            replica_count,
+            nodes,
+            message_size_max,
+            instance,
+            listen,
+        };
         let other = Hello { replica: 1, expected: 0, ..own };
         assert_eq!(check_hello(&other, &own), Ok(()));
         let told = |hello: Hello| check_hello(&hello, &own).unwrap_err().to_string();
@@ -205,6 +236,9 @@ mod tests {
                 .starts_with("it is replica 0, as this one")
         );
         assert!(told(Hello { replica_count: 5, ..other }).contains("of 5 replicas, and this one"));
+        let text = told(Hello { message_size_max: 131_072, ..other });
+        assert!(text.contains("up to 131072 bytes, and this one for 1048576: one was"), "{text}");
+        assert_eq!(check_hello(&Hello { message_size_max: 0, ..other }, &own), Ok(()));
         let text = told(Hello { nodes: 4, ..other });
         assert!(text.contains("with 4 addresses, and this one with 3"), "{text}");
     }

@@ -167,6 +167,7 @@ mod tests {
             expected: 0,
             replica_count: 3,
             nodes: 3,
+            message_size_max: 1 << 20,
             instance: 4,
             listen,
         };

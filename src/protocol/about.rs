@@ -152,6 +152,8 @@ pub struct Hello {
     pub replica_count: u8,
     /// Addresses in its list: replicas and standbys.
     pub nodes: u8,
+    /// Largest message of its data file's geometry, in bytes; zero in releases before 0.2.
+    pub message_size_max: u32,
     /// A number that the process drew when it started; zero in releases before 0.2, which ignore a
     /// hello that has one.
     pub instance: u64,
@@ -160,6 +162,7 @@ pub struct Hello {
 }
 
 /// Where fields of a [`Hello`] are in its header; what lies between and behind them is zero.
+const HELLO_MESSAGE_SIZE: std::ops::Range<usize> = 4..8;
 const HELLO_INSTANCE: std::ops::Range<usize> = 8..16;
 const HELLO_LISTEN: std::ops::Range<usize> = 16..34;
 
@@ -173,6 +176,7 @@ impl Hello {
         header.frame.replica = self.replica;
         let part = &mut header.command_part;
         part[..3].copy_from_slice(&[self.expected, self.replica_count, self.nodes]);
+        part[HELLO_MESSAGE_SIZE].copy_from_slice(&self.message_size_max.to_le_bytes());
         part[HELLO_INSTANCE].copy_from_slice(&self.instance.to_le_bytes());
         part[HELLO_LISTEN].copy_from_slice(&self.listen);
         header.set_checksums(&[]);
@@ -189,9 +193,18 @@ impl Hello {
         let (mut instance, mut listen) = ([0; 8], [0; 18]);
         instance.copy_from_slice(&command_part[HELLO_INSTANCE]);
         listen.copy_from_slice(&command_part[HELLO_LISTEN]);
-        let instance = u64::from_le_bytes(instance);
-        let hello = Hello { cluster, replica, expected, replica_count, nodes, instance, listen };
-        valid.then_some(hello)
+        let mut message_size_max = [0; 4];
+        message_size_max.copy_from_slice(&command_part[HELLO_MESSAGE_SIZE]);
+        valid.then_some(Hello {
+            cluster,
+            replica,
+            expected,
+            replica_count,
+            nodes,
+            message_size_max: u32::from_le_bytes(message_size_max),
+            instance: u64::from_le_bytes(instance),
+            listen,
+        })
     }
 }
 
@@ -212,7 +225,7 @@ pub(super) fn about_invalid(header: &Header) -> Option<HeaderError> {
     let replica = (frame.replica < NODES_MAX, HeaderError::Replica(frame.replica));
     let part = &header.command_part;
     let is_rest_zero = if header.command() == Command::Hello {
-        is_zero(&part[3..HELLO_INSTANCE.start]) && is_zero(&part[HELLO_LISTEN.end..])
+        is_zero(&part[3..HELLO_MESSAGE_SIZE.start]) && is_zero(&part[HELLO_LISTEN.end..])
     } else {
         is_zero(part)
     };
@@ -247,18 +260,27 @@ mod tests {
     fn hello() {
         let (instance, listen) = (0x0102_0304_0506_0708, [9; 18]);
         let (expected, replica_count) = (0, 3);
-        let hello =
-            Hello { cluster: 7, replica: 2, expected, replica_count, nodes: 4, instance, listen };
+        let hello = Hello {
+            cluster: 7,
+            replica: 2,
+            expected,
+            replica_count,
+            nodes: 4,
+            message_size_max: 0x0304_0506,
+            instance,
+            listen,
+        };
         let mut header = hello.header();
         assert_eq!(Hello::from_header(&header), Some(hello));
         assert!(header.valid_checksum());
-        for place in [3, 7, 34, 127] {
+        for place in [3, 34, 127] {
             header.command_part[place] = 1;
             assert_eq!(Hello::from_header(&header), None);
             header.command_part[place] = 0;
         }
         // As releases before 0.2 say it.
-        let bare = Hello { instance: 0, listen: [0; 18], ..hello }.header();
+        let bare = Hello { message_size_max: 0, instance: 0, listen: [0; 18], ..hello };
+        let bare = bare.header();
         assert!(is_zero(&bare.command_part[3..]) && bare.invalid().is_none());
         assert_eq!(Hello::from_header(&request_status(7)), None);
         let mut header = Hello { replica: NODES_MAX, ..hello }.header();

@@ -272,6 +272,7 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
                 expected: superblock.replica,
                 replica_count: superblock.replica_count,
                 nodes: superblock.replica_count + standby_count(service, superblock),
+                message_size_max: superblock.config.message_size_max,
                 // The bus knows them.
                 instance: 0,
                 listen: [0; 18],

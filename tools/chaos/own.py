@@ -1,19 +1,18 @@
 """Rounds of chaos with a cluster of their own: full disks, wrong clocks, six replicas."""
 
 import os
+import pathlib
 import subprocess
 import time
 
 from harness.checks import equal, require
 from harness.server import BINARY, remove_directory, scratch_directory
+from harness.small_disk import BALLAST, mount_small_disk, unmount
 
 from . import rounds
 from .world import World
 
 EXIT_MACHINE = 4
-# How the small file system is divided, in MiB: data files as they are made, room to fill, and
-# what is given back when all is full.
-FILES, ROOM, BALLAST = 3 * 34, 40, 160
 FULL_SECONDS = 60
 HOUR = 3600
 SKEW_MAX = 5.0
@@ -24,7 +23,7 @@ SILENT_SECONDS, LEAP_SECONDS = 7.0, 60.0
 def full(options, chance):
     """All replicas run out of space at once; later there is space again."""
     directory = scratch_directory("chaos-full")
-    disk = SmallDisk(directory)
+    disk = SmallDisk(directory, options.small_disk)
     world = None
     try:
         world = World(disk.place, options, chance)
@@ -75,16 +74,11 @@ def wait_full(world):
 
 
 class SmallDisk:
-    """A small file system of its own; needs the right to mount."""
+    """A small file system of its own: one that was mounted for it, or else it mounts one."""
 
-    def __init__(self, directory):
-        self.place = directory / "disk"
-        self.place.mkdir()
-        image = directory / "image"
-        with open(image, "wb") as file:
-            file.truncate((FILES + ROOM + BALLAST) << 20)
-        run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", str(image))
-        run("mount", "-o", "loop", str(image), str(self.place))
+    def __init__(self, directory, mounted=None):
+        self.mounted = mounted
+        self.place = pathlib.Path(mounted) if mounted else mount_small_disk(directory)
         self.ballast = self.place / "ballast"
         with open(self.ballast, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, BALLAST << 20)
@@ -94,14 +88,13 @@ class SmallDisk:
         self.ballast.unlink()
 
     def remove(self):
-        """No longer mounted."""
-        run("umount", str(self.place))
-
-
-def run(*command):
-    """Runs a command that must succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    require(done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}")
+        """Leaves nothing behind."""
+        if self.mounted:
+            for path in self.place.glob("*.florin"):
+                path.unlink()
+            self.ballast.unlink(missing_ok=True)
+        else:
+            unmount(self.place)
 
 
 class Filler:

@@ -310,3 +310,19 @@ fn dev_serves() {
     assert!(status.success());
     assert!(child.wait().unwrap().success(), "SIGINT is a clean end");
 }
+
+/// Goal: output that is lost is a failure, and says so; a reader that ends is none.
+#[test]
+fn lost_output() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = florin(&["version"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("standard output cannot be written"), "{message}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(florin(&["version"]).stdout(writer).status().unwrap().success());
+}

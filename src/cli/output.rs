@@ -1,8 +1,15 @@
 //! Text for people and pipes, and the option that chooses between both.
 //!
-//! A reader of standard output may stop reading: that is not a failure of the command.
+//! A reader of standard output may stop reading: that is not a failure of the command. Output that
+//! is lost for another reason, such as a full disk, is: the command ends with exit code 1.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::exit::{ExitClass, Failure};
+
+/// Number of the system's error with which output was lost; 0 if none was.
+static LOST: AtomicI32 = AtomicI32::new(0);
 
 /// The form of a command's output. One spelling for all commands: `--format=json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -36,8 +43,33 @@ impl OutputArguments {
 
 /// Prints a text and a line end to standard output, at once.
 pub fn print(text: &str) {
-    let mut output = std::io::stdout().lock();
-    let _ = writeln!(output, "{text}").and_then(|()| output.flush());
+    let mut output = io::stdout().lock();
+    if let Err(error) = writeln!(output, "{text}").and_then(|()| output.flush()) {
+        note_lost(&error);
+    }
+}
+
+/// Remembers that output was lost, unless its reader has ended.
+pub fn note_lost(error: &io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        LOST.store(error.raw_os_error().unwrap_or(libc::EIO), Ordering::Relaxed);
+    }
+}
+
+/// Whether all output was written.
+///
+/// # Errors
+///
+/// If some was lost.
+pub fn check_written() -> Result<(), Failure> {
+    match LOST.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        number => {
+            let error = io::Error::from_raw_os_error(number);
+            let message = format!("standard output cannot be written: {error}; its end is missing");
+            Err(Failure::new(ExitClass::Error, message))
+        }
+    }
 }
 
 /// Prints a text and a line end to standard error.

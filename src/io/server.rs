@@ -480,6 +480,8 @@ impl<C: Core> Server<C> {
         self.metrics.set(Metric::JobsInFlight, jobs);
         self.metrics.set(Metric::DiskInFlight, self.disk_in_flight.into());
         if self.core.cluster_state().is_some() {
+            // The loop turns: an age that somebody else measured while it did not is over.
+            self.metrics.set(Metric::LoopAge, 0);
             self.readiness_log.look(&self.metrics);
         }
     }

@@ -74,6 +74,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default=",".join([*COMMON, *OWN]), metavar="ROUND[,ROUND]")
+    parser.add_argument("--without", default="", metavar="ROUND[,ROUND]")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--batch", type=int, default=15)
     parser.add_argument("--fill", type=int, default=300_000)
@@ -83,7 +84,7 @@ def main():
                              "needs root to mount one")
     parser.add_argument("--production", action="store_true")
     options = parser.parse_args()
-    names = options.only.split(",")
+    names = [name for name in options.only.split(",") if name not in options.without.split(",")]
     unknown = set(names) - set(COMMON) - set(OWN)
     if unknown:
         parser.error(f"unknown round {', '.join(sorted(unknown))}")

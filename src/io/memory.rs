@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::system::{self, Limit};
 
-/// Memory and address space of the program besides what it reserves: itself, libraries, stacks of threads.
+/// Memory and address space of the program besides what it reserves: itself, libraries, stacks of
+/// threads.
 const PROGRAM_BYTES: u64 = 128 << 20;
 
 /// Where the figure for the available memory comes from.

@@ -96,8 +96,8 @@ fn minimums(service: &Service, superblock: &Superblock) -> [(&'static str, u64);
     .map(|(option, bytes)| (option, bytes.next_multiple_of(MEBIBYTE)))
 }
 
-/// Refuses sizes below their minimum, and a storage limit above its maximum. A default that is too small for the file is raised, and
-/// that is logged: nobody chose it.
+/// Refuses sizes below their minimum, and a storage limit above its maximum. A default that is too
+/// small for the file is raised, and that is logged: nobody chose it.
 pub(super) fn check_sizes(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
     check_limit_storage(service, superblock)?;
     let default =

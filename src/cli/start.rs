@@ -65,8 +65,8 @@ pub struct StartArguments {
     /// development 1MiB]
     #[arg(long, value_name = "SIZE", env = "FLORIN_FILTERS", hide_env_values = true)]
     pub filters: Option<ByteSize>,
-    /// Maximum size of the data in the file [default: 1TiB, in development 64GiB; at least 64MiB,
-    /// in development 8MiB]
+    /// Maximum size of the data in the file [default: 1TiB, in development 64GiB; at least 366MiB,
+    /// in development 248MiB; at most 1PiB, in development 4514GiB]
     #[arg(long, value_name = "SIZE", env = "FLORIN_LIMIT_STORAGE", hide_env_values = true)]
     pub limit_storage: Option<ByteSize>,
     /// How much of the data file is read in the background each second, to find damage while others

@@ -31,6 +31,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Whether an allocation aborts.
 static FROZEN: AtomicBool = AtomicBool::new(false);
+/// Panics that are being printed.
+static PRINTING: AtomicUsize = AtomicUsize::new(0);
 /// Bytes allocated and not yet released.
 static BYTES_NOW: AtomicUsize = AtomicUsize::new(0);
 /// The most that `BYTES_NOW` has ever been.
@@ -69,13 +71,25 @@ pub fn bytes_peak() -> usize {
     BYTES_PEAK.load(Ordering::Relaxed)
 }
 
-/// Makes a panic print its message also when the allocator is frozen: printing may allocate.
+/// Makes a panic print its message also when the allocator is frozen: printing may allocate. If
+/// there is no memory for that, the process ends at once: std would wait for a lock that it holds.
 pub fn install_panic_hook() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         unfreeze();
+        PRINTING.fetch_add(1, Ordering::SeqCst);
         print(info);
+        PRINTING.fetch_sub(1, Ordering::SeqCst);
     }));
+}
+
+/// Passes an allocation on, unless it failed while a panic is being printed.
+fn passed(pointer: *mut u8) -> *mut u8 {
+    if pointer.is_null() && PRINTING.load(Ordering::Relaxed) > 0 {
+        write_error(b"florin: no memory to tell why the program stops\n");
+        std::process::abort();
+    }
+    pointer
 }
 
 /// Counts an allocation, and aborts if there must not be one.
@@ -125,13 +139,13 @@ unsafe impl GlobalAlloc for FrozenAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note_allocation(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
+        passed(unsafe { System.alloc(layout) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note_allocation(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`.
-        unsafe { System.alloc_zeroed(layout) }
+        passed(unsafe { System.alloc_zeroed(layout) })
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -144,7 +158,7 @@ unsafe impl GlobalAlloc for FrozenAllocator {
         note_allocation(size_new);
         note_release(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
-        unsafe { System.realloc(pointer, layout, size_new) }
+        passed(unsafe { System.realloc(pointer, layout, size_new) })
     }
 }
 
@@ -190,8 +204,15 @@ pub(crate) mod tests {
             assert!(!is_frozen());
             return;
         };
+        if mode == "starve" {
+            // What prints needs more than there can be.
+            std::panic::set_hook(Box::new(|_| {
+                drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 62)));
+            }));
+        }
         install_panic_hook();
         freeze();
+        assert!(mode != "starve");
         assert!(is_frozen());
         assert!(mode != "panic", "the reason of the panic");
         drop(std::hint::black_box(vec![0_u8; 123_457]));
@@ -216,6 +237,16 @@ pub(crate) mod tests {
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("the reason of the panic"), "{text}");
         assert!(!text.contains("after the memory was frozen"), "{text}");
+    }
+
+    /// Goal: a panic that finds no memory to print its reason ends the process at once.
+    #[test]
+    fn panic_without_memory_aborts() {
+        let output = run_child("starve");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(text.matches("no memory to tell why").count(), 1, "{text}");
+        assert!(!text.contains("memory allocation of"), "{text}");
     }
 
     /// Goal: allocations are counted on their own thread, and the bytes of a large one show.

@@ -8,9 +8,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::system;
+use super::system::{self, Limit};
 
-/// Address space of the program besides what it reserves: itself, libraries, stacks of threads.
+/// Memory and address space of the program besides what it reserves: itself, libraries, stacks of
+/// threads.
 const PROGRAM_BYTES: u64 = 128 << 20;
 
 /// Where the figure for the available memory comes from.
@@ -18,16 +19,24 @@ const PROGRAM_BYTES: u64 = 128 << 20;
 pub enum MemorySource {
     /// `MemAvailable` of `/proc/meminfo`.
     System,
-    /// The limit of the control group with this directory.
+    /// `MemTotal` of `/proc/meminfo`.
+    Machine,
+    /// What the limit of the control group with this directory leaves.
     ControlGroup(PathBuf),
+    /// The limit of the control group with this directory.
+    ControlGroupLimit(PathBuf),
 }
 
 impl fmt::Display for MemorySource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MemorySource::System => write!(formatter, "available on this machine"),
+            MemorySource::Machine => write!(formatter, "all that this machine has"),
             MemorySource::ControlGroup(path) => {
                 write!(formatter, "left in the control group {}", path.display())
+            }
+            MemorySource::ControlGroupLimit(path) => {
+                write!(formatter, "the limit of the control group {}", path.display())
             }
         }
     }
@@ -40,6 +49,22 @@ pub struct MemoryAvailable {
     pub bytes: u64,
     /// What set the limit.
     pub source: MemorySource,
+}
+
+impl MemoryAvailable {
+    /// Whether it is all that there is, and not only what is left.
+    fn is_total(&self) -> bool {
+        matches!(self.source, MemorySource::Machine | MemorySource::ControlGroupLimit(_))
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Count {
+    /// What could still be had.
+    Left,
+    /// All that there is, in use or not.
+    Total,
 }
 
 /// The memory wanted is not there.
@@ -56,12 +81,15 @@ impl fmt::Display for MemoryError {
         write!(
             formatter,
             "not enough memory: the server needs {} and {} are {}; lower --cache-transfers, \
-             --cache-accounts, --cache-grid or --filters, use --development, or give it more \
-             memory",
+             --cache-accounts, --cache-grid or --filters, ",
             HumanSize(self.needed),
             HumanSize(self.available.bytes),
             self.available.source,
-        )
+        )?;
+        if !self.available.is_total() {
+            write!(formatter, "use --development, ")?;
+        }
+        write!(formatter, "or give it more memory")
     }
 }
 
@@ -70,7 +98,7 @@ impl std::error::Error for MemoryError {}
 /// The memory this process could still get; `None` if the system does not tell.
 #[must_use]
 pub fn available() -> Option<MemoryAvailable> {
-    available_under(Path::new("/"))
+    least_under(Path::new("/"), Count::Left)
 }
 
 /// Whether `needed` bytes can be had now. A system that does not tell is believed to have them.
@@ -82,19 +110,39 @@ pub fn check(needed: u64) -> Result<(), MemoryError> {
     check_against(needed, available())
 }
 
-/// Whether the limit of address space (`ulimit -v`) has room for `needed` bytes besides what the
-/// program itself takes.
+/// Whether the machine, and each control group around this process, has `needed` bytes at all,
+/// whoever uses them now. A system that does not tell is believed to have them.
 ///
 /// # Errors
 ///
-/// If it has not: what there is, and what to do.
-pub fn check_address_space(needed: u64) -> Result<(), String> {
-    let limit = system::limit(system::Limit::AddressSpace).unwrap_or(None);
+/// If one has not.
+pub fn check_total(needed: u64) -> Result<(), MemoryError> {
+    check_against(needed, least_under(Path::new("/"), Count::Total))
+}
+
+/// Whether the limits of address space (`ulimit -v`) and of data (`ulimit -d`) have room for
+/// `needed` bytes besides what the program itself takes.
+///
+/// # Errors
+///
+/// If one has not: what there is, and what to do.
+pub fn check_limits(needed: u64) -> Result<(), String> {
+    let needed = needed.saturating_add(PROGRAM_BYTES);
+    for (limit, name, remedy) in [
+        (Limit::AddressSpace, "address space", "ulimit -v unlimited, LimitAS=infinity"),
+        (Limit::Data, "memory for data", "ulimit -d unlimited, LimitDATA=infinity"),
+    ] {
+        check_limit(needed, system::limit(limit).unwrap_or(None), name, remedy)?;
+    }
+    Ok(())
+}
+
+fn check_limit(needed: u64, limit: Option<u64>, name: &str, remedy: &str) -> Result<(), String> {
     match limit {
-        Some(limit) if limit < needed.saturating_add(PROGRAM_BYTES) => Err(format!(
-            "not enough address space: the server needs {} and its limit is {}; raise it (ulimit \
-             -v unlimited, LimitAS=infinity in a systemd unit)",
-            HumanSize(needed.saturating_add(PROGRAM_BYTES)),
+        Some(limit) if limit < needed => Err(format!(
+            "not enough {name}: the server needs {} and its limit is {}; raise it ({remedy} in a \
+             systemd unit)",
+            HumanSize(needed),
             HumanSize(limit),
         )),
         _ => Ok(()),
@@ -108,17 +156,22 @@ fn check_against(needed: u64, available: Option<MemoryAvailable>) -> Result<(), 
     }
 }
 
-/// [`available`] with the system's files looked for under another root.
-fn available_under(root: &Path) -> Option<MemoryAvailable> {
+/// The least of what the machine and the groups have, with the system's files looked for under
+/// `root`.
+fn least_under(root: &Path, count: Count) -> Option<MemoryAvailable> {
+    let (field, source) = match count {
+        Count::Left => ("MemAvailable:", MemorySource::System),
+        Count::Total => ("MemTotal:", MemorySource::Machine),
+    };
     let system = fs::read_to_string(root.join("proc/meminfo"))
         .ok()
-        .and_then(|text| field_kibibytes(&text, "MemAvailable:"))
-        .map(|bytes| MemoryAvailable { bytes, source: MemorySource::System });
+        .and_then(|text| field_kibibytes(&text, field))
+        .map(|bytes| MemoryAvailable { bytes, source });
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut least = system;
     for line in groups.lines() {
         let Some((mount, path, files)) = control_group(line) else { continue };
-        let Some(left) = group_left(&root.join(mount), path, files) else { continue };
+        let Some(left) = group_least(&root.join(mount), path, files, count) else { continue };
         if least.as_ref().is_none_or(|least| left.bytes < least.bytes) {
             least = Some(left);
         }
@@ -144,8 +197,13 @@ fn control_group(line: &str) -> Option<(&'static str, &str, GroupFiles)> {
     None
 }
 
-/// What the tightest group from `path` up to the mount point has left; `None` without a limit.
-fn group_left(mount: &Path, path: &str, files: GroupFiles) -> Option<MemoryAvailable> {
+/// What the tightest group from `path` up to the mount point has; `None` without a limit.
+fn group_least(
+    mount: &Path,
+    path: &str,
+    files: GroupFiles,
+    count: Count,
+) -> Option<MemoryAvailable> {
     let mut least: Option<MemoryAvailable> = None;
     // In a container the path may name directories that are not visible: those are skipped.
     for directory in mount.join(path).ancestors().take_while(|place| place.starts_with(mount)) {
@@ -155,9 +213,15 @@ fn group_left(mount: &Path, path: &str, files: GroupFiles) -> Option<MemoryAvail
         let usage = read(files.1).and_then(|text| text.trim().parse::<u64>().ok());
         let (Some(limit), Some(usage)) = (limit, usage) else { continue };
         let droppable = read("memory.stat").map_or(0, |text| droppable_bytes(&text));
-        let bytes = limit.saturating_sub(usage.saturating_sub(droppable));
+        let place = directory.to_path_buf();
+        let (bytes, source) = match count {
+            Count::Left => {
+                let left = limit.saturating_sub(usage.saturating_sub(droppable));
+                (left, MemorySource::ControlGroup(place))
+            }
+            Count::Total => (limit, MemorySource::ControlGroupLimit(place)),
+        };
         if least.as_ref().is_none_or(|least| bytes < least.bytes) {
-            let source = MemorySource::ControlGroup(directory.to_path_buf());
             least = Some(MemoryAvailable { bytes, source });
         }
     }
@@ -280,10 +344,10 @@ mod tests {
     #[test]
     fn system_only() {
         let root = Root::new("system");
-        assert_eq!(available_under(&root.0), None);
+        assert_eq!(least_under(&root.0, Count::Left), None);
         root.write("proc/meminfo", MEMINFO);
         let expected = MemoryAvailable { bytes: 4_096_000, source: MemorySource::System };
-        assert_eq!(available_under(&root.0), Some(expected));
+        assert_eq!(least_under(&root.0, Count::Left), Some(expected));
     }
 
     /// Goal: the tightest group of version 2 counts, on any level, with droppable cache added.
@@ -297,7 +361,7 @@ mod tests {
         root.write("sys/fs/cgroup/outer/memory.max", "1000000\n");
         root.write("sys/fs/cgroup/outer/memory.current", "700000\n");
         root.write("sys/fs/cgroup/outer/memory.stat", "anon 9\ninactive_file 200000\n");
-        let found = available_under(&root.0).unwrap();
+        let found = least_under(&root.0, Count::Left).unwrap();
         assert_eq!(found.bytes, 500_000);
         assert!(matches!(found.source, MemorySource::ControlGroup(path)
             if path.ends_with("sys/fs/cgroup/outer")));
@@ -311,15 +375,15 @@ mod tests {
         root.write("proc/self/cgroup", "5:cpu:/x\n4:hugetlb,memory:/docker/abc\n");
         root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712");
         root.write("sys/fs/cgroup/memory/memory.usage_in_bytes", "1");
-        assert_eq!(available_under(&root.0).unwrap().source, MemorySource::System);
+        assert_eq!(least_under(&root.0, Count::Left).unwrap().source, MemorySource::System);
         root.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "3000");
         root.write("sys/fs/cgroup/memory/memory.usage_in_bytes", "4000");
-        assert_eq!(available_under(&root.0).unwrap().bytes, 0);
+        assert_eq!(least_under(&root.0, Count::Left).unwrap().bytes, 0);
     }
 
     /// Goal: needing exactly what there is passes, one more does not, and the message tells all.
     #[test]
-    fn check_limits() {
+    fn memory_limits() {
         let available = MemoryAvailable { bytes: 5 << 20, source: MemorySource::System };
         assert_eq!(check_against(5 << 20, Some(available.clone())), Ok(()));
         assert_eq!(check_against(u64::MAX, None), Ok(()));
@@ -330,6 +394,39 @@ mod tests {
             assert!(text.contains(&format!("--cache-{option}")), "{text}");
         }
         assert_eq!(check(1), Ok(()));
+    }
+
+    /// Goal: what there is at all counts whoever uses it, and the tightest group has the last word.
+    #[test]
+    fn totals() {
+        let root = Root::new("totals");
+        root.write("proc/meminfo", MEMINFO);
+        let find = || least_under(&root.0, Count::Total).unwrap();
+        let machine = MemoryAvailable { bytes: 8_192_000, source: MemorySource::Machine };
+        assert_eq!(find(), machine);
+        root.write("proc/self/cgroup", "0::/outer\n");
+        root.write("sys/fs/cgroup/outer/memory.max", "1000000\n");
+        root.write("sys/fs/cgroup/outer/memory.current", "700000\n");
+        assert_eq!(find().bytes, 1_000_000);
+        let text = check_against(1_000_001, Some(find())).unwrap_err().to_string();
+        assert!(text.contains("the limit of the control group /"), "{text}");
+        assert!(!text.contains("--development"), "{text}");
+        assert_eq!(check_against(1_000_000, Some(find())), Ok(()));
+        assert_eq!(check_total(1), Ok(()));
+        let error = check_total(1 << 60).unwrap_err();
+        assert_eq!(error.needed, 1 << 60);
+    }
+
+    /// Goal: a limit has room for what is needed exactly, and the message names the remedy.
+    #[test]
+    fn limits_of_the_process() {
+        let check = |limit| check_limit(5 << 20, limit, "memory for data", "ulimit -d unlimited");
+        assert_eq!(check(None), Ok(()));
+        assert_eq!(check(Some(5 << 20)), Ok(()));
+        let text = check(Some((5 << 20) - 1)).unwrap_err();
+        assert!(text.starts_with("not enough memory for data: the server needs 5.0 MiB"), "{text}");
+        assert!(text.contains("ulimit -d unlimited"), "{text}");
+        assert_eq!(check_limits(1), Ok(()));
     }
 
     /// Goal: sizes are in the unit that people would use, rounded.

@@ -127,6 +127,8 @@ pub enum Limit {
     FileSize,
     /// Bytes of address space.
     AddressSpace,
+    /// Bytes of memory that can be written and is not shared.
+    Data,
 }
 
 /// The value of a limit that holds now; `None` for no limit.
@@ -140,6 +142,7 @@ pub fn limit(which: Limit) -> io::Result<Option<u64>> {
         Limit::OpenFiles => libc::RLIMIT_NOFILE,
         Limit::FileSize => libc::RLIMIT_FSIZE,
         Limit::AddressSpace => libc::RLIMIT_AS,
+        Limit::Data => libc::RLIMIT_DATA,
     };
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is that of a live structure.

@@ -89,10 +89,10 @@ pub(super) struct BlobWriter {
 impl BlobWriter {
     pub(super) fn new(cluster: u128, block_size: u32, capacity: usize) -> Self {
         let bytes_packing = Packing::new(1, block_size);
-        let blocks_max = capacity / index_of(bytes_packing.per_block()) + 2;
+        let blocks_max = index_of(Self::blocks_max_of(block_size, count_of(capacity)));
         let references_packing = Packing::new(32, block_size);
         assert!(
-            blocks_max <= index_of(references_packing.per_block()),
+            Self::fits(block_size, count_of(capacity)),
             "one index block names every block of the largest blob"
         );
         Self {
@@ -111,8 +111,18 @@ impl BlobWriter {
 
     /// Bytes that a writer of blobs of up to `capacity` bytes occupies.
     pub(super) fn memory_bytes(block_size: u32, capacity: u64) -> u64 {
-        let blocks = capacity / Packing::new(1, block_size).per_block() + 2;
+        let blocks = Self::blocks_max_of(block_size, capacity);
         capacity + blocks * (8 + count_of(size_of::<BlockRef>()))
+    }
+
+    /// Blocks of a blob of `capacity` bytes at most, its index included.
+    pub(super) fn blocks_max_of(block_size: u32, capacity: u64) -> u64 {
+        capacity / Packing::new(1, block_size).per_block() + 2
+    }
+
+    /// Whether one index block names every block of a blob of `capacity` bytes.
+    pub(super) fn fits(block_size: u32, capacity: u64) -> bool {
+        Self::blocks_max_of(block_size, capacity) <= Packing::new(32, block_size).per_block()
     }
 
     /// Blocks of the largest blob, its index included.

@@ -153,8 +153,14 @@ impl Log {
     /// Blocks that one op and a checkpoint together acquire at most.
     #[must_use]
     pub fn blocks_per_op_max(&self) -> u64 {
+        Log::blocks_per_op_of(self.packing(), self.op_rows_max)
+    }
+
+    /// The same for a log of this layout.
+    #[must_use]
+    pub fn blocks_per_op_of(packing: &Packing, op_rows_max: u64) -> u64 {
         // One more row block than full ones, one directory block, two tails.
-        self.packing().blocks_for(self.op_rows_max) + 1 + 1 + 2
+        packing.blocks_for(op_rows_max) + 1 + 1 + 2
     }
 
     /// Demands that rows from `row` on stay in memory from now on.

@@ -234,7 +234,7 @@ pub struct Store {
 }
 
 /// Sizes that follow from the configuration and the options.
-struct Sizes {
+pub(super) struct Sizes {
     blocks_max: u64,
     rows_per_op: u32,
     transfers_blocks: u32,
@@ -245,7 +245,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(config: &Config, options: &StoreOptions) -> Self {
+    pub(super) fn new(config: &Config, options: &StoreOptions) -> Self {
         let rows_per_op = rows_per_op_max(config);
         let recent = |row_size: u32, bar_rows: u32| {
             let packing = Packing::new(row_size, config.block_size);
@@ -723,7 +723,7 @@ fn filter_options(options: &StoreOptions) -> Option<FilterOptions> {
 }
 
 /// Transfers, balances, accounts.
-fn log_options(sizes: &Sizes) -> [LogOptions; 3] {
+pub(super) fn log_options(sizes: &Sizes) -> [LogOptions; 3] {
     let log = |form: &LogForm, recent_blocks| LogOptions {
         name: form.name,
         kind: form.kind,
@@ -763,7 +763,7 @@ fn grid_options(config: &Config, options: &StoreOptions, sizes: &Sizes) -> GridO
 }
 
 /// Bytes of the largest checkpoint blob.
-fn blob_size_max(config: &Config, options: &StoreOptions, sizes: &Sizes) -> u64 {
+pub(super) fn blob_size_max(config: &Config, options: &StoreOptions, sizes: &Sizes) -> u64 {
     let logs = log_options(sizes).map(|log| Log::state_size_max(config, &log));
     let tables = table_options(config, options.cluster);
     let tables = tables.iter().map(TableOptions::manifest_size_max).sum();

@@ -2,7 +2,7 @@
 
 use super::progress::{Progress, Step};
 use super::sizes::{
-    arriving_max, check_minimums, check_reserved, ledger_options, memory_table, message_pool,
+    arriving_max, check_reserved, check_sizes, ledger_options, memory_table, message_pool,
     message_reserve, others, reserved_bytes, store_options,
 };
 use super::{ExitClass, Failure, Service, no_own_address};
@@ -110,7 +110,7 @@ fn superblock_checked(file: &DataFile, service: &Service) -> Result<Box<Superblo
         return Err(Failure::new(ExitClass::DataFile, message));
     }
     check_addresses(service, &superblock)?;
-    check_minimums(service, &superblock)?;
+    check_sizes(service, &superblock)?;
     check_names(service, &superblock)?;
     Ok(superblock)
 }
@@ -129,12 +129,12 @@ fn server_make(
     log::info(format_args!(
         "{kind} {replica} of cluster {cluster} ({replica_count} replicas): reserving {total}"
     ));
-    if !service.is_development {
-        memory::check(table.total())
-            .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
-    }
-    memory::check_address_space(table.total())
-        .map_err(|error| Failure::new(ExitClass::Machine, error))?;
+    // Development may take what others use, and rely on it that little is touched; nobody can take
+    // more than there is.
+    let check = if service.is_development { memory::check_total } else { memory::check };
+    check(table.total())
+        .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
+    memory::check_limits(table.total()).map_err(|error| Failure::new(ExitClass::Machine, error))?;
     progress.reserve(table.total());
     let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, superblock)?;

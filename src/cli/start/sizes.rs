@@ -1,6 +1,6 @@
 //! How much memory a server reserves, and for what.
 
-use super::{ExitClass, Failure, Service, Telling};
+use super::{ExitClass, Failure, SIZE_MAX, Service, Telling};
 use crate::cli::size::ByteSize;
 use crate::io::bus::Bus;
 use crate::io::memory::MemoryTable;
@@ -28,8 +28,6 @@ const ACCOUNT_BYTES: u64 = 192;
 const MEBIBYTE: u64 = 1 << 20;
 /// The smallest cache of pages: pages that are being read don't evict each other.
 const CACHE_GRID_MIN: u64 = PAGE_READS_MAX as u64 * PAGES_PER_READ as u64 * SECTOR_SIZE as u64;
-/// Blocks of the smallest storage limit: with fewer, merges have no room.
-const LIMIT_BLOCKS_MIN: u64 = 128;
 /// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
 /// helper thread.
 const OTHER_BYTES: u64 = 4 * MEBIBYTE;
@@ -86,20 +84,22 @@ impl Sizes {
 fn minimums(service: &Service, superblock: &Superblock) -> [(&'static str, u64); 5] {
     let config = &superblock.config;
     let accounts = ledger_options(service, config).accounts_min();
-    let transfers = Store::cache_transfers_min(config, &store_options(service, superblock));
+    let options = store_options(service, superblock);
+    let transfers = Store::cache_transfers_min(config, &options);
     [
         ("cache-grid", CACHE_GRID_MIN),
         ("cache-accounts", u64::from(accounts) * ACCOUNT_BYTES),
         ("cache-transfers", transfers),
         ("filters", 0),
-        ("limit-storage", LIMIT_BLOCKS_MIN * u64::from(config.block_size)),
+        ("limit-storage", Store::storage_limit_min(config, &options)),
     ]
     .map(|(option, bytes)| (option, bytes.next_multiple_of(MEBIBYTE)))
 }
 
-/// Refuses sizes below their minimum. A default that is too small for the file is raised, and
-/// that is logged: nobody chose it.
-pub(super) fn check_minimums(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
+/// Refuses sizes below their minimum, and a storage limit above its maximum. A default that is too
+/// small for the file is raised, and that is logged: nobody chose it.
+pub(super) fn check_sizes(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
+    check_limit_storage(service, superblock)?;
     let default =
         if service.is_development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION }.options();
     let given = service.sizes.options();
@@ -123,6 +123,20 @@ pub(super) fn check_minimums(service: &Service, superblock: &Superblock) -> Resu
         ));
     }
     Ok(())
+}
+
+/// Refuses a storage limit that checkpoints of this geometry can't describe; the largest in whole
+/// gibibytes, as people write it.
+fn check_limit_storage(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
+    let options = store_options(service, superblock);
+    let max = Store::storage_limit_max(&superblock.config, &options, SIZE_MAX);
+    let (size, max) = (ByteSize(service.sizes.limit_storage), ByteSize(max >> 30 << 30));
+    if size.0 <= max.0 {
+        return Ok(());
+    }
+    let path = service.path.display();
+    let message = format!("--limit-storage must be at most {max} for {path}, and is {size}");
+    Err(Failure::new(ExitClass::Usage, message))
 }
 
 /// Messages whose memory is resident from the start: what a few busy clients use.
@@ -299,13 +313,13 @@ mod tests {
     fn size_minimums() {
         let mut superblock = *Superblock::blank();
         for (mode, config, expected) in [
-            ("", Config::production(), [4, 12, 76, 0, 64]),
-            ("--development", Config::development(), [4, 2, 6, 0, 8]),
+            ("", Config::production(), [4, 12, 76, 0, 366]),
+            ("--development", Config::development(), [4, 2, 6, 0, 248]),
         ] {
             superblock.config = config;
             let check = |option: &str| {
                 let arguments = arguments(&format!("--addresses=1 {mode} {option} x"));
-                check_minimums(&service(&arguments), &superblock)
+                check_sizes(&service(&arguments), &superblock)
             };
             let arguments = arguments(&format!("--addresses=1 {mode} x"));
             let found = minimums(&service(&arguments), &superblock);
@@ -320,9 +334,21 @@ mod tests {
                 }
             }
         }
+        // The largest storage limit, as the help says.
+        let check = |limit: &str, superblock: &Superblock| {
+            let text = format!("--addresses=1 --development --limit-storage={limit} x");
+            check_sizes(&service(&arguments(&text)), superblock)
+        };
+        assert_eq!(check("4514GiB", &superblock), Ok(()));
+        let failure = check("100TiB", &superblock).unwrap_err();
+        assert_eq!(failure.class, ExitClass::Usage);
+        let text = "--limit-storage must be at most 4514GiB for x, and is 100TiB";
+        assert_eq!(failure.message, text);
+        superblock.config = Config::production();
+        assert_eq!(check("1PiB", &superblock), Ok(()));
         // A file of production geometry that is served with the small defaults.
         superblock.config = Config::production();
         let arguments = arguments("--addresses=1 --development x");
-        assert_eq!(check_minimums(&service(&arguments), &superblock), Ok(()));
+        assert_eq!(check_sizes(&service(&arguments), &superblock), Ok(()));
     }
 }

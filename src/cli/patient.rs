@@ -84,6 +84,8 @@ pub struct PatientClient {
     deadline: Option<Duration>,
     stop: Stop,
     client: Option<Client>,
+    /// Sessions that were opened.
+    connections: u64,
     /// The question was sent in this session, and is not answered yet.
     is_asked: bool,
     /// There was an answer already.
@@ -110,9 +112,17 @@ impl PatientClient {
             deadline,
             stop,
             client: None,
+            connections: 0,
             is_asked: false,
             was_answered: false,
         }
+    }
+
+    /// Number of sessions that were opened. Where it has grown, another ledger may have taken the
+    /// place of the one that answered before.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections
     }
 
     /// Asks one question until it is answered; none if it shall stop before.
@@ -185,7 +195,9 @@ impl PatientClient {
                 let slice = left.min(CONNECT_SLICE);
                 let options =
                     Options { deadline: slice, lifetime: Lifetime::Short, ..Options::default() };
-                none.insert(Client::connect(self.cluster, &self.addresses, &options)?)
+                let client = Client::connect(self.cluster, &self.addresses, &options)?;
+                self.connections += 1;
+                none.insert(client)
             }
         };
         client.set_deadline(left.min(SLICE));

@@ -288,6 +288,45 @@ fn other_histories() {
     assert!(errors[..same].contains(&lost.to_string()), "{errors}");
 }
 
+/// Goal: a stream that runs while another history takes the place of its ledger ends before the
+/// first event of it; its cursor is refused there, and is still that of its own history.
+#[test]
+fn other_history_while_following() {
+    let mut servers = Servers::single("cdc-swap");
+    servers.say(ACCOUNTS);
+    servers.say(&transfer(1, ""));
+    servers.end(0, "-TERM");
+    let (own, copy) = (servers.path(), servers.folder.join("copy"));
+    std::fs::copy(&own, &copy).unwrap();
+    servers.restart_there(&own);
+    let words = ["cdc", &cursor_option(&servers), "--idle=10"];
+    let mut streams =
+        [&words[..], &["cdc", "--idle=10"]].map(|words| Following::start(servers.command(words)));
+    for stream in &mut streams {
+        assert_eq!(stream.line()["transfer_id"], "1");
+    }
+    for id in [2, 3] {
+        servers.say(&transfer(id, ""));
+        for stream in &mut streams {
+            assert_eq!(stream.line()["transfer_id"], id.to_string());
+        }
+    }
+    servers.end(0, "-TERM");
+    servers.restart_there(&copy);
+    servers.say(&transfer(4, ""));
+    servers.say(&transfer(5, ""));
+    for stream in &mut streams {
+        assert_eq!((stream.rest(), stream.wait()), (String::new(), Some(11)));
+        let errors = stream.errors();
+        assert!(errors.contains("of another history"), "{errors}");
+    }
+    let until = ["cdc", words[1], "--until=now"];
+    assert_eq!(servers.output(&until).status.code(), Some(11));
+    servers.end(0, "-TERM");
+    servers.restart_there(&own);
+    assert_eq!(servers.stdout(&until), "");
+}
+
 /// Goal: of two processes with one cursor the second is refused; the first is not disturbed.
 #[test]
 fn one_process_per_cursor() {

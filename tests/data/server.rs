@@ -44,6 +44,22 @@ impl Servers {
         self.processes[0] = Some(process);
     }
 
+    /// Starts the only server again where it listened before, with this data file.
+    pub fn restart_there(&mut self, path: &std::path::Path) {
+        let mut process = florin()
+            .args(["dev", &format!("--address={}", self.addresses)])
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut address).unwrap();
+        assert_eq!(address.trim(), self.addresses);
+        self.processes[0] = Some(process);
+    }
+
     /// A cluster of three.
     pub fn cluster(name: &str) -> Servers {
         let folder = new_folder(name);
@@ -162,7 +178,8 @@ impl Following {
         rest
     }
 
-    fn errors(&mut self) -> String {
+    /// All that it complains of.
+    pub fn errors(&mut self) -> String {
         let mut errors = String::new();
         self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         errors

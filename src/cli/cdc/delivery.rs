@@ -104,6 +104,12 @@ impl Delivery {
         Delivery { stop, text, cursor, unwritten: None, write_at: Instant::now(), window: None }
     }
 
+    /// The cursor, if there is one.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&CursorFile> {
+        self.cursor.as_ref()
+    }
+
     /// From now on the cursor moves when events are acknowledged on standard input. Waits while
     /// `size` events are not.
     ///

@@ -255,14 +255,33 @@ fn resume(
         );
         return Err(Failure::new(ExitClass::History, message));
     }
-    for mark in position.marks() {
-        let Some(is_there) = has(stream, mark)? else { return Ok(false) };
-        if !is_there {
-            return Err(other_history(stream, file, mark)?);
-        }
+    if !check(stream, Some(file), &position)? {
+        return Ok(false);
     }
     stream.seek(position);
     Ok(true)
+}
+
+/// Checks that the ledger's history has the events that were passed at a position, all in one
+/// connection. False if the user wants it to end.
+fn check(
+    stream: &mut Stream,
+    file: Option<&CursorFile>,
+    position: &Position,
+) -> Result<bool, Failure> {
+    loop {
+        let connection = stream.connection();
+        for mark in position.marks() {
+            let Some(is_there) = has(stream, mark)? else { return Ok(false) };
+            if !is_there {
+                return Err(other_history(stream, file, mark)?);
+            }
+        }
+        if stream.connection() == connection {
+            stream.set_checked(connection);
+            return Ok(true);
+        }
+    }
 }
 
 /// Whether the ledger's history has the event of a mark; nothing if the user wants it to end.
@@ -277,9 +296,17 @@ fn has(stream: &mut Stream, mark: Mark) -> Result<Option<bool>, Failure> {
 /// The failure that says since when the histories differ.
 fn other_history(
     stream: &mut Stream,
-    file: &CursorFile,
+    file: Option<&CursorFile>,
     missing: Mark,
 ) -> Result<Failure, Failure> {
+    let Some(file) = file else {
+        let message = format!(
+            "the ledger is of another history: an event that was printed, of {}, is not in it. If \
+             an older copy was restored, undo what was made of later events",
+            moment(missing.timestamp)
+        );
+        return Ok(Failure::new(ExitClass::History, message));
+    };
     let mut agrees = None;
     let mut differs = missing.timestamp;
     for mark in file.history().newest_first() {
@@ -320,7 +347,14 @@ fn follow(
     let mut idle = IDLE_MIN;
     while !stop.is_wanted() {
         let mut position = *stream.position();
+        if !stream.is_checked() && !check(stream, delivery.cursor(), &position)? {
+            return Ok(());
+        }
         let Some(events) = stream.round()? else { return Ok(()) };
+        if !stream.is_checked() {
+            // What it found may be of another history.
+            continue;
+        }
         if events.is_empty() {
             if stream.is_complete() {
                 return delivery.finish();

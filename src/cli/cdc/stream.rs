@@ -63,6 +63,8 @@ pub struct Stream {
     position: Position,
     /// The cluster's time when it answered the first question of the last round.
     now: u64,
+    /// Number of the connection in which the ledger was found to have the position.
+    checked: u64,
 }
 
 /// Events up to a moment.
@@ -88,7 +90,7 @@ impl Stream {
     #[must_use]
     pub fn new(client: PatientClient, selection: Selection) -> Stream {
         let position = Position::before(1);
-        Stream { client, selection, last: TIMESTAMP_MAX, position, now: 0 }
+        Stream { client, selection, last: TIMESTAMP_MAX, position, now: 0, checked: 0 }
     }
 
     /// Continues at this position.
@@ -105,6 +107,24 @@ impl Stream {
     #[must_use]
     pub fn position(&self) -> &Position {
         &self.position
+    }
+
+    /// The number of the connection, which grows when the client connects again.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.client.connections()
+    }
+
+    /// Whether the ledger was found to have the position since the client connected. Who connects
+    /// again may find another ledger at the same address.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.checked == self.connection()
+    }
+
+    /// The ledger of this connection has the position.
+    pub fn set_checked(&mut self, connection: u64) {
+        self.checked = connection;
     }
 
     /// Whether everything up to the last moment was passed when the last round found nothing.
@@ -166,8 +186,8 @@ impl Stream {
         Ok(Some((events.find(|event| event.kind() == kind), answered.timestamp)))
     }
 
-    /// Finds the next events and passes them: none are there yet if there are none. Nothing if the
-    /// user wants it to end.
+    /// Finds the next events and passes them: none are there yet if there are none, or if the
+    /// history [must be checked](Stream::is_checked) first. Nothing if the user wants it to end.
     ///
     /// # Errors
     ///
@@ -175,6 +195,9 @@ impl Stream {
     pub fn round(&mut self) -> Result<Option<Vec<Found>>, Failure> {
         let Some(events) = self.events()? else { return Ok(None) };
         let Some(accounts) = self.accounts()? else { return Ok(None) };
+        if !self.is_checked() {
+            return Ok(Some(Vec::new()));
+        }
         let complete = events.complete.min(accounts.complete);
         let mut all = accounts.events;
         all.extend(events.events);

@@ -37,6 +37,9 @@ pub struct Remembered {
     pub history: History,
 }
 
+/// Maximum number of marks that a cursor sets in its life.
+const MARKS_EVER_MAX: u64 = 1 << 48;
+
 /// Marks of earlier events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -318,7 +321,12 @@ fn decode(text: &str) -> Option<(u128, String, Remembered)> {
         options.clone_into(&mut selection);
         let account = decode_mark(&value["account_timestamp"], &value["account_event"])?;
         remembered.position.account = account;
-        remembered.history.count = value["history_count"].as_str()?.parse().ok()?;
+        let count = value["history_count"].as_str()?.parse().ok()?;
+        // More than were ever set: somebody has edited the file.
+        if count > MARKS_EVER_MAX {
+            return None;
+        }
+        remembered.history.count = count;
         let mut last = 0;
         for entry in value["history"].as_array()? {
             let number = entry[0].as_str()?.parse().ok()?;
@@ -467,6 +475,7 @@ mod tests {
         let wrong = [
             text.replace("transfer:", "debit:"),
             text.replace("\"history_count\":\"1\"", "\"history_count\":\"0\""),
+            text.replace("\"history_count\":\"1\"", "\"history_count\":\"18446744073709551615\""),
             text.replace("\"transfer_timestamp\":\"5\"", "\"transfer_timestamp\":\"6\""),
         ];
         for text in

@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::environment::{ADDRESSES_DEFAULT, resolve};
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
+use super::output::print_error;
 use super::patient::{PatientClient, Stop};
 use cursor::CursorFile;
 use delivery::{Delivery, End, Passed};
@@ -181,6 +182,9 @@ pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
         .map(|path| CursorFile::open(path, arguments.cluster, &selection))
         .transpose()?;
     let (cursor, remembered) = opened.map_or((None, None), |(file, at)| (Some(file), at));
+    if remembered.is_some() && arguments.from.is_some() {
+        print_error("--from is not used: the stream continues after its cursor");
+    }
     let deadline = arguments.deadline.map(Duration::from_secs);
     let client = PatientClient::new(arguments.cluster, addresses, deadline, stop.clone());
     let mut stream = Stream::new(client, selection);

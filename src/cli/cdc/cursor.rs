@@ -215,8 +215,7 @@ impl CursorFile {
 
     fn not_a_cursor(&self) -> Failure {
         let message = format!(
-            "--cursor: {} is not the cursor of a stream; name another file, or remove it to begin \
-             anew",
+            "--cursor: {} is not the cursor of a stream; name another file",
             self.path.display()
         );
         Failure::new(ExitClass::Usage, message)

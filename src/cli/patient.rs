@@ -21,6 +21,8 @@ use crate::protocol::{EvictionReason, Operation, to_index, to_size};
 const SLICE: Duration = Duration::from_millis(250);
 /// How long one attempt to open a session lasts.
 const CONNECT_SLICE: Duration = Duration::from_secs(2);
+/// A session that does not answer for this long is given up for a new one.
+const SESSION_SILENT: Duration = Duration::from_secs(10);
 /// Time without an answer after which a line says what is waited for, and again each time as long.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Pause before the next attempt after all replicas have refused the connection.
@@ -148,6 +150,7 @@ impl PatientClient {
         assert_eq!(to_index(operation.result_size()), size_of::<Outcome>());
         let mut patience = Patience::new(self.deadline, self.was_answered);
         let mut lost = 0;
+        let mut asked = Instant::now();
         while !self.stop.is_wanted() {
             match self.attempt(operation, events.as_bytes(), patience.left()) {
                 Ok(answered) => {
@@ -158,7 +161,15 @@ impl PatientClient {
                     lost += 1;
                     (self.client, self.is_asked) = (None, false);
                 }
-                Err(error @ ClientError::Deadline { .. }) => patience.wait_on(&error)?,
+                Err(error @ ClientError::Deadline { .. }) => {
+                    patience.wait_on(&error)?;
+                    // A server that was restored may know an older state of this session, and
+                    // then ignores what comes later in it. Questions may be asked again.
+                    if self.client.is_some() && asked.elapsed() >= SESSION_SILENT {
+                        (self.client, self.is_asked) = (None, false);
+                        asked = Instant::now();
+                    }
+                }
                 // Most likely another client leaves soon, and makes room.
                 Err(error @ ClientError::ClusterMismatch { .. }) => {
                     patience.wait_on(&error)?;

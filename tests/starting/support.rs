@@ -93,15 +93,16 @@ impl Process {
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{what}");
     }
 
-    /// Waits until the program runs its own code: it ignores SIGXFSZ near the start of its `main`.
+    /// Waits until the program runs its own code: the first thing it does is to handle SIGTERM.
+    /// Before that the loader runs, which no program can make end with 0.
     pub fn wait_main(&self) {
         let status = format!("/proc/{}/status", self.0.id());
         wait_for("the program's main function", || {
             let text = fs::read_to_string(&status).unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-            let ignored = u64::from_str_radix(line.trim(), 16).unwrap();
-            let size_limit = 1 << (25 - 1);
-            (ignored & size_limit != 0).then_some(())
+            let line = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+            let handled = u64::from_str_radix(line.trim(), 16).unwrap();
+            let end = 1 << (libc::SIGTERM - 1);
+            (handled & end != 0).then_some(())
         });
     }
 }

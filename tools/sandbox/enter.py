@@ -26,6 +26,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -263,6 +264,9 @@ def main():
         sys.exit(SKIPPED)
     # Again, since a folder on the way may have been covered meanwhile.
     os.chdir(directory)
+    # Python ignores these, and a program inherits that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     os.environ.update(HOME=str(home), TMPDIR=str(temporary), USER="florin-test")
     os.execvp(options.command[0], options.command)
 

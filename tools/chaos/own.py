@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import tempfile
 import time
 
 from harness.checks import equal, require
@@ -98,18 +99,26 @@ class SmallDisk:
 
 
 class Filler:
-    """Creates transfers as fast as the cluster takes them."""
+    """Creates transfers as fast as the cluster takes them, beside the load."""
 
     def __init__(self, world):
         addresses = ",".join(world.cluster.addresses)
+        # A file, since nobody reads a pipe meanwhile.
+        self.messages = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [str(BINARY), "benchmark", f"--addresses={addresses}", "--transfer-count=100000000"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [str(BINARY), "benchmark", f"--addresses={addresses}", "--yes",
+             "--transfer-count=100000000"],
+            stdout=subprocess.DEVNULL, stderr=self.messages)
 
     def stop(self):
-        """Ends it; what it had asked for last may be done or not."""
+        """Ends it, which must have worked until now; its last request may be done or not."""
+        code = self.process.poll()
         self.process.kill()
         self.process.wait()
+        self.messages.seek(0)
+        text = self.messages.read().decode("utf-8", "replace")
+        self.messages.close()
+        require(code is None, f"the filler ended by itself with {code}: {text[-500:]}")
 
 
 def clocks(options, chance):

@@ -29,7 +29,7 @@ CASES = ("healthy", "backup killed", "backup stopped", "primary killed", "primar
 def benchmark(cluster, options):
     """Transfers per second and p99 in milliseconds of one run."""
     command = [str(BINARY), "benchmark", f"--addresses={','.join(cluster.addresses)}",
-               f"--transfer-count={options.transfers}", "--query-count=0", "--json"]
+               "--yes", f"--transfer-count={options.transfers}", "--query-count=0", "--json"]
     if options.small:
         command += ["--clients=32", "--transfer-batch-count=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)

@@ -12,9 +12,11 @@ Two profiles:
                 memory and 1,024 open files.
 
 Root enters directly, in namespaces of its own. For any other user the profile `user` changes
-nothing, and the profile `container` needs user namespaces: where the machine forbids them, the
-exit code is 77 and the message says so. `--writable` folders are created if they are missing and
-belong to the user afterwards. The command's standard streams stay as they are.
+nothing, and the profile `container` needs user namespaces. Where the machine refuses what a profile
+needs, the exit code is 77 and the message says so; a root that may not make namespaces, as in many
+containers, still becomes the user. Before the command starts, the sandbox is checked: if it does
+not hold what the profile promises, the exit code is 1. `--writable` folders are created if they are
+missing and belong to the user afterwards. The command's standard streams stay as they are.
 
 Options: --profile=user|container, --writable=FOLDER (repeatable).
 """
@@ -45,16 +47,25 @@ MS_MOVE, MS_REC, MS_PRIVATE = 0x2000, 0x4000, 0x40000
 # Flags of a mount that a remount must repeat, since a user namespace may not clear them.
 LOCKED_FLAGS = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "noatime": 0x400,
                 "nodiratime": 0x800, "relatime": 0x200000}
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 24, 38, 39
+# The layout of sets of capabilities that has 64 bits.
+CAPABILITY_VERSION = 0x20080522
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-MEMLOCK_BYTES, OPEN_FILES, SHARED_MEMORY = 64 * 1024, 1024, "64k"
+SHARED_MEMORY = "64k"
+# 64 KiB of locked memory, 1,024 open files, no files of crashes.
+LIMITS = ((resource.RLIMIT_MEMLOCK, 64 * 1024), (resource.RLIMIT_NOFILE, 1024),
+          (resource.RLIMIT_CORE, 0))
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Refused(Exception):
     """The machine does not allow a sandbox."""
+
+
+class Leaky(Exception):
+    """The sandbox does not hold what it promises."""
 
 
 def call(name, *arguments):
@@ -132,7 +143,7 @@ def mounts():
 
 
 def protect_mounts(writable):
-    """Makes every mount read-only but the writable folders."""
+    """Makes every mount read-only but the writable folders; returns those that must be."""
     for folder in writable:
         mount(folder, folder, None, MS_BIND | MS_REC)
     kept = {str(folder) for folder in writable}
@@ -143,6 +154,7 @@ def protect_mounts(writable):
             except OSError:
                 # Covered by a later mount: nobody can reach it.
                 continue
+    return [path for path, _ in mounts() if path not in kept]
 
 
 def build_devices():
@@ -186,16 +198,24 @@ def hide(path):
 
 
 def build_container(writable):
-    """Builds the sandbox of the profile `container` around this process."""
+    """Builds the sandbox of the profile `container` around this process; returns the mounts that
+    must be read-only."""
     call("unshare", CLONE_NEWNET | CLONE_NEWIPC)
     start_loopback()
     build_devices()
     hide(pathlib.Path("/etc/resolv.conf"))
-    protect_mounts(writable)
+    protected = protect_mounts(writable)
     hide(pathlib.Path("/proc"))
-    for limit, value in ((resource.RLIMIT_MEMLOCK, MEMLOCK_BYTES),
-                         (resource.RLIMIT_NOFILE, OPEN_FILES), (resource.RLIMIT_CORE, 0)):
+    for limit, value in LIMITS:
         resource.setrlimit(limit, (value, value))
+    return protected
+
+
+def capabilities():
+    """Returns the capabilities of this process: effective, permitted and inheritable ones."""
+    header, sets = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    call("capget", header, sets)
+    return list(sets)
 
 
 def drop_privileges():
@@ -206,6 +226,9 @@ def drop_privileges():
         os.setgroups([])
         os.setresgid(USER, USER, USER)
         os.setresuid(USER, USER, USER)
+    # In a user namespace of its own, a user has all of them until it becomes another program.
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    call("capset", header, (ctypes.c_uint32 * 6)())
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -219,28 +242,83 @@ def own(folder):
             os.chown(os.path.join(place, name), USER, USER, follow_symlinks=False)
 
 
-def enter(profile, writable, command):
-    """Builds the sandbox around this process and drops all privileges."""
-    privileged = os.geteuid() == 0
-    if privileged:
+def unshare_as_user():
+    """Enters a user namespace and a mount namespace, for a user who is not root."""
+    user, group = os.getuid(), os.getgid()
+    try:
+        call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+    except OSError as error:
+        raise Refused(f"no user namespace: {error.strerror}; run this as root, or allow "
+                      "them (sysctl kernel.unprivileged_userns_clone=1)") from error
+    pathlib.Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+    pathlib.Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
+    pathlib.Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
+
+
+def unshare_as_root(profile, paths):
+    """Enters a mount namespace and opens the ways to the paths. Where that is forbidden, the profile
+    `user` does without if other users may reach the paths already."""
+    try:
         call("unshare", CLONE_NEWNS)
-    elif profile == "container":
-        user, group = os.getuid(), os.getgid()
-        try:
-            call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
-        except OSError as error:
-            raise Refused(f"no user namespace: {error.strerror}; run this as root, or allow "
-                          "them (sysctl kernel.unprivileged_userns_clone=1)") from error
-        pathlib.Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-        pathlib.Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
-        pathlib.Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
-    if privileged or profile == "container":
-        mount(None, "/", None, MS_REC | MS_PRIVATE)
-    if privileged:
-        open_ways(needed_paths(command))
+    except OSError as error:
+        blocked = [str(path) for path in paths if blocked_ancestor(path) is not None]
+        if profile == "user" and not blocked:
+            return
+        reason = f"other users may not reach {blocked[0]}" if blocked else "no mount namespace"
+        raise Refused(f"{reason}, and root has no CAP_SYS_ADMIN here: {error.strerror}") from error
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    open_ways(paths)
+
+
+def enter(profile, writable, command):
+    """Builds the sandbox around this process, drops all privileges, and checks both."""
+    protected = []
+    try:
+        for folder in writable:
+            own(folder)
+        if os.geteuid() == 0:
+            unshare_as_root(profile, needed_paths(command))
+        elif profile == "container":
+            unshare_as_user()
+            mount(None, "/", None, MS_REC | MS_PRIVATE)
+        if profile == "container":
+            protected = build_container(writable)
+        drop_privileges()
+    except OSError as error:
+        raise Refused(f"the machine refuses a part of the sandbox: {error}") from error
+    check_privileges()
     if profile == "container":
-        build_container(writable)
-    drop_privileges()
+        check_container(protected, writable)
+
+
+def demand(holds, message):
+    """Raises `Leaky` unless a promise of the sandbox holds."""
+    if not holds:
+        raise Leaky(message)
+
+
+def check_privileges():
+    """Checks that nothing is left of root."""
+    demand(0 not in os.getresuid(), f"the user is root: {os.getresuid()}")
+    demand(not any(capabilities()), f"capabilities are left: {capabilities()}")
+    demand(LIBC.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1, "privileges can be gained")
+
+
+def check_container(protected, writable):
+    """Checks the promises of the profile `container`."""
+    demand({"/", "/dev"} <= set(protected), f"only these are read-only: {protected}")
+    for path in protected:
+        try:
+            flags = os.statvfs(path).f_flag
+        except OSError:
+            # Hidden or covered: nobody can reach it.
+            continue
+        demand(flags & os.ST_RDONLY, f"{path} can be written")
+    for folder in writable:
+        demand(os.access(folder, os.W_OK), f"{folder} cannot be written")
+    demand(not os.listdir("/proc"), "there is a /proc")
+    for limit, value in LIMITS:
+        demand(resource.getrlimit(limit) == (value, value), f"limit {limit} is not {value}")
 
 
 def main():
@@ -255,13 +333,14 @@ def main():
     temporary = ROOT / "target" / "tools" / "temporary"
     writable = [pathlib.Path(it).resolve() for it in options.writable] + [home, temporary]
     directory = os.getcwd()
-    for folder in writable:
-        own(folder)
     try:
         enter(options.profile, writable, options.command)
     except Refused as refusal:
         print(f"SKIPPED: {refusal}", file=sys.stderr)
         sys.exit(SKIPPED)
+    except Leaky as leak:
+        print(f"FAILED: the sandbox {options.profile}: {leak}", file=sys.stderr)
+        sys.exit(1)
     # Again, since a folder on the way may have been covered meanwhile.
     os.chdir(directory)
     # Python ignores these, and a program inherits that.

@@ -91,12 +91,18 @@ class World:
                                  for address in addresses))
 
     def wait_ops(self, ops, replica):
-        """Waits until a replica has made a checkpoint so many ops after the last one."""
-        start, first = time.monotonic(), Superblock(replica.path).checkpoint_op
-        while Superblock(replica.path).checkpoint_op < first + ops:
+        """Waits until a replica has made a checkpoint so many ops after the last one. However slow
+        the machine is, one checkpoint follows the other."""
+        since, newest = time.monotonic(), Superblock(replica.path).checkpoint_op
+        target = newest + ops
+        while newest < target:
             self.load.check()
-            waited = time.monotonic() - start
-            require(waited < CHECKPOINT_SECONDS, f"no {ops} ops within {waited:.0f} s")
+            found = Superblock(replica.path).checkpoint_op
+            waited = time.monotonic() - since
+            if found != newest:
+                since, newest = time.monotonic(), found
+            require(waited < CHECKPOINT_SECONDS, f"no checkpoint after op {newest} within "
+                    f"{waited:.0f} s; waiting for op {target}")
             time.sleep(0.02)
 
     def wait_equal(self, seconds=CHECKPOINT_SECONDS):

@@ -131,6 +131,33 @@ def control_groups():
     return None
 
 
+def control_group_refused():
+    """Returns why no process can enter a control group of this script; `None` if one can."""
+    probe = control_groups() / f"florin-test-{os.getpid()}-probe"
+    try:
+        probe.mkdir()
+        try:
+            with subprocess.Popen(["sleep", "60"]) as process:
+                try:
+                    (probe / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+                finally:
+                    process.kill()
+        finally:
+            wait_for("the end of the probe", lambda: remove_empty(probe))
+    except (OSError, TimeoutError) as error:
+        return str(error)
+    return None
+
+
+def remove_empty(group):
+    """Removes a control group; whether it had no process any more."""
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def wait_for(what, condition):
     """Waits until the condition gives something, and returns that."""
     deadline = time.monotonic() + SECONDS_MAX
@@ -229,6 +256,9 @@ def main():
         sys.exit(SKIPPED)
     if control_groups() is None:
         print("SKIPPED: needs unified control groups (a mount of cgroup2)")
+        sys.exit(SKIPPED)
+    if refused := control_group_refused():
+        print(f"SKIPPED: no control group can be made: {refused}")
         sys.exit(SKIPPED)
     directory = scratch_directory("unit")
     directory.chmod(0o755)

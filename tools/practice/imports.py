@@ -7,7 +7,7 @@ import random
 import tigerbeetle as tb
 
 from harness.checks import equal, equal_lists, require
-from harness.commands import florin, florin_json
+from harness.commands import Stream, florin, florin_json
 from harness.judge import paged
 
 from .requests import Requests
@@ -130,6 +130,7 @@ def check_random_history_at_random_moments(options):
         requests = Requests(chance, 1 << 64, accounts=8, timeouts=(0, 1, 1))
         ledger.accounts(*requests.accounts)
         ledger.transfers(*requests.funding())
+        statuses = []
         for _ in range(options.size(3, 10)):
             for _ in range(6):
                 requests.send(ledger.judge, ledger.client, 15)
@@ -138,8 +139,9 @@ def check_random_history_at_random_moments(options):
             newest = max([floor, *(event.timestamp for event in ledger.judge.model.events)])
             if newest > floor + 10:
                 stamps = sorted(chance.sample(range(floor + 1, newest), 5))
-                ledger.transfers(*(imported(*[item.id for item in chance.sample(
+                statuses += ledger.transfers(*(imported(*[item.id for item in chance.sample(
                     requests.accounts, 2)], 3, stamp) for stamp in stamps))
+        require("created" in statuses, f"late imports were all refused: {set(statuses)}")
         stamps = [event.timestamp for event in ledger.judge.model.events]
         moments = [chance.choice(stamps) + chance.randrange(-1, 2)
                    for _ in range(options.size(6, 40))]
@@ -184,14 +186,26 @@ def check_stream_with_late_imports(options):
         ledger.judge.settle(ledger.client)
         base = ledger.judge.model.transfer_floor
         events = [imported(1, 2, 1, base + 1 + number) for number in range(count)]
-        for start in range(0, count, ledger.batch_max):
-            ledger.moved(*events[start:start + ledger.batch_max])
-        ledger.moved(transfer(1, 2, 1))
+        last = transfer(1, 2, 1)
+        with Stream("cdc", at, "--idle=50") as running:
+            running.wait_for(lambda lines: len(lines) == 2, "the events before")
+            for start in range(0, count, ledger.batch_max):
+                ledger.moved(*events[start:start + ledger.batch_max])
+            ledger.moved(last)
+            running.wait_for(lambda lines: len(lines) >= count + 3, "the running stream")
+            equal(running.end(), 0, "exit code of the running stream")
+        all_came(running.records()[2:], events, last, "running stream")
         after = florin_json("cdc", at, f"--cursor={cursor}", "--until=now")
-        ids = [int(event["transfer_id"]) for event in after]
-        missing = len({event.id for event in events} - set(ids))
-        require(missing == 0, f"{missing} of {count} late events never came")
+        all_came(after, events, last, "stream with a cursor")
         ledger.judge.settle(ledger.client)
         ledger.judge.compare_events(ledger.client)
         found = list(paged(ledger.client.get_account_transfers, 1, False, 8189))
         equal(len(found), count + 2, "transfers of the account")
+
+
+def all_came(records, late, last, what):
+    """A stream has brought all late events in order, marked as late, and the last one, each once."""
+    found = [int(record["transfer_id"]) for record in records if record.get("late")]
+    equal_lists(found, [event.id for event in late], f"late events of the {what}")
+    found = [int(record["transfer_id"]) for record in records if not record.get("late")]
+    equal(found, [last.id], f"other events of the {what}")

@@ -14,6 +14,7 @@ import argparse
 import importlib
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.dont_write_bytecode = True
@@ -49,6 +50,7 @@ def main():
         parser.error(f"unknown theme {', '.join(sorted(unknown))}; there are {', '.join(THEMES)}")
     silence_logs()
     checks = Checks("practice")
+    start = time.monotonic()
     for theme, only in wanted:
         for name, check in checks_of(theme):
             if only and check.__name__ != f"check_{only}":
@@ -58,6 +60,7 @@ def main():
             else:
                 checks.run(name, bounded, check, Options(options.seed, options.long))
     if not options.list:
+        print(f"practice: {time.monotonic() - start:.0f} s", flush=True)
         checks.finish()
 
 

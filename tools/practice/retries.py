@@ -25,13 +25,18 @@ def check_lost_answers_are_repeated_by_the_client(options):
         proxies = [Proxy(ledger.server.port) for _ in range(3)]
         rounds = options.size(40, 200)
 
+        def lost():
+            return sum(proxy.lost[DOWN] for proxy in proxies)
+
         def work(number):
             requests = Requests(options.chance(f"lost {number}"), (number + 1) << 64)
             with connect(proxies[number].address) as client:
                 ledger.judge.create_accounts(client, requests.accounts)
                 ledger.judge.create_transfers(client, requests.funding())
-                for _ in range(rounds):
+                count = 0
+                while count < rounds or lost() == 0:
                     requests.send(ledger.judge, client, 5)
+                    count += 1
 
         def spoil():
             while not done:
@@ -53,13 +58,13 @@ def check_lost_answers_are_repeated_by_the_client(options):
                 quiet.set()
 
         in_threads([all_work, spoil])
-        lost = sum(proxy.lost[DOWN] for proxy in proxies)
         cuts = sum(proxy.cuts for proxy in proxies)
         require(cuts > 0, "no connection was cut")
+        require(lost() > 0, "no answer was lost")
         ledger.verify()
         for proxy in proxies:
             proxy.close()
-        print(f"  {cuts} cuts, {lost} bytes of answers lost; {ledger.judge.summary()}")
+        print(f"  {cuts} cuts, {lost()} bytes of answers lost; {ledger.judge.summary()}")
 
 
 def lose_answer(ledger, events):

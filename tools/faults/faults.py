@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""Every system call of a serving replica fails once with every plausible error, and then for a while.
+"""Every system call of a serving replica fails with every plausible error, once and for a while.
 
 The memory of a server is frozen when it serves, so an error path that allocates ends it by an
 abort. Here a replica of a cluster serves clients while another one is away, so that it accepts,
 dials and loses connections all the time; one thread after the other is traced, and its calls are
-made to fail. Each time the server must go on, or end with a message and a documented exit code;
-never by a signal. Then come limits of the process (open files, length of files) and what standard
-error may be: closed, full, broken, or never read.
+made to fail. Each time the server must go on: it answers pings, clients are served, and the thread
+does its work. Or it ends with a message and a documented exit code; never by a signal. Calls that
+were never made are listed. Then come limits of the process (open files, length of files) and what
+standard error may be: closed, full, broken, or never read.
 
 Usage: faults.py [--seconds=N]. x86-64 only. Needs no privileges.
 """
 
 import argparse
 import errno
+import http.client
 import os
 import pathlib
 import platform
-import re
 import resource
-import signal
 import socket
 import subprocess
 import sys
@@ -80,7 +80,7 @@ PATIENCE_SECONDS = 30
 SKIPPED = 77
 # A thread that fails for ever is as good as dead; so many calls in a row are a long time.
 MANY = 40
-# Longest wait for a call that is to fail.
+# Longest wait for a call that may never be made.
 SECONDS = 0.4
 
 
@@ -161,14 +161,17 @@ class Bustle:
         """Reads metrics."""
         while self.open:
             try:
-                url = f"http://127.0.0.1:{self.metrics}/metrics"
-                with urllib.request.urlopen(url, timeout=0.5) as answer:
-                    answer.read()
-            except (OSError, ValueError):
-                pass
-            except Exception:  # noqa: BLE001 the library has many names for half an answer
+                scrape(self.metrics)
+            except (OSError, ValueError, http.client.HTTPException):
                 pass
             time.sleep(0.02)
+
+
+def scrape(port):
+    """Reads the metrics at a port; raises an error unless all of them come."""
+    url = f"http://127.0.0.1:{port}/metrics"
+    with urllib.request.urlopen(url, timeout=0.5) as answer:
+        answer.read()
 
 
 class Faults:
@@ -199,36 +202,54 @@ class Faults:
                 return int(entry.name)
         raise ServerFailed(f"there is no thread {name}")
 
-    def fail(self, thread, call, error, times):
-        """Has a call fail, and looks at what became of the server."""
+    def fail(self, thread, call, name, times):
+        """Has a call fail with an error, and looks at what became of the server."""
         tracer = Tracer(self.thread(thread))
         status = None
         try:
             tracer.attach()
-            failed = tracer.fail(call, error, SECONDS, times)
+            # Once: what every machine makes is waited for, since it must have failed.
+            is_certain = times == 1 and call in REACHED[thread].split()
+            seconds = PATIENCE_SECONDS if is_certain else SECONDS
+            tracer.fail(call, getattr(errno, name), seconds, times)
             tracer.detach()
-            if failed:
-                self.reached.add((thread, call))
         except Ended as end:
-            self.reached.add((thread, call))
             # That of another thread than the first says nothing about the process.
             status = end.args[0] if thread == "serving" else None
-        self.judge(f"{call} {errno.errorcode[error]}", status)
+        what = f"{thread}: {call} {name}"
+        if tracer.failed:
+            self.reached.add((thread, call, name))
+        else:
+            what += ", which was never made"
+        self.judge(what, status, thread)
 
-    def judge(self, what, status):
-        """The server serves, or has ended as documented; then it is started again."""
+    def is_working(self, thread):
+        """Whether the server answers, and this thread of it does its work."""
+        try:
+            self.target._ping()
+            if thread == "metrics":
+                scrape(self.metered.port)
+            self.thread(thread)
+        except (OSError, ValueError, http.client.HTTPException, wire.ProtocolError, ServerFailed):
+            return False
+        return True
+
+    def judge(self, what, status, thread="serving"):
+        """The server works and clients are served, for which the cluster needs it; or it has ended
+        as documented, and is started again."""
         process = self.target.process
         if status is not None:
             process.returncode = os.waitstatus_to_exitcode(status)
+        answers = self.bustle.answers
         deadline = time.monotonic() + PATIENCE_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
-            try:
-                self.target._ping()
+            # One answer may have been under way before.
+            if self.is_working(thread) and self.bustle.answers > answers + 1:
                 return
-            except (OSError, wire.ProtocolError, ServerFailed):
-                time.sleep(0.02)
+            time.sleep(0.01)
         code = process.poll()
-        require(code is not None, f"{what}: the server runs and answers nobody")
+        require(code is not None, f"{what}: the server runs, and this thread does not "
+                f"work: {self.bustle.answers - answers} requests answered")
         text = self.target.stderr_text()
         self.target.reap()
         self.target.start()
@@ -243,7 +264,7 @@ class Faults:
         """Every error of a call, once and many times."""
         for name in table[call].split():
             for times in (1, MANY):
-                self.fail(thread, call, getattr(errno, name), times)
+                self.fail(thread, call, name, times)
 
 
 def give_up_network_privileges():
@@ -331,7 +352,8 @@ def main():
     global SECONDS
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=0.4, help="longest wait for a call")
+    parser.add_argument("--seconds", type=float, default=0.4,
+                        help="longest wait for a call that may never be made")
     parser.add_argument("--only", default="", help="part of the name of a check")
     options = parser.parse_args()
     SECONDS = options.seconds
@@ -383,12 +405,17 @@ def main():
 
 
 def require_reached(faults):
-    """The calls that every machine makes were made to fail."""
-    print("made to fail: " + ", ".join(f"{call} ({thread})" for thread, call in
-                                       sorted(faults.reached)), flush=True)
-    wanted = {(thread, call) for thread, calls in REACHED.items() for call in calls.split()}
-    missing = sorted(wanted - faults.reached)
-    require(not missing, f"never made: {missing}")
+    """The calls that every machine makes were made to fail, each with every error."""
+    tables = {"serving": SERVING, "metrics": METRICS, "worker": HELPER}
+    wanted = {(thread, call, name) for thread, calls in REACHED.items() for call in calls.split()
+              for name in tables[thread][call].split()}
+    for thread, table in tables.items():
+        for call, names in table.items():
+            absent = [it for it in names.split() if (thread, call, it) not in faults.reached]
+            if absent:
+                print(f"never made to fail: {thread}: {call} {' '.join(absent)}", flush=True)
+    missing = sorted(" ".join(it) for it in wanted - faults.reached)
+    require(not missing, f"never made: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

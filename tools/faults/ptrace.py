@@ -57,6 +57,8 @@ class Tracer:
     def __init__(self, thread):
         self.thread = thread
         self.failing = False
+        # Calls that were made to fail.
+        self.failed = 0
 
     def attach(self):
         """Begins the trace."""
@@ -90,9 +92,9 @@ class Tracer:
         ptrace(SYSCALL, self.thread, 0, 0 if is_ours else number)
 
     def fail(self, call, error, seconds, times):
-        """Has the next `times` calls of this name fail, within so many seconds; how many did. The
-        thread is stopped afterwards, as before."""
-        number, failed = NUMBERS[call], 0
+        """Has the next `times` calls of this name fail, within so many seconds, and counts them in
+        `failed`. The thread is stopped afterwards, as before."""
+        number = NUMBERS[call]
         deadline = time.monotonic() + seconds
         ptrace(SYSCALL, self.thread)
         while True:
@@ -102,10 +104,10 @@ class Tracer:
                 ptrace(INTERRUPT, self.thread)
                 status = self.wait()
             if os.WSTOPSIG(status) == signal.SIGTRAP | 0x80:
-                failed += self.at_call(number, error, failed < times)
-            over = failed >= times or time.monotonic() >= deadline
+                self.failed += self.at_call(number, error, self.failed < times)
+            over = self.failed >= times or time.monotonic() >= deadline
             if over and not self.failing:
-                return failed
+                return
             self.resume(status)
 
     def at_call(self, number, error, wanted):

@@ -9,6 +9,9 @@ import time
 import traceback
 
 
+WAIT_SECONDS = 60
+
+
 class CheckFailed(Exception):
     """A check found something other than what it expected."""
 
@@ -42,6 +45,17 @@ def raises(kind, function, what):
     except kind:
         return
     raise CheckFailed(f"{what}: expected {kind.__name__}, but it returned {result!r:.200}")
+
+
+def wait_until(condition, what, seconds=WAIT_SECONDS):
+    """Waits until a condition gives something true, and returns that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        require(time.monotonic() < deadline, f"{what}: not within {seconds} s")
+        time.sleep(0.02)
 
 
 class Checks:

@@ -196,23 +196,12 @@ class Judge:
 
     def compare_accounts(self, client):
         """All accounts by id."""
-        accounts = list(self.model.accounts.values())
-        for start in range(0, len(accounts), LOOKUP_MAX):
-            part = accounts[start:start + LOOKUP_MAX]
-            found = client.lookup_accounts([account.id for account in part])
-            equal_lists([values_of(account, ACCOUNT_FIELDS) for account in found],
-                        [values_of(account, ACCOUNT_FIELDS) for account in part],
-                        "accounts by id")
+        compare_lookups(client.lookup_accounts, self.model.accounts, ACCOUNT_FIELDS, "accounts")
 
     def compare_transfers(self, client):
         """All transfers by id, and none of those whose ids are burnt."""
-        transfers = list(self.model.transfers.values())
-        for start in range(0, len(transfers), LOOKUP_MAX):
-            part = transfers[start:start + LOOKUP_MAX]
-            found = client.lookup_transfers([transfer.id for transfer in part])
-            equal_lists([values_of(transfer, TRANSFER_FIELDS) for transfer in found],
-                        [values_of(transfer, TRANSFER_FIELDS) for transfer in part],
-                        "transfers by id")
+        compare_lookups(client.lookup_transfers, self.model.transfers, TRANSFER_FIELDS,
+                        "transfers")
         burnt = sorted(self.model.burnt)[:LOOKUP_MAX]
         equal(client.lookup_transfers(burnt), [], "transfers that failed")
 
@@ -245,6 +234,16 @@ class Judge:
         common = ", ".join(f"{count} {name}" for name, count in self.statuses.most_common(4))
         return (f"{self.statuses.total()} events judged, {len(self.statuses)} statuses ({common});"
                 f" {', '.join(f'{count} {name}' for name, count in sorted(kinds.items()))}")
+
+
+def compare_lookups(lookup, records, fields, what):
+    """Looks up all records of the model by id, and compares these fields of each."""
+    wanted = list(records.values())
+    for start in range(0, len(wanted), LOOKUP_MAX):
+        part = wanted[start:start + LOOKUP_MAX]
+        found = lookup([record.id for record in part])
+        equal_lists([values_of(record, fields) for record in found],
+                    [values_of(record, fields) for record in part], f"{what} by id")
 
 
 def paged(call, account_id, reverse, size=PAGE):

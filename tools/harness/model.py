@@ -19,6 +19,8 @@ DEBITS_LIMITED, CREDITS_LIMITED, HISTORY, ACCOUNT_IMPORTED, CLOSED = 2, 4, 8, 16
 # Transfer flags.
 PENDING, POST, VOID, BALANCING_DEBIT, BALANCING_CREDIT = 2, 4, 8, 16, 32
 CLOSING_DEBIT, CLOSING_CREDIT, TRANSFER_IMPORTED = 64, 128, 256
+# Number of flags that exist; higher bits are reserved.
+ACCOUNT_FLAGS, TRANSFER_FLAGS = 6, 9
 
 TRANSIENT = {
     "debit_account_not_found", "credit_account_not_found", "pending_transfer_not_found",
@@ -190,16 +192,22 @@ class Model:
         table[key] = value
         self._on_rollback(lambda: table.pop(key))
 
+    @staticmethod
+    def _check_id(event, flag_count):
+        if int(event.flags) >> flag_count:
+            return "reserved_flag"
+        if event.id == 0:
+            return "id_must_not_be_zero"
+        if event.id == MAX:
+            return "id_must_not_be_int_max"
+        return None
+
     # -- Accounts -------------------------------------------------------------------------------
 
     def _create_account(self, event, when):
         flags = int(event.flags)
-        if flags >> 6:
-            return "reserved_flag", when
-        if event.id == 0:
-            return "id_must_not_be_zero", when
-        if event.id == MAX:
-            return "id_must_not_be_int_max", when
+        if status := self._check_id(event, ACCOUNT_FLAGS):
+            return status, when
         existing = self.accounts.get(event.id)
         if existing is not None:
             for name in ("flags", "user_data_128", "user_data_64", "user_data_32", "ledger",
@@ -233,12 +241,8 @@ class Model:
 
     def _create_transfer(self, event, when):
         flags = int(event.flags)
-        if flags >> 9:
-            return "reserved_flag", when
-        if event.id == 0:
-            return "id_must_not_be_zero", when
-        if event.id == MAX:
-            return "id_must_not_be_int_max", when
+        if status := self._check_id(event, TRANSFER_FLAGS):
+            return status, when
         existing = self.transfers.get(event.id)
         if existing is not None:
             status = self._compare(event, existing)

@@ -5,12 +5,11 @@ import time
 
 import tigerbeetle as tb
 
-from harness.checks import equal, equal_lists, require
+from harness.checks import equal, equal_lists, require, wait_until
 from harness.judge import account_filter, paged, query_filter
 from harness.recipes import chain_done, chain_reason
 
-from .world import (A, T, account, books, connect, in_threads, linked, post, transfer, void,
-                    wait_until)
+from .world import A, T, account, books, connect, in_threads, linked, post, transfer, void
 
 LIMITED = A.DEBITS_MUST_NOT_EXCEED_CREDITS
 EURO, DOLLAR = 978, 840

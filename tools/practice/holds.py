@@ -4,10 +4,10 @@ import time
 
 import tigerbeetle as tb
 
-from harness.checks import equal, require
+from harness.checks import equal, require, wait_until
 
 from .requests import Requests
-from .world import (A, T, account, books, connect, in_threads, post, transfer, void, wait_until)
+from .world import A, T, account, books, connect, in_threads, post, transfer, void
 
 WORKERS = 32
 # Statuses that random requests must meet, or they would prove little.
@@ -46,7 +46,7 @@ def check_thirty_two_workers_on_one_hold(options):
 
 
 def race(ledger, options, holds, start, name):
-    """One worker tries to post or void all holds, some of them around the moment of their expiry."""
+    """One worker tries to post or void all holds, some around the moment of their expiry."""
     chance = options.chance(f"race {name}")
     order = [hold for hold in holds if hold.timeout != 1]
     chance.shuffle(order)

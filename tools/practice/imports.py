@@ -6,12 +6,12 @@ import random
 
 import tigerbeetle as tb
 
-from harness.checks import equal, equal_lists, require
+from harness.checks import equal, equal_lists, require, wait_until
 from harness.commands import Stream, florin, florin_json
 from harness.judge import paged
 
 from .requests import Requests
-from .world import A, T, account, books, connect, post, transfer, wait_until
+from .world import A, T, account, books, connect, post, transfer
 
 NAMES = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
 

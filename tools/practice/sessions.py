@@ -4,10 +4,10 @@ import threading
 
 import tigerbeetle as tb
 
-from harness.checks import equal, require
+from harness.checks import equal, require, wait_until
 from harness.commands import Stream, florin, florin_json
 
-from .world import account, books, connect, in_threads, post, transfer, T, wait_until
+from .world import account, books, connect, in_threads, post, transfer, T
 
 PLACES = 64
 

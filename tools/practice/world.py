@@ -4,7 +4,6 @@ import contextlib
 import random
 import signal
 import threading
-import time
 
 import tigerbeetle as tb
 
@@ -13,7 +12,6 @@ from harness.judge import Judge
 from harness.server import Server, format_file, remove_directory, scratch_directory
 
 CHECK_SECONDS_MAX = 240
-WAIT_SECONDS = 60
 BATCH_DEVELOPMENT = 1021
 BATCH_PRODUCTION = 8189
 
@@ -50,14 +48,6 @@ def bounded(function, *arguments):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
-
-
-def wait_until(condition, what, seconds=WAIT_SECONDS):
-    """Waits until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        require(time.monotonic() < deadline, f"{what}: not within {seconds} s")
-        time.sleep(0.02)
 
 
 def in_threads(functions):

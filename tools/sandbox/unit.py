@@ -3,9 +3,10 @@
 restarted and stopped.
 
 The systemd is process 1 of namespaces that this script makes: it sees the machine's programs, but
-no unit, network or process of the machine, and writes only into folders of this script. The unit is used as it is packaged; drop-ins
-set only what differs between replicas, and the path of the program. Needs root and systemd; the
-exit code is 77 where either is missing. Ends with `N passed, M failed`.
+no unit, network or process of the machine, and writes only into folders of this script. The unit is
+used as it is packaged; drop-ins set only what differs between replicas, and the path of the
+program. Needs root, systemd and a writable control group; the exit code is 77 where one is missing.
+Ends with `N passed, M failed`.
 """
 
 import os
@@ -13,11 +14,11 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.dont_write_bytecode = True
 
+from harness.checks import CheckFailed, wait_until  # noqa: E402
 from harness.server import BINARY, free_port, remove_directory, scratch_directory  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -80,9 +81,9 @@ class Machine:
 
     def boot(self):
         """Waits until systemd is up."""
-        self.inner = wait_for("systemd's process", self._child)
-        wait_for("systemd", lambda: self.run("systemctl", "is-system-running").stdout.strip()
-                 in ("running", "degraded"))
+        self.inner = wait_until(self._child, "systemd's process")
+        wait_until(lambda: self.run("systemctl", "is-system-running").stdout.strip()
+                   in ("running", "degraded"), "systemd")
 
     def _child(self):
         """The process that is 1 in there."""
@@ -110,7 +111,7 @@ class Machine:
         self.outer.wait()
         self.log.close()
         (self.group / "cgroup.kill").write_text("1", encoding="ascii")
-        wait_for("the end of all processes", self.remove_groups)
+        wait_until(self.remove_groups, "the end of all processes")
 
     def remove_groups(self):
         """Removes the control groups; whether nothing is left of them."""
@@ -143,8 +144,8 @@ def control_group_refused():
                 finally:
                     process.kill()
         finally:
-            wait_for("the end of the probe", lambda: remove_empty(probe))
-    except (OSError, TimeoutError) as error:
+            wait_until(lambda: remove_empty(probe), "the end of the probe")
+    except (OSError, CheckFailed) as error:
         return str(error)
     return None
 
@@ -156,17 +157,6 @@ def remove_empty(group):
     except OSError:
         return False
     return True
-
-
-def wait_for(what, condition):
-    """Waits until the condition gives something, and returns that."""
-    deadline = time.monotonic() + SECONDS_MAX
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise TimeoutError(f"{what}: not within {SECONDS_MAX} s")
 
 
 def install(machine, addresses):
@@ -213,7 +203,7 @@ def restarted(machine, index, strike):
         now = machine.show(index, "MainPID")
         return now not in ("0", before) and machine.show(index, "ActiveState") == "active"
 
-    wait_for(f"replica {index} after {strike}", again)
+    wait_until(again, f"replica {index} after {strike}")
     return True
 
 
@@ -225,21 +215,21 @@ def check(machine, addresses):
         started = machine.run("systemctl", "start", f"florin-{index}")
         yield f"replica {index} starts alone and says that it is ready", \
             started.returncode == 0, started.stderr
-    wait_for("a healthy cluster", lambda: is_healthy(machine, addresses))
+    wait_until(lambda: is_healthy(machine, addresses), "a healthy cluster")
     yield "the cluster is healthy", True, ""
     statement = ("create_accounts id=1 ledger=1 code=1, id=2 ledger=1 code=1; create_transfers "
                  "id=3 debit_account_id=1 credit_account_id=2 amount=10 ledger=1 code=1;")
     said = machine.florin("repl", f"--cluster={CLUSTER}", f"--addresses={addresses}",
                           f"--command={statement}")
     yield "it takes a transfer", said.returncode == 0, said.stderr
-    status = wait_for("a status text", lambda: machine.show(0, "StatusText"))
+    status = wait_until(lambda: machine.show(0, "StatusText"), "a status text")
     yield "systemctl status says what the replica does", "view" in status, status
     process = machine.show(0, "MainPID")
     user = machine.run("stat", "--format=%u", f"/proc/{process}").stdout.strip()
     yield "the server is not root", user not in ("", "0"), user
     yield "it restarts after SIGKILL", restarted(machine, 1, "-KILL"), ""
     yield "it restarts when its loop hangs", restarted(machine, 2, "-STOP"), ""
-    wait_for("a healthy cluster", lambda: is_healthy(machine, addresses))
+    wait_until(lambda: is_healthy(machine, addresses), "a healthy cluster")
     yield "the cluster is healthy again", True, ""
     for index in range(REPLICAS):
         machine.run("systemctl", "stop", f"florin-{index}")
@@ -271,7 +261,7 @@ def main():
             print(f"{'ok' if is_good else 'FAILED'}: {name}{'' if is_good else f': {seen}'}",
                   flush=True)
             passed, failed = passed + is_good, failed + (not is_good)
-    except (OSError, TimeoutError, subprocess.SubprocessError) as error:
+    except (OSError, CheckFailed, subprocess.SubprocessError) as error:
         print(f"FAILED: {error}")
         failed += 1
         journal = machine.log.name

@@ -6,7 +6,7 @@ page, by a reader with a fresh account, no privileges, and a machine of their ow
 terminal (terminal.py). What the terminal shows is compared with what the page shows (compare.py);
 where a page shows nothing below a command, the command must succeed. Blocks that can't be run carry
 a marker with the reason (pages.py), which is printed. Then the links between all pages, and the
-commands, options and metrics named in their text, are checked (references.py).
+commands, options, metrics, variables and exit codes named in their text, are checked (references.py).
 
 Needs Linux with namespaces, as root or with user namespaces allowed (exit code 77 where they are
 not); `pyte`; and a folder with wheels of the packages that the pages install. The last line is
@@ -142,6 +142,8 @@ class Reader:
         while time.monotonic() < end and not (seen and terminal.row_of_cursor().strip() == ">"):
             terminal.settle(0.15)
             seen = terminal.lines(first, terminal.screen.cursor.y)
+        if terminal.row_of_cursor().strip() != ">":
+            raise Mismatch(f"no answer within {SERVER_SECONDS} s:\n" + "\n".join(seen))
         if step.shown and not matches(step.shown, seen):
             raise Mismatch(difference(step.shown, seen))
 

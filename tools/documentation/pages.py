@@ -51,14 +51,28 @@ def read_steps(text):
         elif marker:
             markers[marker[1]] = marker[2] or ""
         fence = FENCE.match(line)
+        require_read(number, line, marker or fence, markers)
         if not fence:
             continue
-        end = index
-        while lines[end] != "```":
-            end += 1
+        if "```" not in lines[index:]:
+            raise PageError(f"line {number}: this block has no end")
+        end = lines.index("```", index)
         steps.extend(read_block(number, fence[1], lines[index:end], markers))
         markers, index = {}, end + 1
+    if markers:
+        raise PageError(f"no block follows the marker `{' '.join(markers)}`")
     return steps
+
+
+def require_read(number, line, is_read, markers):
+    """Refuses a line that looks like a block or a marker but is neither, and text between a marker
+    and its block: such a block would not be run as the page says."""
+    if is_read or not line.strip():
+        return
+    if "```" in line or line.lstrip().startswith(("~~~", "<!--")):
+        raise PageError(f"line {number}: neither a block nor a marker that is known: {line!r}")
+    if markers:
+        raise PageError(f"line {number}: no block follows the marker `{' '.join(markers)}`")
 
 
 def read_block(number, language, lines, markers):

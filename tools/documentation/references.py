@@ -1,8 +1,10 @@
 """What the text of the pages refers to: links, commands with options, metrics.
 
 Links lead to files that are there and to headings that exist. Code in the text that begins with
-`florin` names a command with options that it has; code that begins with `--` names an option of some
-command; `florin_…` names a metric, where `*` stands for any ending.
+`florin`, or with a command and has options, names a command with options that it has; code that
+begins with `--` names an option of some command; `florin_…` names a metric, where `*` stands for
+any ending; `FLORIN_…` names a variable of some command. The table of exit codes in README has the
+codes that the help has, and text names no other code.
 """
 
 import pathlib
@@ -15,6 +17,8 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 # Pages that tell what was, or what other programs have.
 ABOUT_OTHERS = {"CHANGELOG.md", "docs/BUGS.md", "docs/COMPARISON.md"}
+# Variables that only the systemd unit reads.
+VARIABLES_OF_UNIT = {"FLORIN_FILE", "FLORIN_OPTIONS"}
 # Options of other programs that the pages name.
 FOREIGN = {"--only", "--features", "--release", "--memory", "--version"}
 
@@ -58,6 +62,8 @@ class Program:
         commands = re.findall(r"^  ([a-z]+)\b", listed.split("Options:")[0], re.MULTILINE)
         self.commands = {(name,) for name in commands}
         self.metrics = set(re.findall(r"\bflorin_\w+", self.ask("inspect", "metrics", "--json")))
+        self.exit_codes = set(re.findall(r"^  (\d+) +\w", listed.split("Exit codes:")[-1],
+                                         re.MULTILINE))
         for name in commands:
             text = self.options(name)
             if "Commands:" in text:
@@ -66,6 +72,7 @@ class Program:
                                   re.findall(r"^  ([a-z]+)\b", part, re.MULTILINE)}
         self.all_options = set().union(*(set(OPTION.findall(self.options(*it)))
                                          for it in self.commands))
+        self.variables = set(re.findall(r"\bFLORIN_[A-Z_]+", " ".join(self.known.values())))
 
     def ask(self, *words):
         """What the program prints."""
@@ -100,6 +107,12 @@ def wrong_code(program, text):
         if code == "florin" or code.startswith("florin "):
             if problem := program.problem(code):
                 yield problem
+        elif "--" in code and (code.split()[0],) in program.commands:
+            if problem := program.problem("florin " + code):
+                yield problem
+        elif re.fullmatch(r"FLORIN_[A-Z_]+", code):
+            if code not in program.variables | VARIABLES_OF_UNIT:
+                yield f"`{code}`: no command has this variable"
         elif code.startswith("--"):
             option = OPTION.match(code)
             if option and option[0] not in program.all_options | FOREIGN:
@@ -108,6 +121,19 @@ def wrong_code(program, text):
             pattern = re.compile(code.replace("*", r"\w*"))
             if not any(pattern.fullmatch(metric) for metric in program.metrics):
                 yield f"`{code}`: there is no such metric"
+
+
+def wrong_exit_codes(program, name, text):
+    """Exit codes in the text, or in README's table, that the program's help does not have."""
+    named = set(re.findall(r"exit codes? (\d+)", text))
+    if name == "README.md":
+        table = text.split("| code | meaning |")[1].split("\n\n")[0]
+        rows = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
+        listed = {code for row in rows for code in row.split(", ")}
+        if listed != program.exit_codes:
+            yield f"the table of exit codes has {sorted(listed)}, the help {program.exit_codes}"
+    for code in sorted(named - program.exit_codes):
+        yield f"exit code {code} is not one of florin's"
 
 
 def check(florin):
@@ -120,6 +146,7 @@ def check(florin):
         checked += len(LINK.findall(text))
         if name not in ABOUT_OTHERS:
             found += wrong_code(program, text)
+            found += wrong_exit_codes(program, name, text)
             checked += len(CODE.findall(text))
         problems += [f"{name}: {problem}" for problem in found]
     return problems, checked

@@ -13,7 +13,7 @@ use crate::protocol::types::{Account, QueryFilter};
 
 /// Refuses a cluster that has an account, unless the user has agreed; says what will be written.
 ///
-/// Without an account there is no transfer.
+/// A ledger without accounts has no transfers either, so that the question is about accounts only.
 ///
 /// # Errors
 ///

@@ -82,9 +82,9 @@ pub struct CursorFile {
 }
 
 impl CursorFile {
-    /// Opens the file at this path for the stream of a cluster, and reads what it remembers:
-    /// nothing if there is no file. No other process can open it from then on, and writing was
-    /// tried.
+    /// Opens the file at this path for the stream of a cluster, and reads its position; a file that
+    /// does not exist has none. From then on no other process can open the file, and this process
+    /// has proven that it can write it.
     ///
     /// # Errors
     ///

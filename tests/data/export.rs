@@ -301,8 +301,9 @@ fn failures() {
     for (words, code) in
         [(vec!["export", "/nowhere.florin"], 3), (vec!["export", "--deadline=1", nobody], 7)]
     {
-        let output = florin().args(&words).output();
-        assert_eq!(output.unwrap().status.code(), Some(code), "{words:?}");
+        let output = florin().args(&words).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        assert!(output.stdout.is_empty(), "{words:?}: not the line of names either");
     }
     let mut command = servers.command(&["export", "--format=jsonl", "--what=accounts"]);
     command.stdin(std::process::Stdio::null());

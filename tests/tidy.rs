@@ -274,3 +274,47 @@ fn every_dependency_has_a_reason() {
     }
     assert!(count > 5, "the dependencies were found");
 }
+
+/// The part of the architecture's page from a heading to the next one of its level or above.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let level = heading.split(' ').next().unwrap_or_default();
+    let begin = page.find(&format!("\n{heading}")).expect("the page has this heading");
+    let text = &page[begin + 1 + heading.len()..];
+    let ends =
+        (2..=level.len()).filter_map(|count| text.find(&format!("\n{} ", "#".repeat(count))));
+    &text[..ends.min().unwrap_or(text.len())]
+}
+
+#[test]
+fn the_code_map_is_complete() {
+    let page = include_str!("../docs/ARCHITECTURE.md");
+    let map = section(page, "## Code map");
+    let mut missing = String::new();
+    for (path, _) in sources() {
+        let parts: Vec<_> = path.iter().map(|part| part.to_str().expect("UTF-8")).collect();
+        let ["src", folders @ .., file] = parts.as_slice() else { continue };
+        if is_test(&path) || *file == "mod.rs" {
+            continue;
+        }
+        let heading = format!("### `src/{}`", folders.first().unwrap_or(&""));
+        let part = if map.contains(&heading) { section(map, &heading) } else { map };
+        let is_named = |name: &str| part.contains(&format!("`{name}`"));
+        // A line about a folder is enough for what is in it, but not one about a whole layer.
+        let has_folder = folders.iter().skip(1).any(|folder| part.contains(&format!("{folder}/`")));
+        if !is_named(file) && !is_named(&path.display().to_string()) && !has_folder {
+            writeln!(missing, "{}", path.display()).expect("to a string");
+        }
+    }
+    assert!(missing.is_empty(), "the code map in docs/ARCHITECTURE.md lacks:\n{missing}");
+}
+
+#[test]
+fn the_architecture_has_the_version_of_the_format() {
+    let version = include_str!("../src/vsr/superblock.rs")
+        .split_once("pub const VERSION: u32 = ")
+        .and_then(|(_, rest)| rest.split_once(';'))
+        .map(|(version, _)| version)
+        .expect("the superblock has a version");
+    let page = include_str!("../docs/ARCHITECTURE.md");
+    assert!(page.contains(&format!("| version of the format: {version} |")), "it is {version}");
+}

@@ -132,7 +132,7 @@ impl Position {
     ///
     /// # Panics
     ///
-    /// If the timestamp is zero or above the largest valid one.
+    /// If there is no such moment.
     #[must_use]
     pub fn before(timestamp: u64) -> Position {
         assert!((1..=TIMESTAMP_MAX).contains(&timestamp));

@@ -43,6 +43,13 @@ class AnyAddress(Server):
         return command
 
 
+class SilentHandler(http.server.BaseHTTPRequestHandler):
+    """Answers as a web server does, and logs nothing."""
+
+    def log_message(self, format, *_):  # noqa: A002 (the library's name)
+        """Leaves out what would be a line of bytes for each frame."""
+
+
 def check_names_and_wildcards(_options):
     """A server started with a name, and with 0.0.0.0, is reached by address, port and name."""
     for host in ("localhost", "0.0.0.0", "127.0.0.1"):
@@ -148,7 +155,7 @@ def check_status_in_a_wrong_order(_options):
 def check_addresses_that_serve_no_florin(_options):
     """Nobody listens, or somebody never answers, or talks HTTP: code 7, the address is named."""
     silent = socket.create_server(("127.0.0.1", 0))
-    web = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    web = http.server.HTTPServer(("127.0.0.1", 0), SilentHandler)
     threading.Thread(target=web.serve_forever, daemon=True).start()
     ports = {"nobody": free_port(), "silent": silent.getsockname()[1], "web": web.server_port}
     try:

@@ -1,42 +1,40 @@
 //! The file that a command writes because its user named it.
 //!
 //! A regular file, or one that does not exist yet, is replaced as a whole when the new content is
-//! complete: nobody ever reads a part of it, and after a failure the old content is still there.
-//! Symbolic links are followed: the file at their end is replaced, and the links stay. A device or
-//! a FIFO is written into. Everything else is refused when the destination is opened, which is
-//! before the command reads anything: a folder, a socket, a file that may not be written, and the
-//! data file of a replica.
+//! complete ([`replacement`](super::replacement)): no reader finds a part of it, and after a
+//! failure the old content is still there. Symbolic links are followed: the file at their end is
+//! replaced, and the links stay. Bytes for a device or a FIFO are written into it. Everything else
+//! is refused when the destination is opened, before the command reads anything: a folder, a
+//! socket, a file that the caller cannot write, and the data file of a replica.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::exit::{ExitClass, Failure};
 use super::patient::Stop;
+use super::replacement::{Replacement, Target};
 use crate::vsr::superblock::{COPIES, COPY_SIZE, MAGIC, MAGIC_OFFSET};
 
-/// Symbolic links that are followed, as many as Linux follows.
-const LINKS_MAX: usize = 40;
 /// Pause between looks for a reader of a FIFO.
 const READER_PAUSE: Duration = Duration::from_millis(20);
 
-/// Where the bytes go.
+/// The kinds of destinations.
 #[derive(Debug)]
 enum Place {
     /// Standard output.
     Stdout,
-    /// What has the name: a device, a FIFO, or a descriptor below `/proc`.
+    /// The device, FIFO, or descriptor below `/proc` that has the name.
     Itself,
     /// A file that is replaced in the end.
-    Replaced { part: PathBuf, path: PathBuf },
+    Replaced(Replacement),
 }
 
-/// A file that is being written. See the module. If it is dropped before it is complete, nothing
-/// of it is left.
+/// A destination that is being written. Dropping it before it is complete removes the new content.
 #[derive(Debug)]
 pub struct Destination {
     place: Place,
@@ -48,8 +46,8 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// If it cannot be written or must not be; `option` names it in the message. Also if it shall
-    /// stop while it waits.
+    /// If the destination cannot or must not be written, or a signal ends the wait. The message
+    /// begins with `option`.
     pub fn open(option: &str, path: &Path, stop: &Stop) -> Result<Destination, Failure> {
         if path == Path::new("-") {
             return Ok(Destination { place: Place::Stdout, output: None });
@@ -73,7 +71,7 @@ impl Destination {
         matches!(self.place, Place::Stdout)
     }
 
-    /// Returns the writer. To be called once.
+    /// Returns the writer, once.
     ///
     /// # Panics
     ///
@@ -89,26 +87,16 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// If the bytes cannot be made durable or the name cannot be given.
-    pub fn complete(mut self) -> io::Result<()> {
-        if let Place::Replaced { part, path } = &self.place {
-            File::open(part)?.sync_data()?;
-            fs::rename(part, path)?;
-            self.place = Place::Itself;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Destination {
-    fn drop(&mut self) {
-        if let Place::Replaced { part, .. } = &self.place {
-            let _ = fs::remove_file(part);
+    /// If the bytes or the name cannot be made durable.
+    pub fn complete(self) -> io::Result<()> {
+        match self.place {
+            Place::Replaced(replacement) => replacement.complete(),
+            Place::Stdout | Place::Itself => Ok(()),
         }
     }
 }
 
-/// Why a destination is refused.
+/// The reasons to refuse a destination.
 enum Refusal {
     System(io::Error),
     Kind(&'static str),
@@ -147,29 +135,33 @@ fn open(path: &Path, stop: &Stop) -> Result<Destination, Refusal> {
             return itself(OpenOptions::new().write(true).open(path)?);
         }
     }
-    let Some(end) = end_of_links(path)? else {
+    let target = match Target::find(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            return Err(Refusal::Kind("it names a directory; name a file in it"));
+        }
+        target => target?,
+    };
+    let Some(target) = target else {
         return itself(OpenOptions::new().append(true).open(path)?);
     };
-    if facts.is_some() {
-        // A file that may not be written is not to be replaced either.
-        OpenOptions::new().write(true).open(&end)?;
-    }
-    open_part(end, facts.as_ref())
+    let replacement = Replacement::create(&target, &format!(".{}.part", std::process::id()))?;
+    let output = Some(replacement.file().try_clone()?);
+    Ok(Destination { place: Place::Replaced(replacement), output })
 }
 
-/// Whether this is what standard output is, by whatever name.
+/// Whether this is the file that standard output writes to.
 fn is_stdout(facts: &Metadata) -> bool {
     let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(|it| File::from(it).metadata());
     stdout.is_ok_and(|stdout| (stdout.dev(), stdout.ino()) == (facts.dev(), facts.ino()))
 }
 
-/// Opens a FIFO once it has a reader. An open that blocks would not end at a signal.
+/// Opens a FIFO once it has a reader. A blocking open would not end at a signal.
 fn open_fifo(path: &Path, stop: &Stop) -> Result<File, Refusal> {
     let mut attempt = OpenOptions::new();
     attempt.write(true).custom_flags(libc::O_NONBLOCK);
     loop {
         match attempt.open(path) {
-            // Opened again, since writes to the first one would fail when the FIFO is full.
+            // Writes to the first handle would fail while the FIFO is full.
             Ok(_has_reader) => return Ok(OpenOptions::new().write(true).open(path)?),
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => sleep(READER_PAUSE),
             Err(error) => return Err(error.into()),
@@ -180,11 +172,12 @@ fn open_fifo(path: &Path, stop: &Stop) -> Result<File, Refusal> {
     }
 }
 
-/// Refuses what begins with a superblock, even a damaged one: one of its copies is enough.
+/// Refuses a file with a superblock in any copy, even a damaged one.
 fn refuse_data_file(path: &Path) -> Result<(), Refusal> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    // Without permission to read it cannot be known; the permission to write is checked elsewhere.
+    // A file that the caller cannot read cannot be checked; `Replacement` checks that it can be
+    // written.
     let Ok(mut file) = options.open(path) else { return Ok(()) };
     for copy in 0..COPIES {
         let offset = u64::try_from(copy * COPY_SIZE + MAGIC_OFFSET).expect("a small offset");
@@ -198,53 +191,12 @@ fn refuse_data_file(path: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Returns the path at the end of all symbolic links, whether there is a file or not; none if it
-/// is only reached through the descriptors below `/proc`.
-fn end_of_links(path: &Path) -> Result<Option<PathBuf>, Refusal> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let folder = folder_of(&path).to_owned();
-        if fs::canonicalize(&folder)?.starts_with("/proc") {
-            return Ok(None);
-        }
-        match fs::symlink_metadata(&path) {
-            Ok(facts) if facts.is_symlink() => path = folder.join(fs::read_link(&path)?),
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => return Ok(Some(path)),
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::ELOOP).into())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Creates the file that will get the name, with owner and permissions of the one that has it.
-fn open_part(path: PathBuf, facts: Option<&Metadata>) -> Result<Destination, Refusal> {
-    let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let Some(name) = path.file_name().filter(|_| !is_folder) else {
-        return Err(Refusal::Kind("it names a directory; name a file in it"));
-    };
-    let mut name = name.to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = folder_of(&path).join(name);
-    let output = OpenOptions::new().write(true).create_new(true).open(&part)?;
-    let destination =
-        Destination { place: Place::Replaced { part: part.clone(), path }, output: Some(output) };
-    if let Some(facts) = facts {
-        // Only root can give files away; the owner of the new file is then whoever made it.
-        let _ = chown(&part, Some(facts.uid()), Some(facts.gid()));
-        fs::set_permissions(&part, facts.permissions())?;
-    }
-    Ok(destination)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
 
     struct Folder(PathBuf);
 
@@ -261,7 +213,7 @@ mod tests {
             self.0.join(name)
         }
 
-        /// Names of all that is in it.
+        /// Names of its entries.
         fn names(&self) -> Vec<String> {
             let entries = fs::read_dir(&self.0).unwrap();
             let mut names: Vec<String> =
@@ -287,8 +239,8 @@ mod tests {
         Destination::open("--output", path, &Stop::never()).unwrap_err()
     }
 
-    /// Goal: a file appears when it is complete; what is given up leaves the old one; permissions
-    /// stay; the part that is written is not left behind.
+    /// Goal: a file appears when it is complete; an abandoned one leaves the old content;
+    /// permissions stay; no part is left behind.
     #[test]
     fn files_are_replaced_whole() {
         let folder = Folder::new("whole");
@@ -306,7 +258,7 @@ mod tests {
         assert_eq!(folder.names(), ["x.csv"]);
     }
 
-    /// Goal: links stay links, of any number, relative, absolute or with nothing at their end.
+    /// Goal: symbolic links of any number stay: relative, absolute, and dangling ones.
     #[test]
     fn links_are_followed() {
         let folder = Folder::new("links");
@@ -341,7 +293,7 @@ mod tests {
         assert_eq!(folder.names(), ["fifo", "link"]);
     }
 
-    /// Goal: a device is written into and stays one. Only root may make one to try.
+    /// Goal: a device is written into and stays one. Only root can create one for this test.
     #[test]
     fn devices_are_written_into() {
         let folder = Folder::new("device");
@@ -359,7 +311,8 @@ mod tests {
         assert_eq!(folder.names(), ["null"]);
     }
 
-    /// Goal: what must not be written is refused at once, with the reason, and is as before.
+    /// Goal: a destination that must not be written is refused at once with the reason, and stays
+    /// as it is.
     #[test]
     fn refusals() {
         let folder = Folder::new("refusals");
@@ -391,7 +344,7 @@ mod tests {
         assert_eq!(folder.names(), ["data.florin", "link", "socket"]);
     }
 
-    /// Goal: who may not write a file may not replace it either.
+    /// Goal: a file that its user cannot write is not replaced.
     #[test]
     fn permissions() {
         let folder = Folder::new("permissions");

@@ -22,6 +22,7 @@ pub mod patient;
 pub mod progress;
 pub mod recover;
 pub mod repl;
+pub mod replacement;
 pub mod size;
 pub mod start;
 pub mod status;

@@ -1,15 +1,16 @@
 //! The file that remembers how far a stream has come.
 //!
-//! One process has it at a time: the lock is on a file beside it, `FILE.lock`, which stays. The
-//! file is replaced as a whole, durably, never changed in place; a symbolic link is followed.
-//! Besides the [`Position`] it names the cluster and the selection, and keeps marks of earlier
-//! events, close to each other near the end and sparse before, to tell since when another history
-//! differs.
+//! `FILE.lock` is locked while a process uses the cursor, and is never removed. The cursor is
+//! replaced as a whole ([`replacement`](crate::cli::replacement)), by way of `FILE.new`; a symbolic
+//! link is followed. Besides the [`Position`] it names the cluster and the selection. It also keeps
+//! marks of earlier events, dense near the end, so that an error can report where two histories
+//! diverge.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,68 +18,159 @@ use serde_json::{Value, json};
 use super::position::{Identity, Kind, Mark, Position};
 use super::selection::Selection;
 use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::replacement::{Replacement, Target, take_over};
 use crate::io::system::try_lock;
+use crate::protocol::checksum;
 
 /// Maximum size of a cursor file in bytes: another file that is named by mistake is left alone.
 const FILE_SIZE_MAX: u64 = 1 << 16;
+/// Maximum length of the options that select events, in bytes. Of longer ones the cursor keeps the
+/// beginning and a checksum.
+const SELECTION_SIZE_MAX: usize = 2048;
+/// Length of that beginning.
+const SELECTION_HEAD_SIZE: usize = 200;
 /// Attempts to lock the file before it counts as in use.
 const LOCK_ATTEMPTS: u32 = 20;
 /// Pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum number of symbolic links that lead to the file.
-const LINKS_MAX: u32 = 40;
+/// The name of the lock, behind that of the cursor.
+const LOCK: &str = ".lock";
+/// The name of the new content, behind that of the cursor.
+const NEW: &str = ".new";
+/// In place of an event: the stream has seen none of this kind since it began.
+const NO_EVENT: &str = "none";
+/// The first bytes of cursors of each form.
+const BEGINNINGS: [&[u8]; 2] = [b"{\"account_event\":", b"{\"cluster\":"];
 
-/// What a cursor file says.
+/// The content of a cursor file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// How far the stream has come.
     pub position: Position,
-    /// Marks of earlier events, the newest last.
+    /// Marks of earlier events.
     pub history: History,
 }
 
-/// Maximum number of marks that a cursor sets in its life.
+/// Maximum number of marks of a kind that a cursor sets in its life.
 const MARKS_EVER_MAX: u64 = 1 << 48;
 
 /// Marks of earlier events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Number of marks that were ever set.
-    count: u64,
-    /// Marks with their numbers.
+    /// Marks with their numbers, which rise within a kind. All have an identity.
     marks: Vec<(u64, Mark)>,
 }
 
+/// Where the history of a ledger leaves that of a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// All transfers and accounts of the stream up to this moment are in the ledger. `None` if the
+    /// cursor remembers no such moment.
+    pub common: Option<u64>,
+    /// The oldest event that is known to be missing.
+    pub missing: u64,
+}
+
 impl History {
-    /// Sets a mark. Of the older ones those remain whose age is small for the power of two that
-    /// divides their number: two of each power.
-    fn push(&mut self, mark: Mark) {
-        if mark.identity.is_none() || self.marks.last().is_some_and(|(_, last)| *last == mark) {
-            return;
+    /// Sets the marks of a position.
+    fn push(&mut self, position: &Position) {
+        for mark in position.marks() {
+            self.push_mark(mark);
         }
-        self.count += 1;
-        self.marks.push((self.count, mark));
-        let count = self.count;
-        self.marks.retain(|(number, _)| count - number < 4 << number.trailing_zeros().min(56));
     }
 
-    /// The marks, the newest first.
-    pub fn newest_first(&self) -> impl Iterator<Item = Mark> {
-        self.marks.iter().rev().map(|(_, mark)| *mark)
+    /// Sets a mark. Of the older ones of its kind those remain whose age is small for the power of
+    /// two that divides their number: two of each power.
+    fn push_mark(&mut self, mark: Mark) {
+        let newest = self.marks.iter().rev().find(|(_, other)| is_same_kind(other, &mark));
+        let count = match newest {
+            Some((_, newest)) if *newest == mark => return,
+            Some((number, _)) => number + 1,
+            None => 1,
+        };
+        self.marks.push((count, mark));
+        self.marks.retain(|(number, other)| {
+            !is_same_kind(other, &mark) || count - number < 4 << number.trailing_zeros().min(56)
+        });
+    }
+
+    /// Whether the marks can be those of a stream at this position: once an event was passed, the
+    /// position has one.
+    fn is_consistent(&self, position: &Position) -> bool {
+        let has = |kind| self.newest_first(kind).next().is_some();
+        (position.newest.identity.is_some() || self.marks.is_empty())
+            && (position.transfer.identity.is_some() || !has(Kind::Transfer))
+            && (position.account.identity.is_some() || !has(Kind::Account))
+    }
+
+    /// Returns the marks of a kind, the newest first.
+    fn newest_first(&self, kind: Kind) -> impl Iterator<Item = Mark> {
+        let marks = self.marks.iter().rev().map(|(_, mark)| *mark);
+        marks.filter(move |mark| kind_of(mark) == Some(kind))
+    }
+
+    /// Finds out where the ledger's history leaves this one. `has` looks for the event of a mark,
+    /// and returns `None` if the user wants the search to end; then there is no result.
+    ///
+    /// A kind's records rise in timestamps as they are committed. So everything of the kind up to
+    /// a mark that is found is common, and of both kinds up to the lower one. An expiry is newer
+    /// than all records that were committed before it: it can be missing only above both.
+    ///
+    /// # Errors
+    ///
+    /// If `has` fails.
+    pub fn divergence(
+        &self,
+        missing: Mark,
+        mut has: impl FnMut(Mark) -> Result<Option<bool>, Failure>,
+    ) -> Result<Option<Divergence>, Failure> {
+        let mut found = Divergence { common: Some(u64::MAX), missing: missing.timestamp };
+        for kind in [Kind::Transfer, Kind::Account, Kind::Expiry] {
+            let mut common = None;
+            let mut is_known = kind_of(&missing) == Some(kind);
+            for mark in self.newest_first(kind) {
+                is_known = true;
+                let Some(is_there) = has(mark)? else { return Ok(None) };
+                if is_there {
+                    common = Some(mark.timestamp);
+                    break;
+                }
+                found.missing = found.missing.min(mark.timestamp);
+            }
+            if is_known && kind != Kind::Expiry {
+                found.common = found.common.min(common);
+            }
+        }
+        // The cursor knows expiries only, or nothing.
+        found.common = found.common.filter(|common| *common != u64::MAX);
+        Ok(Some(found))
     }
 }
 
-/// The file. See the module.
+fn kind_of(mark: &Mark) -> Option<Kind> {
+    mark.identity.map(|identity| identity.kind)
+}
+
+fn is_same_kind(mark: &Mark, other: &Mark) -> bool {
+    kind_of(mark) == kind_of(other)
+}
+
+/// The cursor of a stream. See the module.
 #[derive(Debug)]
 pub struct CursorFile {
-    /// The file itself, to which symbolic links have led.
-    path: PathBuf,
-    cluster: u128,
-    /// The options that select the events.
-    selection: String,
+    place: Place,
     history: History,
     /// Keeps other processes away.
     _lock: File,
+}
+
+/// The path of a cursor, and the stream that it must be of.
+#[derive(Debug)]
+struct Place {
+    target: Target,
+    cluster: u128,
+    /// The options that select the events; see [`shorten`].
+    selection: String,
 }
 
 impl CursorFile {
@@ -95,37 +187,35 @@ impl CursorFile {
         cluster: u128,
         selection: &Selection,
     ) -> Result<(CursorFile, Option<Position>), Failure> {
-        let path = follow_links(path)?;
-        let lock = lock(&path)?;
-        let mut file = CursorFile {
-            path,
-            cluster,
-            selection: selection.to_string(),
-            history: History::default(),
-            _lock: lock,
+        let target = match Target::find(path) {
+            Ok(Some(target)) => target,
+            Ok(None) => return Err(cannot(path, "written", &ErrorKind::Unsupported.into())),
+            Err(error) => return Err(cannot(path, "opened", &error)),
         };
-        let Some(text) = file.read()? else {
+        let place = Place { target, cluster, selection: shorten(&selection.to_string()) };
+        // Before the lock: no lock is left beside a file that is not a cursor.
+        place.read()?;
+        let lock = lock(&place.target)?;
+        let Some((text, remembered)) = place.read()? else {
             // The folder must admit new files: better to know now than after the first events.
-            let name = file.write_new("")?;
-            fs::remove_file(name).map_err(|error| file.failed("written", &error))?;
-            return Ok((file, None));
+            drop(place.new_content("")?);
+            return Ok((CursorFile { place, history: History::default(), _lock: lock }, None));
         };
-        let remembered = file.check(&text)?;
-        file.replace(&text)?;
-        file.history = remembered.history;
+        place.replace(&text)?;
+        let file = CursorFile { place, history: remembered.history, _lock: lock };
         Ok((file, Some(remembered.position)))
     }
 
-    /// Marks of earlier events.
+    /// Returns marks of earlier events.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The path of the file, for messages.
+    /// Returns the path of the file, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.target.path()
     }
 
     /// Remembers a position, durably.
@@ -139,14 +229,17 @@ impl CursorFile {
     /// If no stream can be at the position.
     pub fn write(&mut self, position: &Position) -> Result<(), Failure> {
         assert!(position.is_valid());
-        self.history.push(position.newest);
-        let text = encode(self.cluster, &self.selection, position, &self.history);
-        self.replace(&text)
+        self.history.push(position);
+        let Place { cluster, selection, .. } = &self.place;
+        self.place.replace(&encode(*cluster, selection, position, &self.history))
     }
+}
 
-    /// The text of the file, if there is one.
-    fn read(&self) -> Result<Option<String>, Failure> {
-        match fs::metadata(&self.path) {
+impl Place {
+    /// Reads and checks the file: its text and what that says. `None` if there is no file.
+    fn read(&self) -> Result<Option<(String, Remembered)>, Failure> {
+        let path = self.target.path();
+        match fs::metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed("read", &error)),
             Ok(facts) if !facts.is_file() || facts.len() > FILE_SIZE_MAX => {
@@ -154,16 +247,18 @@ impl CursorFile {
             }
             Ok(_) => {}
         }
-        let bytes = fs::read(&self.path).map_err(|error| self.failed("read", &error))?;
-        String::from_utf8(bytes).map(Some).map_err(|_| self.not_a_cursor())
+        let bytes = fs::read(path).map_err(|error| self.failed("read", &error))?;
+        let text = String::from_utf8(bytes).map_err(|_| self.not_a_cursor())?;
+        let remembered = self.check(&text)?;
+        Ok(Some((text, remembered)))
     }
 
-    /// What the text says, if it is that of this stream.
+    /// Returns the content of the text, if it is that of this stream.
     fn check(&self, text: &str) -> Result<Remembered, Failure> {
         let Some((cluster, selection, remembered)) = decode(text) else {
             return Err(self.not_a_cursor());
         };
-        let path = self.path.display();
+        let path = self.target.path().display();
         if cluster != self.cluster {
             let message = format!(
                 "--cursor: {path} is of cluster {cluster}, the stream is of cluster {}; name \
@@ -172,6 +267,7 @@ impl CursorFile {
             );
             return Err(Failure::new(ExitClass::Usage, message));
         }
+        let selection = shorten(&selection);
         if selection != self.selection {
             let message = format!(
                 "--cursor: {path} is of a stream with `{selection}`, this one has `{}`: events \
@@ -186,37 +282,56 @@ impl CursorFile {
 
     /// Replaces the file by one with this text, durably.
     fn replace(&self, text: &str) -> Result<(), Failure> {
-        let failed = |error: io::Error| self.failed("written", &error);
-        let name = self.write_new(text)?;
-        if let Ok(facts) = fs::metadata(&self.path) {
-            fs::set_permissions(&name, facts.permissions()).map_err(failed)?;
-        }
-        fs::rename(&name, &self.path).map_err(failed)?;
-        File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()).map_err(failed)
+        let content = self.new_content(text)?;
+        content.complete().map_err(|error| self.failed("written", &error))
     }
 
     /// Writes a text to the file that is to take the place of the old one.
-    fn write_new(&self, text: &str) -> Result<PathBuf, Failure> {
+    fn new_content(&self, text: &str) -> Result<Replacement, Failure> {
+        assert!(text.len() as u64 <= FILE_SIZE_MAX, "a cursor that is written can be read");
         let failed = |error: io::Error| self.failed("written", &error);
-        let name = beside(&self.path, ".new");
-        match fs::remove_file(&name) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+        self.clear_way()?;
+        let content = Replacement::create(&self.target, NEW).map_err(failed)?;
+        content.file().write_all(text.as_bytes()).map_err(failed)?;
+        Ok(content)
+    }
+
+    /// Removes the new content that an earlier process left when it ended during a write.
+    fn clear_way(&self) -> Result<(), Failure> {
+        let name = self.target.beside(NEW);
+        // A cursor of this name is that of another stream.
+        let is_cursor = self.target.beside(&format!("{NEW}{LOCK}")).exists();
+        let facts = match fs::symlink_metadata(&name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            facts => facts.map_err(|error| cannot(&name, "removed", &error))?,
+        };
+        let is_small = facts.is_file() && facts.len() <= FILE_SIZE_MAX;
+        let bytes = if is_small { fs::read(&name) } else { Ok(Vec::new()) };
+        let bytes = bytes.map_err(|error| cannot(&name, "read", &error))?;
+        // The write may have been cut off anywhere.
+        let is_own = |beginning: &[u8]| {
+            let length = bytes.len().min(beginning.len());
+            bytes[..length] == beginning[..length]
+        };
+        if is_small && !is_cursor && BEGINNINGS.into_iter().any(is_own) {
+            return fs::remove_file(&name).map_err(|error| cannot(&name, "removed", &error));
         }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).open(&name).map_err(failed)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        Ok(name)
+        let message = format!(
+            "--cursor: {} is needed while the cursor is written, and is not a part of one; rename \
+             it, or name another cursor",
+            name.display()
+        );
+        Err(Failure::new(ExitClass::Error, message))
     }
 
     fn failed(&self, what: &str, error: &io::Error) -> Failure {
-        cannot(&self.path, what, error)
+        cannot(self.target.path(), what, error)
     }
 
     fn not_a_cursor(&self) -> Failure {
         let message = format!(
             "--cursor: {} is not the cursor of a stream; name another file",
-            self.path.display()
+            self.target.path().display()
         );
         Failure::new(ExitClass::Usage, message)
     }
@@ -227,38 +342,21 @@ fn cannot(path: &Path, what: &str, error: &io::Error) -> Failure {
     Failure::new(ExitClass::Error, message)
 }
 
-/// The file to which symbolic links lead, whether it exists or not.
-fn follow_links(path: &Path) -> Result<PathBuf, Failure> {
-    let mut found = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let Ok(target) = fs::read_link(&found) else { return Ok(found) };
-        // An absolute target replaces the folder.
-        found = folder_of(&found).join(target);
-    }
-    let message = format!("--cursor: {}: too many symbolic links", path.display());
-    Err(Failure::new(ExitClass::Error, message))
-}
-
-/// The folder of a file.
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+/// Returns the options that select events, or their beginning and a checksum if they are long.
+fn shorten(options: &str) -> String {
+    match options.get(..SELECTION_HEAD_SIZE) {
+        Some(head) if options.len() > SELECTION_SIZE_MAX => {
+            let checksum = checksum(options.as_bytes());
+            format!("{head}... ({} characters, checksum {checksum:032x})", options.len())
+        }
+        _ => options.to_owned(),
     }
 }
 
-/// The path of a file that belongs to another one.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn lock(path: &Path) -> Result<File, Failure> {
-    let name = beside(path, ".lock");
-    // Opened for writing: locks of network file systems demand it.
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&name);
-    let file = file.map_err(|error| cannot(&name, "opened", &error))?;
+/// Locks a cursor.
+fn lock(target: &Target) -> Result<File, Failure> {
+    let name = target.beside(LOCK);
+    let file = open_lock(&name, target).map_err(|error| cannot(&name, "opened", &error))?;
     for attempt in 0..LOCK_ATTEMPTS {
         // A stream whose reader was killed a moment ago is about to end.
         if attempt > 0 {
@@ -270,20 +368,42 @@ fn lock(path: &Path) -> Result<File, Failure> {
     }
     let message = format!(
         "--cursor: {} is in use by another `florin cdc`; each stream needs a cursor of its own",
-        path.display()
+        target.path().display()
     );
     Err(Failure::new(ExitClass::DataFile, message))
 }
 
-/// A line of JSON: numbers are strings, as in events.
+/// Opens the lock of a cursor. A new one gets the cursor's owner and permissions, so that its user
+/// can still lock it after root did.
+fn open_lock(name: &Path, target: &Target) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Locks of network file systems demand a file that is open for writing. A link could lead to
+    // any file of the system.
+    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    match options.open(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match options.clone().create_new(true).open(name) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => options.open(name),
+        Err(error) => Err(error),
+        Ok(file) => {
+            if let Ok(cursor) = fs::metadata(target.path()) {
+                take_over(&file, &cursor)?;
+            }
+            Ok(file)
+        }
+    }
+}
+
+/// Returns a line of JSON: numbers are strings, as in events.
 fn encode(cluster: u128, selection: &str, position: &Position, history: &History) -> String {
     let Position { newest, transfer, account } = position;
     let marks: Vec<Value> = history
         .marks
         .iter()
         .map(|(number, mark)| {
-            let event = mark.identity.map(encode_identity);
-            json!([number.to_string(), mark.timestamp.to_string(), event])
+            json!([number.to_string(), mark.timestamp.to_string(), encode_event(mark)])
         })
         .collect();
     let document = json!({
@@ -292,25 +412,33 @@ fn encode(cluster: u128, selection: &str, position: &Position, history: &History
         "timestamp": newest.timestamp.to_string(),
         "transfer_timestamp": transfer.timestamp.to_string(),
         "account_timestamp": account.timestamp.to_string(),
-        "event": newest.identity.map(encode_identity),
-        "transfer_event": transfer.identity.map(encode_identity),
-        "account_event": account.identity.map(encode_identity),
-        "history_count": history.count.to_string(),
+        "event": encode_event(newest),
+        "transfer_event": encode_event(transfer),
+        "account_event": encode_event(account),
         "history": marks,
     });
-    format!("{document}\n")
+    let text = format!("{document}\n");
+    assert!(BEGINNINGS.iter().any(|beginning| text.as_bytes().starts_with(beginning)));
+    text
 }
 
-fn encode_identity(identity: Identity) -> String {
-    format!("{}:{:032x}", identity.kind.name(), identity.checksum)
+fn encode_event(mark: &Mark) -> String {
+    match mark.identity {
+        Some(Identity { kind, checksum }) => format!("{}:{checksum:032x}", kind.name()),
+        None => NO_EVENT.to_owned(),
+    }
 }
 
-/// Cluster, selection, and the rest. The first cursors had the cluster and two timestamps only.
+/// Returns cluster, selection, and the rest. The first cursors had the cluster and two timestamps
+/// only. The next ones counted all marks together, and had null where no event was seen: today a
+/// null is the trace of an edit, which would turn the check of the history off.
 fn decode(text: &str) -> Option<(u128, String, Remembered)> {
     let value: Value = serde_json::from_str(text).ok()?;
     let cluster = value["cluster"].as_str()?.parse().ok()?;
-    let newest = decode_mark(&value["timestamp"], &value["event"])?;
-    let transfer = decode_mark(&value["transfer_timestamp"], &value["transfer_event"])?;
+    let is_first = value["selection"].as_str().is_none();
+    let is_old = is_first || !value["history_count"].is_null();
+    let newest = decode_mark(&value["timestamp"], &value["event"], is_old)?;
+    let transfer = decode_mark(&value["transfer_timestamp"], &value["transfer_event"], is_old)?;
     let mut remembered = Remembered {
         position: Position { newest, transfer, account: Mark { timestamp: 0, identity: None } },
         history: History::default(),
@@ -318,31 +446,44 @@ fn decode(text: &str) -> Option<(u128, String, Remembered)> {
     let mut selection = "--what=transfers".to_owned();
     if let Some(options) = value["selection"].as_str() {
         options.clone_into(&mut selection);
-        let account = decode_mark(&value["account_timestamp"], &value["account_event"])?;
-        remembered.position.account = account;
-        let count = value["history_count"].as_str()?.parse().ok()?;
-        // More than were ever set: somebody has edited the file.
-        if count > MARKS_EVER_MAX {
-            return None;
+        remembered.position.account =
+            decode_mark(&value["account_timestamp"], &value["account_event"], is_old)?;
+        let mut number_max = MARKS_EVER_MAX;
+        if is_old {
+            number_max = value["history_count"].as_str()?.parse().ok()?;
         }
-        remembered.history.count = count;
-        let mut last = 0;
-        for entry in value["history"].as_array()? {
-            let number = entry[0].as_str()?.parse().ok()?;
-            if number <= last || number > remembered.history.count {
-                return None;
-            }
-            last = number;
-            remembered.history.marks.push((number, decode_mark(&entry[1], &entry[2])?));
-        }
+        remembered.history = decode_history(&value["history"], number_max)?;
     }
-    remembered.position.is_valid().then_some((cluster, selection, remembered))
+    let Remembered { position, history } = &mut remembered;
+    let is_consistent = position.is_valid() && history.is_consistent(position);
+    // Older cursors have marks of the newest event alone.
+    history.push(position);
+    is_consistent.then_some((cluster, selection, remembered))
 }
 
-/// A mark: without an event if there is none or it is null.
-fn decode_mark(timestamp: &Value, event: &Value) -> Option<Mark> {
+fn decode_history(entries: &Value, number_max: u64) -> Option<History> {
+    // More than were ever set: the file was edited.
+    if number_max > MARKS_EVER_MAX {
+        return None;
+    }
+    let mut history = History::default();
+    for entry in entries.as_array()? {
+        let number = entry[0].as_str()?.parse().ok()?;
+        let mark = decode_mark(&entry[1], &entry[2], false)?;
+        let newest = history.marks.iter().rev().find(|(_, other)| is_same_kind(other, &mark));
+        let last = newest.map_or(0, |(number, _)| *number);
+        if number <= last || number > number_max || mark.identity.is_none() {
+            return None;
+        }
+        history.marks.push((number, mark));
+    }
+    Some(history)
+}
+
+/// Returns a mark; one without an event if none was seen, or in an old cursor if it is null.
+fn decode_mark(timestamp: &Value, event: &Value, is_old: bool) -> Option<Mark> {
     let timestamp = timestamp.as_str()?.parse().ok()?;
-    if event.is_null() {
+    if event == NO_EVENT || (is_old && event.is_null()) {
         return Some(Mark { timestamp, identity: None });
     }
     let (kind, checksum) = event.as_str()?.split_once(':')?;
@@ -358,6 +499,7 @@ mod tests {
     use crate::cli::cdc::selection::What;
     use crate::protocol::types::{ChangeEvent, TIMESTAMP_MAX};
     use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
     use zerocopy::FromZeros;
 
     struct Folder(PathBuf);
@@ -382,6 +524,10 @@ mod tests {
         }
     }
 
+    fn time_of(mark: Mark) -> u64 {
+        mark.timestamp
+    }
+
     fn position(timestamp: u64) -> Position {
         let mut position = Position::before(1);
         let event = ChangeEvent { timestamp, ..ChangeEvent::new_zeroed() };
@@ -403,7 +549,8 @@ mod tests {
         let (file, remembered) = folder.open("c").unwrap();
         assert_eq!(remembered, Some(position(TIMESTAMP_MAX)));
         assert_eq!(file.history, history);
-        assert_eq!(history.newest_first().map(|mark| mark.timestamp).last(), Some(5));
+        let timestamps: Vec<u64> = history.newest_first(Kind::Transfer).map(time_of).collect();
+        assert_eq!(timestamps, [TIMESTAMP_MAX, 5]);
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 2);
     }
 
@@ -441,7 +588,9 @@ mod tests {
         assert!(folder.0.join("link").is_symlink() && folder.0.join("deep/other").is_symlink());
         assert_eq!(folder.open("c").unwrap().1, Some(position(6)));
         symlink("round", folder.0.join("round")).unwrap();
-        assert!(folder.open("round").unwrap_err().message.contains("too many symbolic links"));
+        assert!(
+            folder.open("round").unwrap_err().message.contains("Too many levels of symbolic links")
+        );
     }
 
     /// Goal: a folder in which nothing can be written is found out at once.
@@ -471,12 +620,24 @@ mod tests {
             assert!(failure.message.contains(part), "{failure}");
         }
         let text = fs::read_to_string(&path).unwrap();
+        let event = position(5).newest;
+        let event = format!("\"{}\"", encode_event(&event));
+        let numbered = |count: &str| text.replace("{\"", &format!("{{{count},\""));
         let wrong = [
             text.replace("transfer:", "debit:"),
-            text.replace("\"history_count\":\"1\"", "\"history_count\":\"0\""),
-            text.replace("\"history_count\":\"1\"", "\"history_count\":\"18446744073709551615\""),
+            text.replace("[\"1\",", "[\"0\","),
+            text.replace("[\"1\",", "[\"18446744073709551615\","),
+            numbered("\"history_count\":\"0\""),
+            numbered("\"history_count\":\"18446744073709551615\""),
             text.replace("\"transfer_timestamp\":\"5\"", "\"transfer_timestamp\":\"6\""),
+            // Without its events, a cursor would fit any history.
+            text.replace(&event, "null"),
+            text.replace(&format!("event\":{event}"), "event\":\"none\""),
+            text.replace(&format!("transfer_event\":{event}"), "transfer_event\":\"none\""),
+            numbered("\"history_count\":\"1\"")
+                .replace(&format!("event\":{event}"), "event\":null"),
         ];
+        assert!(wrong.iter().all(|wrong| *wrong != text));
         for text in
             ["", "{}", "[1]", "{\"cluster\":\"7\",\"timestamp\":\"5\"}", &"x".repeat(70_000)]
                 .into_iter()
@@ -502,14 +663,170 @@ mod tests {
         assert_eq!(position.marks(), []);
     }
 
+    /// Goal: a selection of any length is remembered, and another one is told apart; so is that of
+    /// older cursors, which had all of it.
+    #[test]
+    fn long_selections() {
+        let folder = Folder::new("long");
+        let path = folder.0.join("c");
+        let of = |first: u128| {
+            let ids: Vec<u128> = (first..first + 3000).map(|id| u128::MAX / 2 + id).collect();
+            Selection::of(&[What::All]).only(&[], &[], &ids)
+        };
+        let open = |selection: &Selection| CursorFile::open(&path, 7, selection);
+        open(&of(1)).unwrap().0.write(&position(5)).unwrap();
+        assert_eq!(open(&of(1)).unwrap().1, Some(position(5)));
+        let failure = open(&of(2)).unwrap_err();
+        assert_eq!(failure.class, ExitClass::Usage);
+        assert!(failure.message.contains("this one has `--what=all --account="), "{failure}");
+        assert!(failure.message.len() < 1500, "{failure}");
+        let ids: Vec<u128> = (1..1000).collect();
+        let selection = Selection::of(&[What::All]).only(&[], &[], &ids);
+        let older = encode(7, &selection.to_string(), &position(5), &History::default());
+        fs::write(&path, older).unwrap();
+        assert_eq!(open(&selection).unwrap().1, Some(position(5)));
+    }
+
+    /// Goal: nothing is written beside a file that is not a cursor.
+    #[test]
+    fn no_locks_of_others() {
+        let folder = Folder::new("lockless");
+        fs::write(folder.0.join("passwd"), "root:x:0:0\n").unwrap();
+        let failure = folder.open("passwd").unwrap_err();
+        assert!(failure.message.contains("is not the cursor"), "{failure}");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    }
+
+    /// Goal: a part of a cursor that an earlier process left is replaced; another file of its name
+    /// stays, and so does a cursor.
+    #[test]
+    fn files_in_the_way() {
+        let folder = Folder::new("way");
+        let new = folder.0.join("c.new");
+        let text = encode(7, "--what=transfers", &position(5), &History::default());
+        for part in ["", "{\"acc", &text] {
+            fs::write(&new, part).unwrap();
+            folder.open("c").unwrap().0.write(&position(5)).unwrap();
+            assert!(!new.exists());
+        }
+        fs::write(&new, "notes").unwrap();
+        let failure = folder.open("c").unwrap_err();
+        assert!(failure.message.contains("c.new is needed"), "{failure}");
+        assert_eq!(fs::read_to_string(&new).unwrap(), "notes");
+        fs::remove_file(&new).unwrap();
+        folder.open("c.new").unwrap().0.write(&position(6)).unwrap();
+        let failure = folder.open("c").unwrap_err();
+        assert!(failure.message.contains("c.new is needed"), "{failure}");
+        assert_eq!(folder.open("c.new").unwrap().1, Some(position(6)));
+    }
+
+    /// Goal: root leaves cursor and lock to the owner of the cursor.
+    #[test]
+    fn owners() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let folder = Folder::new("owners");
+        let path = folder.0.join("c");
+        folder.open("c").unwrap().0.write(&position(5)).unwrap();
+        fs::remove_file(folder.0.join("c.lock")).unwrap();
+        if chown(&path, Some(12_345), Some(23_456)).is_err() {
+            eprintln!("skipped: only root can change owners");
+            return;
+        }
+        folder.open("c").unwrap().0.write(&position(6)).unwrap();
+        for name in ["c", "c.lock"] {
+            let facts = fs::metadata(folder.0.join(name)).unwrap();
+            assert_eq!((facts.uid(), facts.gid()), (12_345, 23_456), "{name}");
+        }
+    }
+
+    fn mark(kind: Kind, timestamp: u64) -> Mark {
+        Mark { timestamp, identity: Some(Identity { kind, checksum: u128::from(timestamp) }) }
+    }
+
+    fn divergence(history: &History, missing: Mark, known: &[Mark]) -> Divergence {
+        let has = |mark: Mark| Ok(Some(known.contains(&mark)));
+        history.divergence(missing, has).unwrap().unwrap()
+    }
+
+    /// Goal: a moment up to which histories are the same is one of every kind of records: a late
+    /// transfer can be missing where a newer expiry or account is not.
+    #[test]
+    fn divergences() {
+        let (first, late) = (mark(Kind::Transfer, 10), mark(Kind::Transfer, 15));
+        let (account, expiry) = (mark(Kind::Account, 18), mark(Kind::Expiry, 20));
+        let mut history = History::default();
+        [first, expiry, account, late].into_iter().for_each(|mark| history.push_mark(mark));
+        let found = divergence(&history, late, &[first, expiry, account]);
+        assert_eq!(found, Divergence { common: Some(10), missing: 15 });
+        let found = divergence(&history, expiry, &[first, late, account]);
+        assert_eq!(found, Divergence { common: Some(15), missing: 20 });
+        let found = divergence(&history, late, &[first]);
+        assert_eq!(found, Divergence { common: None, missing: 15 });
+        let found = divergence(&history, mark(Kind::Account, 30), &[first, late, account]);
+        assert_eq!(found, Divergence { common: Some(15), missing: 20 });
+        let found = divergence(&History::default(), late, &[]);
+        assert_eq!(found, Divergence { common: None, missing: 15 });
+        let mut expiries = History::default();
+        expiries.push_mark(expiry);
+        let found = divergence(&expiries, mark(Kind::Expiry, 30), &[expiry]);
+        assert_eq!(found, Divergence { common: None, missing: 30 });
+    }
+
+    /// Goal: the search ends when the user wants it to, and with the failure of the cluster.
+    #[test]
+    fn divergences_without_end() {
+        let mut history = History::default();
+        history.push(&position(5));
+        let missing = position(5).newest;
+        assert_eq!(history.divergence(missing, |_| Ok(None)).unwrap(), None);
+        let failure = || Failure::new(ExitClass::Cluster, "gone");
+        assert_eq!(history.divergence(missing, |_| Err(failure())), Err(failure()));
+    }
+
+    /// Goal: the marks of each kind are sparse by themselves: many events of one kind leave those
+    /// of the others.
+    #[test]
+    fn history_of_kinds() {
+        let mut history = History::default();
+        history.push_mark(mark(Kind::Account, 1));
+        (2..1000).for_each(|timestamp| history.push_mark(mark(Kind::Transfer, timestamp)));
+        history.push_mark(mark(Kind::Account, 1000));
+        let accounts: Vec<u64> = history.newest_first(Kind::Account).map(time_of).collect();
+        assert_eq!(accounts, [1000, 1]);
+        let position = Position { newest: mark(Kind::Account, 1000), ..position(999) };
+        let position = Position { account: position.newest, ..position };
+        let text = encode(7, "", &position, &history);
+        let marks = decode_history(&serde_json::from_str::<Value>(&text).unwrap()["history"], 999);
+        assert_eq!(marks, Some(history));
+    }
+
+    /// Goal: a cursor with the most marks that there can be is read back.
+    #[test]
+    fn longest_files() {
+        let mut history = History::default();
+        for kind in [Kind::Transfer, Kind::Account, Kind::Expiry] {
+            for power in 0..=MARKS_EVER_MAX.trailing_zeros() {
+                let step = 1_u64 << power;
+                let last = MARKS_EVER_MAX / step;
+                let numbers = [last.saturating_sub(3), last.saturating_sub(1)];
+                let numbers = numbers.map(|number| number * step);
+                let marks = numbers.map(|number| (number, mark(kind, TIMESTAMP_MAX)));
+                history.marks.extend(marks);
+            }
+        }
+        let selection = "x".repeat(SELECTION_SIZE_MAX);
+        let text = encode(u128::MAX, &selection, &position(TIMESTAMP_MAX), &history);
+        assert!(text.len() as u64 <= FILE_SIZE_MAX, "{}", text.len());
+    }
+
     /// Goal: a long history keeps few marks, dense near the end, and the oldest part is not lost.
     #[test]
     fn history_is_sparse() {
         let mut history = History::default();
         for timestamp in 1..=100_000 {
-            history.push(position(timestamp).newest);
+            history.push(&position(timestamp));
         }
-        let kept: Vec<u64> = history.newest_first().map(|mark| mark.timestamp).collect();
+        let kept: Vec<u64> = history.newest_first(Kind::Transfer).map(time_of).collect();
         assert!(kept.len() < 40, "{}", kept.len());
         assert_eq!(kept[..3], [100_000, 99_999, 99_998]);
         assert!(kept.last().is_some_and(|oldest| *oldest <= 65_536), "{kept:?}");

@@ -21,7 +21,7 @@ use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
 use super::output::print_error;
 use super::patient::{PatientClient, Stop};
-use cursor::CursorFile;
+use cursor::{CursorFile, Divergence};
 use delivery::{Delivery, End, Passed};
 use position::{Mark, Position};
 use selection::{Selection, What};
@@ -278,7 +278,7 @@ fn check(
         for mark in position.marks() {
             let Some(is_there) = has(stream, mark)? else { return Ok(false) };
             if !is_there {
-                return Err(other_history(stream, file, mark)?);
+                return other_history(stream, file, mark)?.map_or(Ok(false), Err);
             }
         }
         if stream.connection() == connection {
@@ -297,43 +297,46 @@ fn has(stream: &mut Stream, mark: Mark) -> Result<Option<bool>, Failure> {
     Ok(Some(event.is_some_and(|event| event.checksum() == identity.checksum)))
 }
 
-/// The failure that says since when the histories differ.
+/// Returns the failure that reports where the histories diverge; nothing if the user wants the
+/// search to end.
 fn other_history(
     stream: &mut Stream,
     file: Option<&CursorFile>,
     missing: Mark,
-) -> Result<Failure, Failure> {
+) -> Result<Option<Failure>, Failure> {
     let Some(file) = file else {
         let message = format!(
             "the ledger is of another history: an event that was printed, of {}, is not in it. If \
              an older copy was restored, undo what was made of later events",
             moment(missing.timestamp)
         );
-        return Ok(Failure::new(ExitClass::History, message));
+        return Ok(Some(Failure::new(ExitClass::History, message)));
     };
-    let mut agrees = None;
-    let mut differs = missing.timestamp;
-    for mark in file.history().newest_first() {
-        let is_there = has(stream, mark)?;
-        if is_there != Some(false) {
-            agrees = is_there.map(|_| mark.timestamp);
-            break;
-        }
-        differs = differs.min(mark.timestamp);
-    }
-    let agrees = match agrees {
-        Some(timestamp) => format!("the same up to {}", moment(timestamp)),
-        None => "the same at none of the moments that the cursor remembers".to_owned(),
+    let divergence = file.history().divergence(missing, |mark| has(stream, mark))?;
+    let Some(Divergence { common, missing: oldest }) = divergence else { return Ok(None) };
+    let (same, advice) = match common {
+        Some(timestamp) => (
+            format!("The histories are the same up to {}", moment(timestamp)),
+            format!(
+                "undo what was made of later events, and begin anew with another file and \
+                 --from={}",
+                timestamp + 1
+            ),
+        ),
+        None => (
+            "The ledger has none of the events that the cursor remembers".to_owned(),
+            "undo what was made of all events, and begin anew with another file".to_owned(),
+        ),
     };
     let message = format!(
         "--cursor: {} is of another history: the event after which it continues, of {}, is not in \
-         this ledger. The histories are {agrees}, and differ by {}. If an older copy was restored, \
-         undo what was made of later events, and begin anew with another file and --from",
+         this ledger. {same}; the oldest event that is known to be missing is of {}. If an older \
+         copy was restored, {advice}",
         file.path().display(),
         moment(missing.timestamp),
-        moment(differs),
+        moment(oldest),
     );
-    Ok(Failure::new(ExitClass::History, message))
+    Ok(Some(Failure::new(ExitClass::History, message)))
 }
 
 /// A moment in both ways in which it can be typed.

@@ -3,6 +3,7 @@
 //! One file per subcommand. A command that fails returns a [`Failure`]: its message goes to
 //! standard error and its class is the exit code.
 
+pub mod account_id;
 pub mod balance;
 pub mod benchmark;
 pub mod cdc;

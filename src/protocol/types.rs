@@ -125,6 +125,22 @@ pub struct Account {
     pub timestamp: u64,
 }
 
+impl Account {
+    /// Returns the part that never changes: no balances, and no flag `closed`, which closing
+    /// transfers set and clear.
+    #[must_use]
+    pub fn created(&self) -> Account {
+        Account {
+            debits_pending: 0,
+            debits_posted: 0,
+            credits_pending: 0,
+            credits_posted: 0,
+            flags: self.flags & !account_flags::CLOSED,
+            ..*self
+        }
+    }
+}
+
 const_assert_eq!(size_of::<Account>(), 128);
 const_assert_eq!(align_of::<Account>(), 16);
 const_assert_eq!(offset_of!(Account, id), 0);

@@ -2,9 +2,10 @@
 
 use zerocopy::IntoBytes;
 
-use super::position::{Event, created};
+use super::position::Event;
+use crate::cli::export::records::ACCOUNT_CREATED;
 use crate::repl::json;
-use crate::repl::schema::{ACCOUNT, CHANGE_EVENT, Kind};
+use crate::repl::schema::CHANGE_EVENT;
 
 /// Adds the line of an event. Events that come after others with a later timestamp end with
 /// `"late":true`.
@@ -16,14 +17,11 @@ pub fn push(text: &mut String, event: &Event, is_late: bool) {
     match event {
         Event::Change(event) => json::push_object(text, &CHANGE_EVENT, event.as_bytes()),
         Event::Account(account) => {
-            // The balances of a new account are zero; those that were read are today's.
-            let account = created(account);
+            let account = account.created();
             text.push_str("{\"type\":\"account_created\"");
-            for field in ACCOUNT.fields {
-                if field.kind != Kind::Balance {
-                    text.push(',');
-                    json::push_member(text, field, field.read(account.as_bytes()));
-                }
+            for field in ACCOUNT_CREATED.fields {
+                text.push(',');
+                json::push_member(text, field, field.read(account.as_bytes()));
             }
             text.push('}');
         }

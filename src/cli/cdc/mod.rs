@@ -16,6 +16,7 @@ pub mod stream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::account_id::parse_account_id;
 use super::environment::{ADDRESSES_DEFAULT, resolve};
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
@@ -126,8 +127,9 @@ pub struct CdcArguments {
     /// Print only events with these codes: of the transfer, or of the account that was created
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
     pub code: Vec<u16>,
-    /// Print only events of these accounts, on either side of a transfer
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    /// Print only events of these accounts, on either side of a transfer; ids are decimal or
+    /// hexadecimal
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_account_id)]
     pub account: Vec<u128>,
     /// Begin with events of this moment [default: the first event]; `now` also begins before
     /// records that are imported from now on with older timestamps

@@ -4,9 +4,7 @@
 use zerocopy::IntoBytes;
 
 use crate::protocol::checksum;
-use crate::protocol::types::{
-    Account, ChangeEvent, TIMESTAMP_MAX, account_flags, change_event_type,
-};
+use crate::protocol::types::{Account, ChangeEvent, TIMESTAMP_MAX, change_event_type};
 
 /// The kind of a record. Timestamps rise within a kind in the order of commits, see
 /// [`stream`](super::stream). In the order in which events of the same moment come.
@@ -75,26 +73,13 @@ impl Event {
     pub fn checksum(&self) -> u128 {
         match self {
             Event::Change(event) => checksum(event.as_bytes()),
-            Event::Account(account) => checksum(created(account).as_bytes()),
+            Event::Account(account) => checksum(account.created().as_bytes()),
         }
     }
 
     fn mark(&self) -> Mark {
         let identity = Identity { kind: self.kind(), checksum: self.checksum() };
         Mark { timestamp: self.timestamp(), identity: Some(identity) }
-    }
-}
-
-/// The part of an account that never changes. Closing transfers set and clear `closed`.
-#[must_use]
-pub fn created(account: &Account) -> Account {
-    Account {
-        debits_pending: 0,
-        debits_posted: 0,
-        credits_pending: 0,
-        credits_posted: 0,
-        flags: account.flags & !account_flags::CLOSED,
-        ..*account
     }
 }
 
@@ -196,6 +181,7 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::account_flags;
 
     fn transfer(timestamp: u64) -> Event {
         Event::Change(ChangeEvent { timestamp, ..zerocopy::FromZeros::new_zeroed() })

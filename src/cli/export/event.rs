@@ -1,6 +1,6 @@
 //! What happened in a ledger, and which of it belongs to the state at a moment.
 
-use crate::protocol::types::{Transfer, transfer_flags};
+use crate::protocol::types::{Account, Transfer, transfer_flags};
 use crate::storage::rows::{EventKind, STORED_FLAG_EXPIRY, is_expiry, is_orphan};
 
 /// What happened to two accounts.
@@ -51,11 +51,14 @@ pub struct Extent {
     /// The newest transfer when the question was asked. Later ones that were imported since with
     /// an older timestamp than `last` do not belong to it.
     pub last_transfer: u64,
+    /// The newest account when the question was asked. It excludes later ones in the same way.
+    pub last_account: u64,
 }
 
 impl Extent {
     /// All that a data file has.
-    pub const ALL: Extent = Extent { last: u64::MAX, last_transfer: u64::MAX };
+    pub const ALL: Extent =
+        Extent { last: u64::MAX, last_transfer: u64::MAX, last_account: u64::MAX };
 
     /// Whether the event belongs to the state.
     #[must_use]
@@ -63,6 +66,12 @@ impl Extent {
         let timestamp = event.transfer.timestamp;
         timestamp <= self.last
             && (event.kind == EventKind::Expired || timestamp <= self.last_transfer)
+    }
+
+    /// Whether the account belongs to the state.
+    #[must_use]
+    pub fn has_account(&self, account: &Account) -> bool {
+        account.timestamp <= self.last.min(self.last_account)
     }
 }
 
@@ -88,15 +97,22 @@ mod tests {
         assert_eq!(Event::of_row(&Transfer::default()), None);
     }
 
-    /// Goal: a transfer that was imported since belongs to no state of before; an expiry does.
+    /// Goal: a transfer or an account that was imported later is not part of an earlier state; an
+    /// expiry is.
     #[test]
     fn extents() {
-        let extent = Extent { last: 10, last_transfer: 5 };
+        let extent = Extent { last: 10, last_transfer: 5, last_account: 7 };
         let event = |kind, timestamp| {
             let transfer = Transfer { timestamp, ..Transfer::default() };
             extent.has(&Event { kind, transfer })
         };
         assert!(event(EventKind::SinglePhase, 5) && !event(EventKind::SinglePhase, 6));
         assert!(event(EventKind::Expired, 10) && !event(EventKind::Expired, 11));
+        let account = |extent: Extent, timestamp| {
+            extent.has_account(&Account { timestamp, ..Account::default() })
+        };
+        assert!(account(extent, 7) && !account(extent, 8));
+        let earlier = Extent { last: 6, ..extent };
+        assert!(account(earlier, 6) && !account(earlier, 7));
     }
 }

@@ -30,7 +30,7 @@ use crate::repl::schema::Record;
 use balances::BalancesAt;
 use columns::DECIMAL_DIGITS;
 use event::Extent;
-use records::{ACCOUNT_CREATED, BALANCE_AT, BalanceAt, TRANSFER_MOVED, TransferMoved, unchanging};
+use records::{ACCOUNT_CREATED, BALANCE_AT, BalanceAt, TRANSFER_MOVED, TransferMoved};
 use sink::{Format, Sink, SinkError};
 use source::{Source, SourceArguments};
 
@@ -229,11 +229,11 @@ impl Export {
         }
         self.bar.set_prefix("accounts");
         source.accounts(extent, &mut |account, creation| {
-            if account.timestamp > extent.last {
+            if !extent.has_account(account) {
                 return self.step();
             }
             if what == What::Accounts {
-                return self.push(unchanging(account).as_bytes());
+                return self.push(account.created().as_bytes());
             }
             let row = match balances.row(account)? {
                 Some(row) => row,

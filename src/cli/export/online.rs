@@ -1,17 +1,17 @@
 //! The records of a live cluster, in the order of their timestamps, page after page.
 //!
-//! Records never change. New ones are newer than all there are, with one exception: a transfer can
-//! be imported with a timestamp before expiries that happened already. [`Extent`] tells those that
-//! came since the question was asked, so that all pages are of one state.
+//! Records never change. A new transfer is newer than all other transfers, and a new account than
+//! all other accounts; but an imported one can be older than the moment of the first question.
+//! [`Extent`] excludes those that were created since, so that all pages are of one state.
 
-use zerocopy::{FromBytes, FromZeros};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::balances::{BalancesAt, Start};
 use super::event::{Event, Extent};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::patient::{Answered, PatientClient};
 use crate::protocol::types::{
-    Account, AccountFilter, ChangeEvent, ChangeEventsFilter, QueryFilter, Transfer,
+    Account, AccountFilter, ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer,
     account_filter_flags, account_flags, query_filter_flags, transfer_flags,
 };
 use crate::protocol::{Operation, to_index};
@@ -22,17 +22,50 @@ pub type Creation<'a> = dyn FnMut(&Account) -> Result<Account, Failure> + 'a;
 /// Visits an account.
 pub type VisitAccount<'a> = dyn FnMut(&Account, &mut Creation<'_>) -> Result<(), Failure> + 'a;
 
+/// Attempts to find the newest transfer and the newest account of one state.
+const PRESENT_ATTEMPTS_MAX: u32 = 100;
+/// Maximum pending transfers of one account that are known by their ids alone.
+const ENDED_MAX: usize = 1 << 20;
+
 /// A cluster.
 #[derive(Debug)]
 pub struct ClusterSource {
-    client: PatientClient,
+    cluster: Cluster,
+    /// See [`ENDED_MAX`].
+    ended_max: usize,
+}
+
+/// The program that answers questions.
+#[derive(Debug)]
+enum Cluster {
+    Replicas(PatientClient),
+    #[cfg(test)]
+    Fake(tests::Fake),
+}
+
+/// The part of an account's history that only imported transfers are in, the newest first.
+#[derive(Debug, Default)]
+struct Imported {
+    /// Whether there is any.
+    is_any: bool,
+    /// Ids of the pending transfers that they end.
+    ended: Vec<u128>,
+}
+
+impl Imported {
+    fn add(&mut self, transfer: &Transfer) {
+        self.is_any = true;
+        if transfer.pending_id != 0 {
+            self.ended.push(transfer.pending_id);
+        }
+    }
 }
 
 impl ClusterSource {
     /// Returns the cluster that this client talks to.
     #[must_use]
     pub fn new(client: PatientClient) -> ClusterSource {
-        ClusterSource { client }
+        ClusterSource { cluster: Cluster::Replicas(client), ended_max: ENDED_MAX }
     }
 
     fn ask<Question, Row>(
@@ -41,25 +74,49 @@ impl ClusterSource {
         questions: &[Question],
     ) -> Result<Answered<Row>, Failure>
     where
-        Question: zerocopy::IntoBytes + zerocopy::Immutable,
+        Question: IntoBytes + Immutable,
         Row: FromBytes,
     {
-        let answered = self.client.ask(operation, questions)?;
-        // Without an answer it shall stop.
+        let answered = match &mut self.cluster {
+            Cluster::Replicas(client) => client.ask(operation, questions)?,
+            #[cfg(test)]
+            Cluster::Fake(fake) => Some(fake.answer(operation, questions.as_bytes())),
+        };
+        // There is no answer if the user wants the command to end.
         answered.ok_or_else(|| Failure::new(ExitClass::Error, "interrupted"))
     }
 
-    /// Returns what belongs to the present state.
+    /// Returns the extent of the present state, that of the answered question about transfers.
+    ///
+    /// The next question looks for the newest account up to the moment of that answer. An account
+    /// with its own timestamp was created before that moment. An imported one may have been created
+    /// since, unless an earlier attempt had found it already.
     ///
     /// # Errors
     ///
-    /// If the cluster cannot be reached or refuses the client.
+    /// If the cluster cannot be reached or refuses the client, or accounts are imported all the
+    /// time.
     pub fn present(&mut self) -> Result<Extent, Failure> {
-        let flags = query_filter_flags::REVERSED;
-        let filter = QueryFilter { limit: 1, flags, ..QueryFilter::new_zeroed() };
-        let answered = self.ask::<_, Transfer>(Operation::QueryTransfers, &[filter])?;
-        let last_transfer = answered.results.first().map_or(0, |transfer| transfer.timestamp);
-        Ok(Extent { last: answered.timestamp, last_transfer })
+        let mut known = None;
+        for _ in 0..PRESENT_ATTEMPTS_MAX {
+            let flags = query_filter_flags::REVERSED;
+            let filter = QueryFilter { limit: 1, flags, ..QueryFilter::new_zeroed() };
+            let transfers = self.ask::<_, Transfer>(Operation::QueryTransfers, &[filter])?;
+            let last_transfer = transfers.results.first().map_or(0, |transfer| transfer.timestamp);
+            let last = transfers.timestamp;
+            let filter = QueryFilter { timestamp_max: last, ..filter };
+            let accounts = self.ask::<_, Account>(Operation::QueryAccounts, &[filter])?;
+            let newest = accounts.results.first();
+            let last_account = newest.map_or(0, |account| account.timestamp);
+            let is_imported =
+                newest.is_some_and(|account| account.flags & account_flags::IMPORTED != 0);
+            if !is_imported || known == Some(last_account) {
+                return Ok(Extent { last, last_transfer, last_account });
+            }
+            known = Some(last_account);
+        }
+        let message = "accounts are being imported all the time: try again when the import is over";
+        Err(Failure::new(ExitClass::Error, message))
     }
 
     /// Visits all events of a range.
@@ -164,21 +221,15 @@ impl ClusterSource {
     /// Returns an account as it was created. An account that was created closed never has a
     /// transfer.
     fn as_created(&mut self, account: &Account) -> Result<Account, Failure> {
-        let mut created = Account {
-            debits_pending: 0,
-            debits_posted: 0,
-            credits_pending: 0,
-            credits_posted: 0,
-            ..*account
-        };
+        let mut created = account.created();
         let is_closed = account.flags & account_flags::CLOSED != 0;
-        if is_closed && !self.transfers_of(account.id, 0, 1, 0)?.is_empty() {
-            created.flags &= !account_flags::CLOSED;
+        if is_closed && self.transfers_of(account.id, TIMESTAMP_MAX, 1, 0)?.is_empty() {
+            created.flags |= account_flags::CLOSED;
         }
         Ok(created)
     }
 
-    /// Returns transfers of an account on either side up to a moment, or of all times if it is 0.
+    /// Returns transfers of an account on either side up to a moment.
     fn transfers_of(
         &mut self,
         account_id: u128,
@@ -186,6 +237,10 @@ impl ClusterSource {
         limit: u32,
         flags: u32,
     ) -> Result<Vec<Transfer>, Failure> {
+        if last == 0 {
+            // In a filter, 0 means that there is no limit.
+            return Ok(Vec::new());
+        }
         let filter = AccountFilter {
             account_id,
             timestamp_max: last,
@@ -202,7 +257,8 @@ impl ClusterSource {
     /// The balances after a transfer are those of its timestamp, unless it was imported: then they
     /// include expiries that happened before it was imported, and may be newer. Such expiries are
     /// of pending transfers with a timeout, which cannot be imported. So balances after a transfer
-    /// that was not imported are where the sum begins.
+    /// that was not imported are where the sum begins. If too many imported ones end pending
+    /// transfers, it begins at the first event.
     ///
     /// # Errors
     ///
@@ -221,11 +277,14 @@ impl ClusterSource {
         let current = self.account_now(account_id)?;
         let last = extent.last.min(extent.last_transfer);
         let Some(newest) = self.last_transfer_of(account_id, last)? else { return Ok(None) };
-        let mut imported = Vec::new();
+        let mut imported = Imported::default();
         let mut origin = Some(newest);
         while let Some(transfer) = origin.filter(is_imported) {
-            imported.push(transfer);
+            imported.add(&transfer);
             origin = self.before(account_id, transfer.timestamp, &mut imported)?;
+            if imported.ended.len() > self.ended_max {
+                return Ok(Some(1));
+            }
         }
         let start = match &origin {
             Some(origin) => self.start_at(account_id, origin.timestamp)?,
@@ -233,9 +292,9 @@ impl ClusterSource {
         };
         // What was not pending, or could not be, did not expire.
         let mut is_settled = !is_open(&start);
-        if imported.is_empty() && !is_settled && current.is_some_and(|it| is_as_now(&start, &it)) {
+        if !imported.is_any && !is_settled && current.is_some_and(|it| is_as_now(&start, &it)) {
             // As now, unless it went and came again: only a newer transfer can do that.
-            is_settled = self.last_transfer_of(account_id, 0)? == origin;
+            is_settled = self.last_transfer_of(account_id, TIMESTAMP_MAX)? == origin;
         }
         if is_settled {
             let start = self.start_at(account_id, newest.timestamp)?;
@@ -243,7 +302,7 @@ impl ClusterSource {
             return Ok(None);
         }
         balances.start(account_id, &start);
-        self.add_holds(&imported, balances)?;
+        self.add_holds(&imported.ended, start.timestamp, balances)?;
         Ok(Some(start.timestamp + 1))
     }
 
@@ -258,18 +317,15 @@ impl ClusterSource {
         &mut self,
         account_id: u128,
         timestamp: u64,
-        imported: &mut Vec<Transfer>,
+        imported: &mut Imported,
     ) -> Result<Option<Transfer>, Failure> {
-        if timestamp == 1 {
-            return Ok(None);
-        }
         let limit = Operation::GetAccountTransfers.results_max();
         let flags = account_filter_flags::REVERSED;
         let mut page = self.transfers_of(account_id, timestamp - 1, limit, flags)?;
         let end = page.iter().position(|transfer| !is_imported(transfer));
         page.truncate(end.map_or(page.len(), |end| end + 1));
         let last = page.pop();
-        imported.extend(page);
+        page.iter().for_each(|transfer| imported.add(transfer));
         Ok(last)
     }
 
@@ -286,17 +342,17 @@ impl ClusterSource {
         Ok(start.expect("every transfer is an event of both its accounts"))
     }
 
-    /// Adds the pending transfers that these transfers end.
+    /// Adds those of these pending transfers that began at or before a moment.
     fn add_holds(
         &mut self,
-        transfers: &[Transfer],
+        ids: &[u128],
+        last: u64,
         balances: &mut BalancesAt,
     ) -> Result<(), Failure> {
-        let ids = transfers.iter().map(|transfer| transfer.pending_id);
-        let ids: Vec<u128> = ids.filter(|id| *id != 0).collect();
         for ids in ids.chunks(to_index(Operation::LookupTransfers.results_max())) {
             let found = self.ask::<_, Transfer>(Operation::LookupTransfers, ids)?;
-            found.results.iter().for_each(|pending| balances.add_hold(pending));
+            let begun = found.results.iter().filter(|pending| pending.timestamp <= last);
+            begun.for_each(|pending| balances.add_hold(pending));
         }
         Ok(())
     }
@@ -387,6 +443,231 @@ fn start_of(event: &ChangeEvent, account_id: u128) -> Option<Start> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::{TIMESTAMP_MIN, change_event_type};
+
+    /// A cluster with few records to a page. `then` changes it after a number of questions.
+    #[derive(Debug, Default)]
+    pub struct Fake {
+        accounts: Vec<Account>,
+        transfers: Vec<Transfer>,
+        events: Vec<ChangeEvent>,
+        page: usize,
+        now: u64,
+        asked: Vec<Operation>,
+        then: Vec<(usize, Change)>,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Change {
+        Account(Account),
+        Transfer(Transfer),
+    }
+
+    impl Fake {
+        pub fn answer<Row: FromBytes>(
+            &mut self,
+            operation: Operation,
+            filter: &[u8],
+        ) -> Answered<Row> {
+            for (count, change) in &self.then {
+                match change {
+                    _ if *count != self.asked.len() => {}
+                    Change::Account(account) => self.accounts.push(*account),
+                    Change::Transfer(transfer) => self.transfers.push(*transfer),
+                }
+            }
+            self.asked.push(operation);
+            self.now += 1;
+            let bytes = match operation {
+                Operation::QueryAccounts => {
+                    self.select(&self.accounts, query(filter), |it| it.timestamp)
+                }
+                Operation::QueryTransfers => {
+                    self.select(&self.transfers, query(filter), |it| it.timestamp)
+                }
+                Operation::GetChangeEvents => {
+                    let filter = ChangeEventsFilter::read_from_bytes(filter).unwrap();
+                    let range = (filter.timestamp_min, filter.timestamp_max);
+                    self.select(&self.events, (range, filter.limit, false), |it| it.timestamp)
+                }
+                Operation::GetAccountTransfers => {
+                    let filter = AccountFilter::read_from_bytes(filter).unwrap();
+                    let is_reversed = filter.flags & account_filter_flags::REVERSED != 0;
+                    let range = (filter.timestamp_min, filter.timestamp_max);
+                    let filter = (range, filter.limit, is_reversed);
+                    self.select(&self.transfers, filter, |it| it.timestamp)
+                }
+                Operation::LookupAccounts => self.accounts[0].as_bytes().to_vec(),
+                other => panic!("{other:?} is not answered"),
+            };
+            let rows = bytes.chunks_exact(size_of::<Row>());
+            let results = rows.map(|row| Row::read_from_bytes(row).unwrap()).collect();
+            Answered { results, timestamp: self.now }
+        }
+
+        fn select<Record: IntoBytes + Immutable>(
+            &self,
+            records: &[Record],
+            (range, limit, is_reversed): ((u64, u64), u32, bool),
+            timestamp: impl Fn(&Record) -> u64,
+        ) -> Vec<u8> {
+            let last = if range.1 == 0 { TIMESTAMP_MAX } else { range.1 };
+            let in_range = |record: &&Record| (range.0..=last).contains(&timestamp(record));
+            let mut found: Vec<&Record> = records.iter().filter(in_range).collect();
+            found.sort_by_key(|record| timestamp(record));
+            if is_reversed {
+                found.reverse();
+            }
+            found.truncate(self.page.min(to_index(limit)));
+            found.iter().flat_map(|record| record.as_bytes().to_vec()).collect()
+        }
+    }
+
+    fn query(filter: &[u8]) -> ((u64, u64), u32, bool) {
+        let filter = QueryFilter::read_from_bytes(filter).unwrap();
+        let is_reversed = filter.flags & query_filter_flags::REVERSED != 0;
+        ((filter.timestamp_min, filter.timestamp_max), filter.limit, is_reversed)
+    }
+
+    fn source(fake: Fake) -> ClusterSource {
+        ClusterSource { cluster: Cluster::Fake(Fake { page: 3, now: 1000, ..fake }), ended_max: 4 }
+    }
+
+    fn asked(source: &ClusterSource) -> &[Operation] {
+        let Cluster::Fake(fake) = &source.cluster else { panic!("it is a fake") };
+        &fake.asked
+    }
+
+    fn account(id: u128, timestamp: u64, flags: u16) -> Account {
+        Account { id, timestamp, flags, ..Account::default() }
+    }
+
+    fn transfer(id: u128, timestamp: u64, flags: u16) -> Transfer {
+        let (debit_account_id, credit_account_id) = (1, 2);
+        Transfer {
+            id,
+            debit_account_id,
+            credit_account_id,
+            timestamp,
+            flags,
+            ..Transfer::default()
+        }
+    }
+
+    fn change(type_: u8, transfer_id: u128, timestamp: u64) -> ChangeEvent {
+        let debit_account_id = 1;
+        ChangeEvent { type_, transfer_id, debit_account_id, timestamp, ..ChangeEvent::new_zeroed() }
+    }
+
+    /// Goal: pages continue where the last one ended, and none is read after the newest record.
+    #[test]
+    fn pages() {
+        let accounts = (1..=6).map(|id| account(id, u64::try_from(id).unwrap() * 10, 0)).collect();
+        let transfers =
+            (1..=6).map(|id| transfer(id, u64::try_from(id).unwrap() * 10 + 5, 0)).collect();
+        let mut source = source(Fake { accounts, transfers, ..Fake::default() });
+        let extent = source.present().unwrap();
+        assert_eq!(extent, Extent { last: 1001, last_transfer: 65, last_account: 60 });
+        let mut found = Vec::new();
+        let visit = &mut |account: &Account, _: &mut Creation<'_>| {
+            found.push(account.id);
+            Ok(())
+        };
+        source.accounts(extent.last_account, visit).unwrap();
+        assert_eq!(found, [1, 2, 3, 4, 5, 6]);
+        found.clear();
+        let visit = &mut |transfer: &Transfer| {
+            found.push(transfer.id);
+            Ok(())
+        };
+        source.transfers(extent.last_transfer, visit).unwrap();
+        assert_eq!(found, [1, 2, 3, 4, 5, 6]);
+        let (accounts, transfers) = (Operation::QueryAccounts, Operation::QueryTransfers);
+        assert_eq!(asked(&source), [transfers, accounts, accounts, accounts, transfers, transfers]);
+    }
+
+    /// Goal: where a page ends between two events of one timestamp, each comes once.
+    #[test]
+    fn pages_within_a_moment() {
+        let (created, expired) =
+            (change_event_type::SINGLE_PHASE, change_event_type::TWO_PHASE_EXPIRED);
+        let events = vec![
+            change(created, 1, 10),
+            change(created, 2, 20),
+            change(expired, 3, 30),
+            change(created, 4, 30),
+            change(created, 5, 40),
+            change(expired, 6, 50),
+            change(created, 7, 50),
+        ];
+        let mut source = source(Fake { events, ..Fake::default() });
+        let mut found = Vec::new();
+        let visit = &mut |event: &Event| {
+            found.push(event.transfer.id);
+            Ok(())
+        };
+        source.events(1, 100, visit).unwrap();
+        assert_eq!(found, [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    /// Goal: an account that is imported between the first two questions is not part of the state;
+    /// one that was imported before is.
+    #[test]
+    fn imported_accounts() {
+        let imported = |id, timestamp| account(id, timestamp, account_flags::IMPORTED);
+        let first = Fake { accounts: vec![imported(1, 10)], ..Fake::default() };
+        let mut quiet = source(Fake { accounts: vec![imported(1, 10)], ..Fake::default() });
+        assert_eq!(quiet.present().unwrap().last_account, 10);
+        let then = vec![(1, Change::Account(imported(2, 20)))];
+        let mut busy = source(Fake { then, ..first });
+        let extent = busy.present().unwrap();
+        assert_eq!((extent.last, extent.last_account), (1003, 20));
+        // In use: one that is imported later.
+        let Cluster::Fake(fake) = &mut busy.cluster else { panic!("it is a fake") };
+        fake.accounts.push(imported(3, 30));
+        assert!(!extent.has_account(&imported(3, 30)) && extent.has_account(&imported(2, 20)));
+        let imports = (0..1000_u16).map(|index| {
+            let account = imported(u128::from(index) + 1, u64::from(index) + 10);
+            (usize::from(index), Change::Account(account))
+        });
+        let mut endless = source(Fake { then: imports.collect(), ..Fake::default() });
+        let failure = endless.present().unwrap_err();
+        assert!(failure.message.contains("imported all the time"), "{failure}");
+    }
+
+    /// Goal: a transfer that is created since the first question is no start of a sum, even if it
+    /// is the first one of the ledger.
+    #[test]
+    fn first_transfer_comes_later() {
+        let then = vec![(2, Change::Transfer(transfer(1, 1010, 0)))];
+        let accounts = vec![account(1, 10, 0)];
+        let mut source = source(Fake { accounts, then, ..Fake::default() });
+        let extent = source.present().unwrap();
+        assert_eq!(extent.last_transfer, 0);
+        let mut balances = BalancesAt::of_account(1);
+        assert_eq!(source.shorten(1, &extent, &mut balances).unwrap(), None);
+        assert_eq!(balances.row(&account(1, 10, 0)).unwrap(), None);
+    }
+
+    /// Goal: imported transfers are passed without being kept; if too many of them end pending
+    /// transfers, all events are read.
+    #[test]
+    fn many_imports() {
+        for (pending_id, first) in [(0, None), (7, Some(TIMESTAMP_MIN))] {
+            let transfers = (10..20_u64)
+                .map(|time| Transfer {
+                    pending_id,
+                    ..transfer(time.into(), time, transfer_flags::IMPORTED)
+                })
+                .collect();
+            let events = vec![change(change_event_type::SINGLE_PHASE, 19, 19)];
+            let accounts = vec![account(1, 5, 0)];
+            let mut source = source(Fake { accounts, transfers, events, ..Fake::default() });
+            let extent = source.present().unwrap();
+            let mut balances = BalancesAt::of_account(1);
+            assert_eq!(source.shorten(1, &extent, &mut balances).unwrap(), first);
+        }
+    }
 
     /// Goal: what expires or not, and what is as it was, is told apart by every balance and flag.
     #[test]

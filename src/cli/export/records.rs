@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use static_assertions::const_assert_eq;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::protocol::types::{Account, Transfer, account_flags, transfer_flags};
+use crate::protocol::types::{Account, Transfer, transfer_flags};
 use crate::repl::schema::{ACCOUNT_FLAGS, Field, Kind, Record, TRANSFER};
 
 /// The balances of an account at a moment: a row of 96 bytes.
@@ -120,7 +120,7 @@ pub static TRANSFER_MOVED: Record = Record {
     fields: &TRANSFER_MOVED_FIELDS,
 };
 
-/// Accounts without what changes: see [`unchanging`].
+/// An account without balances and `closed`: see [`Account::created`].
 pub static ACCOUNT_CREATED: Record = Record {
     name: "account",
     plural: "accounts",
@@ -137,22 +137,10 @@ pub static ACCOUNT_CREATED: Record = Record {
     ],
 };
 
-/// An account without what changes: balances and `closed` are in its balances.
-#[must_use]
-pub fn unchanging(account: &Account) -> Account {
-    Account {
-        debits_pending: 0,
-        debits_posted: 0,
-        credits_pending: 0,
-        credits_posted: 0,
-        flags: account.flags & !account_flags::CLOSED,
-        ..*account
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::types::account_flags;
 
     /// Goal: a row shows the numbers of its structure, and what changes is taken out of accounts.
     #[test]
@@ -170,7 +158,7 @@ mod tests {
         let read = |name: &str| BALANCE_AT.field(name).unwrap().read(row.as_bytes());
         let names = ["account_id", "ledger", "code", "timestamp", "credits_posted", "flags"];
         assert_eq!(names.map(read), [1, 2, 3, 4, 9, 40]);
-        let created = unchanging(&account);
+        let created = account.created();
         assert_eq!((created.debits_posted, created.flags), (0, account_flags::HISTORY));
     }
 

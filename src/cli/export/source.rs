@@ -167,7 +167,7 @@ impl Source {
             Source::DataFile(source) => {
                 source.accounts(&mut |account| visit(account, &mut |account| Ok(*account)))
             }
-            Source::Cluster(source) => source.accounts(extent.last, visit),
+            Source::Cluster(source) => source.accounts(extent.last.min(extent.last_account), visit),
         }
     }
 

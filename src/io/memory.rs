@@ -120,27 +120,34 @@ pub fn check_total(needed: u64) -> Result<(), MemoryError> {
     check_against(needed, least_under(Path::new("/"), Count::Total))
 }
 
-/// Whether the limits of address space (`ulimit -v`) and of data (`ulimit -d`) have room for
-/// `needed` bytes besides what the program itself takes.
+/// Whether the limits of address space (`ulimit -v`) and of data (`ulimit -d`) have room for the
+/// `needed` bytes of `user`, for the message, besides what the program itself takes.
 ///
 /// # Errors
 ///
 /// If one has not: what there is, and what to do.
-pub fn check_limits(needed: u64) -> Result<(), String> {
+pub fn check_limits(user: &str, needed: u64) -> Result<(), String> {
     let needed = needed.saturating_add(PROGRAM_BYTES);
     for (limit, name, remedy) in [
         (Limit::AddressSpace, "address space", "ulimit -v unlimited, LimitAS=infinity"),
         (Limit::Data, "memory for data", "ulimit -d unlimited, LimitDATA=infinity"),
     ] {
-        check_limit(needed, system::limit(limit).unwrap_or(None), name, remedy)?;
+        let limit = system::limit(limit).unwrap_or(None);
+        check_limit(user, needed, limit, name, remedy)?;
     }
     Ok(())
 }
 
-fn check_limit(needed: u64, limit: Option<u64>, name: &str, remedy: &str) -> Result<(), String> {
+fn check_limit(
+    user: &str,
+    needed: u64,
+    limit: Option<u64>,
+    name: &str,
+    remedy: &str,
+) -> Result<(), String> {
     match limit {
         Some(limit) if limit < needed => Err(format!(
-            "not enough {name}: the server needs {} and its limit is {}; raise it ({remedy} in a \
+            "not enough {name}: {user} needs {} and its limit is {}; raise it ({remedy} in a \
              systemd unit)",
             HumanSize(needed),
             HumanSize(limit),
@@ -420,13 +427,15 @@ mod tests {
     /// Goal: a limit has room for what is needed exactly, and the message names the remedy.
     #[test]
     fn limits_of_the_process() {
-        let check = |limit| check_limit(5 << 20, limit, "memory for data", "ulimit -d unlimited");
+        let check = |limit| {
+            check_limit("the server", 5 << 20, limit, "memory for data", "ulimit -d unlimited")
+        };
         assert_eq!(check(None), Ok(()));
         assert_eq!(check(Some(5 << 20)), Ok(()));
         let text = check(Some((5 << 20) - 1)).unwrap_err();
         assert!(text.starts_with("not enough memory for data: the server needs 5.0 MiB"), "{text}");
         assert!(text.contains("ulimit -d unlimited"), "{text}");
-        assert_eq!(check_limits(1), Ok(()));
+        assert_eq!(check_limits("the server", 1), Ok(()));
     }
 
     /// Goal: sizes are in the unit that people would use, rounded.

@@ -366,3 +366,32 @@ fn destinations() {
     names.sort();
     assert_eq!(names, ["dev.florin", "fifo", "link.csv", "link.florin", "target.csv"]);
 }
+
+/// Goal: under a limit of memory that is too small for a file, the command ends with the message
+/// that says so; it never aborts.
+#[test]
+fn memory_limits() {
+    let folder = std::env::temp_dir().join(format!("florin-test-limits-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("data.florin");
+    let words = ["format", "--cluster=0", "--replica=0", "--replica-count=1", "--development"];
+    assert!(florin().args(words).arg(&path).status().unwrap().success());
+    let export = |limit: u32| {
+        let words = [env!("CARGO_BIN_EXE_florin"), "export", path.to_str().unwrap()];
+        let script = format!("ulimit -v {limit} && exec \"$@\"");
+        Command::new("bash").args(["-c", &script, "bash"]).args(words).output().unwrap()
+    };
+    for limit in (100_000..1_500_000).step_by(100_000) {
+        let output = export(limit);
+        let (code, errors) = (output.status.code(), text(&output.stderr));
+        assert!(code == Some(0) || code == Some(4), "{limit}: {code:?} {errors}");
+        if code == Some(4) {
+            let part = format!("not enough address space: reading {} needs", path.display());
+            assert!(errors.contains(&part), "{limit}: {errors}");
+        }
+    }
+    assert_eq!(export(100_000).status.code(), Some(4));
+    assert_eq!(export(2_000_000).status.code(), Some(0));
+    std::fs::remove_dir_all(&folder).unwrap();
+}

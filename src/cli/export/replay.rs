@@ -7,17 +7,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::cli::exit::Failure;
+use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::inspect::file::Inspected;
 use crate::cli::start::fatal_class;
+use crate::io::memory;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::protocol::types::{Account, Transfer};
 use crate::protocol::{AlignedMemory, Pool, Release, SECTOR_SIZE, to_index};
 use crate::storage::fetch::Fetch;
 use crate::storage::store::{Store, StoreOptions};
-use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
+use crate::storage::{Config, DiskDone, DiskError, DiskKind, DiskRequest};
 use crate::vsr::checkpoint::checkpoint_extra_max;
-use crate::vsr::{Now, Replica, ReplicaOptions, Status, messages_needed};
+use crate::vsr::{Now, Replica, ReplicaOptions, Status, journal_memory_bytes, messages_needed};
 
 /// Memory for pages of the file and for filters, in bytes.
 const CACHE_SIZE: u64 = 32 << 20;
@@ -45,7 +46,8 @@ impl Replayed {
     ///
     /// # Errors
     ///
-    /// If something is damaged that a start needs.
+    /// If something is damaged that a start needs, or the limits of the process have no room for a
+    /// replica.
     ///
     /// # Panics
     ///
@@ -63,7 +65,9 @@ impl Replayed {
             blob_extra_bytes: checkpoint_extra_max(config),
             page_reads_max: PAGE_READS_MAX,
         };
-        let ledger = Ledger::new(Store::new(config, &store), &LedgerOptions::new(config, ACCOUNTS));
+        let ledger = LedgerOptions::new(config, ACCOUNTS);
+        check_memory(inspected, &store, &ledger)?;
+        let ledger = Ledger::new(Store::new(config, &store), &ledger);
         let options = ReplicaOptions {
             cluster: superblock.cluster,
             replica: superblock.replica,
@@ -76,8 +80,8 @@ impl Replayed {
             release_client_min: Release::CLIENT_MIN,
             release_client_max: Release::CLIENT_MAX,
         };
-        let size = config.reply_size_max.max(config.message_size_max);
-        let pool = Pool::new("messages", messages_needed(config), size);
+        let (count, size) = message_sizes(config);
+        let pool = Pool::new("messages", count, size);
         let mut replayed = Replayed {
             replica: Box::new(Replica::new(&options, pool, ledger)),
             overlay: Overlay::default(),
@@ -165,6 +169,29 @@ impl Replayed {
         }
         panic!("a row that was asked for is read");
     }
+}
+
+/// Refuses to execute the log if the replica's memory cannot be reserved. Not counted are the
+/// sectors that it writes.
+fn check_memory(
+    inspected: &Inspected,
+    store: &StoreOptions,
+    ledger: &LedgerOptions,
+) -> Result<(), Failure> {
+    let config = &inspected.superblock.config;
+    let (count, size) = message_sizes(config);
+    let store = Store::memory_bytes(config, store).map(|(_, bytes)| bytes);
+    let ledger = Ledger::memory_bytes(ledger).map(|(_, bytes)| bytes);
+    let needed = Pool::memory_bytes(count, size)
+        + journal_memory_bytes(config, inspected.superblock.cluster)
+        + store.iter().chain(&ledger).sum::<u64>();
+    let user = format!("reading {}", inspected.file.path().display());
+    memory::check_limits(&user, needed).map_err(|text| Failure::new(ExitClass::Machine, text))
+}
+
+/// Returns the number and the size of the replica's messages.
+fn message_sizes(config: &Config) -> (u32, u32) {
+    (messages_needed(config), config.reply_size_max.max(config.message_size_max))
 }
 
 /// What was written, by the offset of its sectors.

@@ -134,7 +134,8 @@ fn server_make(
     let check = if service.is_development { memory::check_total } else { memory::check };
     check(table.total())
         .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
-    memory::check_limits(table.total()).map_err(|error| Failure::new(ExitClass::Machine, error))?;
+    memory::check_limits("the server", table.total())
+        .map_err(|error| Failure::new(ExitClass::Machine, error))?;
     progress.reserve(table.total());
     let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, superblock)?;

@@ -1,9 +1,9 @@
 //! `florin balance`: the balances of one account at a moment, with or without `history`.
 //!
-//! They are the sum of the account's events up to the moment (`export/balances.rs`). Of a data file
-//! all events are read. Of a cluster the sum begins with the balances after one of the account's
+//! The balances are the sum of the account's events up to the moment (`export/balances.rs`). A data
+//! file is read whole. For a cluster, the sum begins with the balances after one of the account's
 //! last transfers, so that few questions are enough; only if a pending transfer may have expired
-//! since, events are read, those of all accounts. A terminal shows how far that is.
+//! since, the events of all accounts are read. A terminal shows the progress.
 
 use indicatif::ProgressBar;
 use zerocopy::IntoBytes;
@@ -34,9 +34,9 @@ Any account, whether it has `history` or not. Balances are the sum of the accoun
 before --at: transfers, and pending transfers that expired. A transfer that was imported counts \
 from its own timestamp on. `timestamp` is that of the last event that changed something.
 
-A cluster is asked a handful of questions. Only if something was pending at that moment, and is \
-not so any more, all events from the account's last transfer before the moment up to it are read, \
-2730 with each question. Of a data file all events are read. Both show how far they are.";
+A cluster is asked a handful of questions. Only if an amount was pending at that moment, and has \
+changed since, are all events read from the account's last transfer before the moment up to it, \
+2730 with each question. A data file is read whole. Both show their progress.";
 
 fn after_help() -> String {
     format!("{EXAMPLES}\n\n{TIME_HELP}")
@@ -46,7 +46,7 @@ fn after_help() -> String {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub struct BalanceArguments {
-    /// Where from
+    /// The source
     #[command(flatten)]
     pub source: SourceArguments,
     /// Id of the account, decimal or hexadecimal
@@ -55,7 +55,7 @@ pub struct BalanceArguments {
     /// The moment
     #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     pub at: Moment,
-    /// How to show them
+    /// Format of the balances
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
 }
@@ -83,14 +83,14 @@ pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows how far looking through many records is, and ends it if that is wanted.
+/// Shows the progress of reading many records, and ends it on a signal.
 struct Walk {
     bar: ProgressBar,
     stop: Stop,
 }
 
 impl Walk {
-    /// One record more was looked at.
+    /// Counts a record that was read; fails if the user wants the command to end.
     fn step(&self) -> Result<(), Failure> {
         self.bar.inc(1);
         if self.stop.is_wanted() {
@@ -100,14 +100,14 @@ impl Walk {
     }
 }
 
-/// What there is to say of an account at a moment.
+/// The state of an account at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    /// There is none.
+    /// The account does not exist.
     NoAccount,
-    /// It was created later.
+    /// The account was created later, at this timestamp.
     Later(u64),
-    /// Its balances.
+    /// The account existed, with these balances.
     Row(BalanceAt),
 }
 
@@ -125,7 +125,7 @@ impl Found {
     }
 }
 
-/// Returns what there is to say of the account.
+/// Finds the state of an account.
 fn find(source: &mut Source, id: u128, at: Moment, walk: &Walk) -> Result<Found, Failure> {
     let extent = source.extent(at)?;
     let Some(account) = source.account(id)? else { return Ok(Found::NoAccount) };
@@ -139,7 +139,7 @@ fn find(source: &mut Source, id: u128, at: Moment, walk: &Walk) -> Result<Found,
     Ok(Found::Row(row.unwrap_or_else(|| BalanceAt::of_new(&account))))
 }
 
-/// A fact on each line.
+/// Returns the row as text, with one field on each line.
 fn text_of(row: &BalanceAt) -> String {
     let width = BALANCE_AT.fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
     let line = |field: &Field| {
@@ -158,7 +158,7 @@ fn text_of(row: &BalanceAt) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: people see every number, and the moment in both forms.
+    /// Goal: the text has every field, and the moment in both forms.
     #[test]
     fn texts() {
         let row = BalanceAt { account_id: 7, debits_posted: 5, timestamp: 1, ..Default::default() };

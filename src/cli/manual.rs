@@ -1,5 +1,5 @@
-//! `florin completions` and `florin man`: what shells and manuals know of the command line, from
-//! its own definitions.
+//! `florin completions` and `florin man`: completion scripts and manual pages, generated from the
+//! definition of the command line.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ Examples:
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = COMPLETIONS_EXAMPLES)]
 pub struct CompletionsArguments {
-    /// For which shell
+    /// Shell to write a script for
     #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,
 }
@@ -40,7 +40,7 @@ pub struct CompletionsArguments {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = MAN_EXAMPLES)]
 pub struct ManArguments {
-    /// Where to write a page for each command, instead of printing that of `florin`
+    /// Directory to write a page for each command into [default: print the page of `florin`]
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
 }
@@ -55,8 +55,8 @@ pub fn run_completions(arguments: &CompletionsArguments) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Where bash is told which word it completes, and what must follow: for bash a `=` is a word of
-/// its own, and all our examples have one.
+/// The line of the bash script that finds the word to complete, and the lines to add after it: to
+/// bash, `=` is a word of its own, and all our examples have one.
 const BASH_WORDS: &str = "    prev=\"$3\"\n";
 const BASH_EQUALS: &str = "    if [[ \"${prev}\" == \"=\" ]]; then
         prev=\"${COMP_WORDS[COMP_CWORD-2]}\"
@@ -97,7 +97,7 @@ pub fn run_man(arguments: &ManArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The definition without `florin help`: pages need no page on how to get help.
+/// Returns the definition without `florin help`, which needs no page.
 fn manual() -> clap::Command {
     let root = Arguments::command();
     let names: Vec<String> = root.get_subcommands().map(|it| it.get_name().to_owned()).collect();
@@ -107,7 +107,7 @@ fn manual() -> clap::Command {
     })
 }
 
-/// A page whose examples can be copied: no hyphens at line ends and no spaces to fill lines.
+/// Returns a page whose examples can be copied: without hyphenation and justified lines.
 fn copyable(page: &str) -> String {
     let mut text = String::with_capacity(page.len() + 100);
     for line in page.lines() {
@@ -120,7 +120,8 @@ fn copyable(page: &str) -> String {
     text
 }
 
-/// Writes pages of `florin` and all its commands; returns how many. Other files stay as they are.
+/// Writes the pages of `florin` and all its commands, and returns their number. Other files stay as
+/// they are.
 fn write_pages(folder: &Path) -> Result<usize, Failure> {
     let failed = |error: std::io::Error| {
         let message = format!("{}: the pages cannot be written: {error}", folder.display());
@@ -135,7 +136,7 @@ fn write_pages(folder: &Path) -> Result<usize, Failure> {
     result
 }
 
-/// Writes each draft as a page that can be copied from.
+/// Writes each draft as a page whose examples can be copied.
 fn finish_pages(
     drafts: &Path,
     folder: &Path,
@@ -170,7 +171,7 @@ mod tests {
         assert!(completions(Shell::Bash).contains(BASH_EQUALS), "clap has changed its script");
     }
 
-    /// Goal: there is a page for every command; a place that is none is named.
+    /// Goal: there is a page for every command; a folder that cannot be created is named.
     #[test]
     fn pages() {
         let folder = std::env::temp_dir().join(format!("florin-test-man-{}", std::process::id()));
@@ -181,7 +182,7 @@ mod tests {
         assert!(page.contains(".TH") && page.contains("cache\\-accounts"), "{page}");
         assert!(page.contains("\n.nh\n.ad l\n.SH NAME\n"), "{page}");
         assert!(page.contains("\n.SH EXAMPLES\n"), "{page}");
-        // Written again: the same pages, links stay links, and files of others are not touched.
+        // The second time, the pages are the same, links stay, and other files are not touched.
         let notes = folder.join("florin-notes.1");
         std::fs::write(&notes, ".TH MINE 1\n").unwrap();
         let (linked, target) = (folder.join("florin-start.1"), folder.join("elsewhere"));

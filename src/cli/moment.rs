@@ -1,8 +1,8 @@
-//! Moments as they are typed: nanoseconds since 1970, dates, dates with a time of day, or a time
+//! Moments on the command line: nanoseconds since 1970, dates, dates with a time of day, or a time
 //! ago.
 //!
 //! A number must be large enough to be nanoseconds. Seconds, milliseconds and microseconds since
-//! 1970 are refused with the moment that they presumably mean: read as nanoseconds they are all in
+//! 1970 are refused with the moment that the user presumably means: as nanoseconds, they are all in
 //! the first days of 1970, before any ledger.
 
 use std::fmt;
@@ -14,8 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::protocol::types::{TIMESTAMP_MAX, TIMESTAMP_MIN};
 
-/// The smallest number that is taken for nanoseconds: of March 1973. Seconds and microseconds of
-/// any moment up to the year 5138 are smaller.
+/// The smallest number that is accepted as nanoseconds: a moment in March 1973. Seconds and
+/// microseconds of any moment up to the year 5138 are smaller.
 const NANOSECONDS_MIN: u64 = 100_000_000_000_000_000;
 /// The forms of a moment, for errors.
 const FORMS: &str = "expected nanoseconds since 1970, a moment like 2026-11-26T18:30:00Z, \
@@ -26,10 +26,10 @@ TIME is `now`, a date (2026-11-26), a date and time of day (2026-11-26T18:30:00Z
 18:30:00+01:00), a time ago by this machine's clock (-90s, -15m, -1h, -2d), or nanoseconds since \
 1970. A date is the moment at which the day begins. Without an offset, it is in UTC.";
 
-/// A moment that a ledger can have timestamps of, or the present.
+/// A moment that a ledger can have as a timestamp, or the present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The present, as the cluster's clock has it when it is asked.
+    /// The present by the cluster's clock when it answers.
     Now,
     /// Nanoseconds since 1970: from 1 to 2^63 - 1.
     At(u64),
@@ -168,7 +168,7 @@ impl fmt::Display for Rfc3339 {
 mod tests {
     use super::*;
 
-    /// Goal: all forms mean the same, offsets are understood, and what is shown can be typed.
+    /// Goal: all forms mean the same, offsets count, and a printed moment can be parsed.
     #[test]
     fn moments() {
         let at = |text: &str| text.parse::<Moment>();

@@ -1,6 +1,6 @@
-//! One answer, however it is asked for: `lookup_accounts`, `export` and `balance` of a server, and
-//! of its data file, against a model that knows only what was asked of the ledger and when, in
-//! random histories with holds, expiries, chains, closing accounts and late imports.
+//! `lookup_accounts`, `export` and `balance` of a server and of its data file give one answer: that
+//! of a model which knows only the requests and their times. The histories are random, with pending
+//! transfers, expiries, chains, closing accounts and late imports.
 
 use crate::program::florin;
 use crate::server::{Servers, text};
@@ -21,11 +21,11 @@ const LEDGER: u32 = 7;
 const PARTS: u32 = 2;
 const MOMENTS: u64 = 20;
 
-/// Four balances, flags, and when they became so.
+/// Four balances, flags, and the timestamp of their last change.
 type Row = (u128, u128, u128, u128, u16, u64);
 type State = BTreeMap<u128, Row>;
 
-/// What is known to have happened, each with its time. Nothing is kept but these facts.
+/// The known facts, each with its time. The model keeps nothing else.
 #[derive(Default)]
 struct Model {
     /// Accounts with their flags.
@@ -37,7 +37,8 @@ struct Model {
 }
 
 impl Model {
-    /// When a pending transfer ended up to a moment, and by what: none is an expiry.
+    /// Returns the end of a pending transfer up to a moment, and its transfer: `None` for an
+    /// expiry.
     fn end(&self, pending: &Transfer, moment: u64) -> Option<(u64, Option<&Transfer>)> {
         let by_transfer = self.transfers.iter().find(|it| it.pending_id == pending.id);
         let by_time = self.expired.get(&pending.id).map(|timestamp| (*timestamp, None));
@@ -130,7 +131,7 @@ impl Model {
     }
 }
 
-/// Asks a server for random things, and tells the model what it accepted.
+/// Sends random requests to a server, and reports to the model which it accepted.
 struct History {
     client: Client,
     random: ChaCha8Rng,
@@ -188,7 +189,8 @@ impl History {
         }
     }
 
-    /// A transfer of any kind. It may be refused: an account may be closed, the pending one gone.
+    /// Returns a transfer of any kind. The ledger may refuse it: an account may be closed, or the
+    /// pending transfer may have ended.
     fn transfer(&mut self, is_imported: bool) -> Transfer {
         self.next_id += 1;
         let accounts: Vec<u128> = self.model.created.iter().map(|(_, id, _)| *id).collect();
@@ -236,7 +238,7 @@ impl History {
         transfer
     }
 
-    /// Requests of one transfer, and chains, some of which break.
+    /// Sends requests of one transfer, and chains, some of which break.
     fn live(&mut self, requests: u32) {
         for _ in 0..requests {
             let length = if self.chance(20) { 2 + self.below(3) } else { 1 };
@@ -247,7 +249,7 @@ impl History {
         }
     }
 
-    /// Waits until everything that has a timeout has expired.
+    /// Waits until all transfers with a timeout have ended.
     fn expire(&mut self) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         loop {
@@ -335,7 +337,7 @@ fn run(source: &str, words: &[&str]) -> std::process::Output {
     florin().args(words).arg(source).output().unwrap()
 }
 
-/// What the source says at a moment is what the model says.
+/// Checks the answers of a source at a moment against the model.
 fn check(source: &str, model: &Model, moment: Option<u64>, accounts: &[u128], seed: u64) {
     let at = moment.map_or("--at=now".to_owned(), |moment| {
         format!("--at={}", florin::cli::moment::Rfc3339(moment))
@@ -376,8 +378,8 @@ fn check_transfers(source: &str, model: &Model, moment: u64) {
     assert_eq!(lines.count(), count, "{at}");
 }
 
-/// What `lookup_accounts` says is what the model says of the present, and what
-/// `get_account_balances` says of posted balances is what it says of each transfer's moment.
+/// Checks `lookup_accounts` against the model's present, and the posted balances of
+/// `get_account_balances` against the model at the moment of each transfer.
 fn check_lookups(history: &mut History) {
     let state = history.model.state(u64::MAX);
     let ids: Vec<u128> = state.keys().copied().collect();
@@ -404,7 +406,7 @@ fn check_lookups(history: &mut History) {
     }
 }
 
-/// One history, asked about while it happens and in the end, and then its data file.
+/// Checks one history while it is executed and in the end, and then its data file.
 fn history(seed: u64) {
     let mut servers = Servers::single(&format!("answers-{seed}"));
     let mut history = History::new(&servers, seed);
@@ -465,9 +467,9 @@ fn history(seed: u64) {
     }
 }
 
-/// Goal: at the present and at every moment, each way to ask gives the balances, flags and times
-/// that follow from the facts: the sum of what had happened by its own timestamp. So a transfer
-/// that was imported later counts from the timestamp that it brought. More histories:
+/// Goal: at the present and at every moment, each command gives the balances, flags and times that
+/// follow from the facts. Each fact counts from its own timestamp on, also that of a transfer that
+/// was imported later. More histories:
 /// `FLORIN_ANSWERS_SEEDS=1,2,3,4,5`.
 #[test]
 fn all_ways_agree() {
@@ -484,8 +486,8 @@ fn all_ways_agree() {
     });
 }
 
-/// Goal: the case that was found in use: a hold runs out, and a transfer is imported that is older
-/// than the expiry.
+/// Goal: a pending transfer expires, and a transfer is imported that is older than the expiry
+/// (found in use: `docs/BUGS.md`, practice, case 9).
 #[test]
 fn late_import() {
     let mut servers = Servers::single("answers-late");

@@ -19,16 +19,16 @@ const ACCOUNTS: u128 = 5;
 const STEPS: u32 = 30;
 const PARTS: u32 = 3;
 
-/// Balances from amounts alone: what each event does to both accounts.
+/// A model that derives balances from amounts: each event changes both accounts.
 #[derive(Clone, Debug)]
 struct Model {
     accounts: BTreeMap<u128, Seen>,
-    /// Pending transfers that are open.
+    /// Open pending transfers.
     open: BTreeMap<u128, ChangeEvent>,
 }
 
 impl Model {
-    /// Adds to one side of both accounts; what is taken away is negative.
+    /// Adds to one side of both accounts; a negative amount is subtracted.
     fn add(&mut self, event: &ChangeEvent, pending: i128, posted: i128) {
         let sum = |balance: &mut u128, change: i128| {
             *balance = balance.checked_add_signed(change).expect("no balance is negative");
@@ -116,7 +116,7 @@ impl History {
             };
             transfer.flags = transfer_flags::VOID_PENDING_TRANSFER;
             if self.below(2) == 0 {
-                // All of it, or a part; more than there is will be refused.
+                // The whole amount, or a part; the ledger refuses a larger amount.
                 let part = u128::from(self.below(60));
                 transfer.flags = transfer_flags::POST_PENDING_TRANSFER;
                 transfer.amount = if part < 30 { u128::MAX } else { part };
@@ -133,13 +133,13 @@ impl History {
         assert_eq!(self.client.create_transfers(&[transfer]).unwrap().len(), 1);
     }
 
-    /// All that has happened.
+    /// Returns all events.
     fn events(&mut self) -> Vec<ChangeEvent> {
         let filter = ChangeEventsFilter { limit: 2730, ..ChangeEventsFilter::new_zeroed() };
         self.client.get_change_events(&filter).unwrap()
     }
 
-    /// Waits until nothing is pending any more that has a timeout.
+    /// Waits until no transfer with a timeout is pending.
     fn expire(&mut self, start: &Model) {
         loop {
             let mut model = start.clone();
@@ -151,7 +151,7 @@ impl History {
     }
 }
 
-/// An empty ledger with accounts, and what happens in it.
+/// Creates accounts and executes a random history.
 fn make(servers: &Servers) -> (Model, Vec<ChangeEvent>) {
     let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
     let flags = |id: u128| if id == 1 { account_flags::HISTORY } else { 0 };
@@ -187,9 +187,9 @@ fn check_one(output: &Output, expected: &Seen, words: &[&str]) {
     assert_eq!(&shown(&row), expected, "{words:?}");
 }
 
-/// Goal: at the moment of every event, and just before the next, balances are those that follow
-/// from the amounts of all events until then, from the cluster and from its data file: for plain,
-/// posted, voided, expired and closing transfers, of accounts with and without history.
+/// Goal: at the moment of every event, and just before the next, the cluster and its data file give
+/// the balances that follow from the amounts of all events until then: for plain, posted, voided,
+/// expired and closing transfers, of accounts with and without history.
 #[test]
 fn random_history() {
     let mut servers = Servers::single("balances-random");
@@ -232,8 +232,7 @@ fn random_history() {
     }
 }
 
-/// Goal: commands that ask one question and end do not cost an idle client its session, however
-/// many there are.
+/// Goal: any number of commands that ask one question and end leave an idle client its session.
 #[test]
 fn many_commands_beside_an_idle_client() {
     let servers = Servers::single("idle-client");

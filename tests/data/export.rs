@@ -22,7 +22,7 @@ fn seen(account: &Account) -> Seen {
     )
 }
 
-/// The same of a line of JSON.
+/// Balances and flags of a line of JSON.
 pub fn shown(row: &Value) -> Seen {
     let number = |name: &str| row[name].as_str().unwrap().parse::<u128>().unwrap();
     let flags = row["flags"].as_array().unwrap();
@@ -40,14 +40,14 @@ pub fn shown(row: &Value) -> Seen {
     )
 }
 
-/// What was seen at which moment.
+/// The accounts at some moments.
 struct Story {
     /// Moments with the four accounts as they were.
     moments: Vec<(u64, BTreeMap<u128, Seen>)>,
 }
 
 impl Story {
-    /// Notes how the accounts are, and when.
+    /// Notes the accounts of now.
     fn note(&mut self, client: &mut Client) {
         let ids = [1_u128, 2, 3, 4];
         let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
@@ -66,7 +66,8 @@ fn create(client: &mut Client, transfer: &Transfer) {
     assert_eq!(results[0].status, u32::MAX, "{transfer:?}");
 }
 
-/// Plain, posted in part, voided, expired, closing and reopened: noted after each step.
+/// Executes plain transfers, and pending ones that are posted in part, voided, expire, close an
+/// account and reopen it. Notes the accounts after each step.
 fn tell(servers: &Servers) -> Story {
     let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
     let account = |id, flags| Account { id, ledger: 7, code: 1, flags, ..Account::default() };
@@ -111,7 +112,7 @@ fn tell(servers: &Servers) -> Story {
         story.note(&mut client);
     }
     story.note(&mut client);
-    // The same is pending again as was before the expiry.
+    // The same amount is pending again as before the expiry.
     create(&mut client, &transfer(19, 9, transfer_flags::PENDING));
     story.note(&mut client);
     create(&mut client, &transfer(20, 1, 0));
@@ -132,9 +133,9 @@ pub fn balances(output: &str) -> BTreeMap<u128, Seen> {
     output.lines().map(row).collect()
 }
 
-/// Goal: at every moment that was noted, `export` and `balance` say what `lookup_accounts` said
-/// then: after plain, pending, posted, voided, expired and closing transfers; an account that did
-/// not exist then is not there.
+/// Goal: at every noted moment, `export` and `balance` report what `lookup_accounts` returned then:
+/// after plain, pending, posted, voided, expired and closing transfers. An account that did not
+/// exist then is absent.
 #[test]
 fn balances_at_every_moment() {
     let servers = Servers::single("export-moments");
@@ -205,16 +206,15 @@ fn formats() {
     assert_eq!(parts, 2, "the data file and the export, nothing else");
 }
 
-/// What a command says of a data file: output and errors.
+/// Returns output and errors of a command with a data file.
 fn local(words: &[&str], path: &str) -> (String, String) {
     let output = florin().args(words).arg(path).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Goal: from the data file of a cluster of one come the same rows as from its server, those of the
-/// checkpoint and those that are only in the log, and the file is not changed; while the server has
-/// it, it is not read.
+/// Goal: the data file of a cluster of one gives the same rows as its server, those of the
+/// checkpoint and those that are only in the log, and does not change; a file in use is refused.
 #[test]
 fn data_file() {
     let mut servers = Servers::single("export-file");
@@ -256,8 +256,8 @@ fn data_file() {
     }
 }
 
-/// Goal: of one replica of several nobody is told more than its checkpoint has, and a warning
-/// counts what that leaves out.
+/// Goal: the file of one of several replicas gives the rows of its checkpoint; a warning counts the
+/// ops that are left out.
 #[test]
 fn data_file_of_a_replica() {
     let mut servers = Servers::cluster("export-replica");
@@ -272,7 +272,7 @@ fn data_file_of_a_replica() {
     assert!(warning.contains("the other replicas decide"), "{warning}");
 }
 
-/// Goal: what cannot be exported is told apart by its exit code; who stops reading is no failure.
+/// Goal: each failure has its exit code; a reader that stops reading is not a failure.
 #[test]
 fn failures() {
     let servers = Servers::single("export-failures");
@@ -312,8 +312,8 @@ fn failures() {
     assert_eq!(export.wait(), Some(0));
 }
 
-/// Goal: an output that is a FIFO is written into, one that is a link is followed, and one that
-/// cannot or must not be written is refused before the source is asked.
+/// Goal: a FIFO is written into, a link is followed, and an output that cannot or must not be
+/// written is refused before the source is asked.
 #[test]
 fn destinations() {
     let servers = Servers::single("export-destinations");
@@ -367,8 +367,8 @@ fn destinations() {
     assert_eq!(names, ["dev.florin", "fifo", "link.csv", "link.florin", "target.csv"]);
 }
 
-/// Goal: under a limit of memory that is too small for a file, the command ends with the message
-/// that says so; it never aborts.
+/// Goal: under a limit of memory that is too small for a file, the command reports that and ends;
+/// it never aborts.
 #[test]
 fn memory_limits() {
     let folder = std::env::temp_dir().join(format!("florin-test-limits-{}", std::process::id()));

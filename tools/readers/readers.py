@@ -1,5 +1,5 @@
-"""What Florin tells, read by other people's programs: metrics by the Python client of Prometheus,
-exports by DuckDB.
+"""Reads Florin's outputs with programs of others: metrics with the Python client of Prometheus,
+exports with DuckDB.
 
 Usage: readers.py, with a Python that has tigerbeetle, prometheus_client and duckdb.
 """
@@ -25,13 +25,13 @@ from harness.server import (BINARY, Server, format_file, free_port,  # noqa: E40
 
 TRANSFERS = 500
 PATIENCE_SECONDS = 60
-# One that nearly all networks take whole.
+# Nearly all networks transport a datagram of this size whole.
 DATAGRAM_MAX = 1432
 STATSD_LINE = re.compile(r"florin\.[a-z0-9_.]+:-?[0-9.]+\|(c|g|ms|h)(\|#[a-z_]+:[^,|]+(,[a-z_]+:[^,|]+)*)?$")
 
 
 class MeteredServer(Server):
-    """A server that tells metrics in both ways."""
+    """A server that publishes metrics for Prometheus and for StatsD."""
 
     def __init__(self, path):
         super().__init__(path, port=free_port())
@@ -65,7 +65,7 @@ def florin(*words):
 
 
 def value(families, name, **labels):
-    """The value of one sample; none if it is not there."""
+    """Returns the value of one sample, or None if it is absent."""
     for family in families.values():
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:
@@ -98,7 +98,7 @@ def wait_for_commit(server):
 
 
 def check_all_are_there(server):
-    """Every metric that is documented is told, with its type and help, and no other."""
+    """Exactly the documented metrics are published, with their types and help texts."""
     listed = json.loads(florin("inspect", "metrics", "--json"))["metrics"]
     families = server.families()
     for metric in listed:
@@ -144,7 +144,7 @@ def check_samples(server):
 
 
 def check_values(server):
-    """What was done is what is counted; counters do not fall."""
+    """Counters match the operations of the client, and never fall."""
     families = wait_for_commit(server)
     equal(value(families, "florin_account_results_total", status="created"), 2.0, "accounts")
     refused = value(families, "florin_transfer_results_total", status="credit_account_not_found")
@@ -172,7 +172,7 @@ def check_statsd(server):
 
 
 def check_exports(server, folder):
-    """Transfers and balances in all formats, summed up by SQL."""
+    """SQL sums over transfers and balances agree in all formats."""
     database = duckdb.connect()
     total = sum(2**70 + number for number in range(TRANSFERS))
     readers = {"csv": "read_csv('{}', types={{'amount': 'HUGEINT'}})",
@@ -214,7 +214,7 @@ def load_books(server):
 
 
 def check_sql(server, folder):
-    """Statements as the documentation shows them: what moved, one id, and the widest amount."""
+    """SQL statements of the documentation: posted amounts, one id, and the widest amount."""
     load_books(server)
     database = duckdb.connect()
     for kind in ("parquet", "csv", "jsonl"):

@@ -755,7 +755,9 @@ mod tests {
         let (first, late) = (mark(Kind::Transfer, 10), mark(Kind::Transfer, 15));
         let (account, expiry) = (mark(Kind::Account, 18), mark(Kind::Expiry, 20));
         let mut history = History::default();
-        [first, expiry, account, late].into_iter().for_each(|mark| history.push_mark(mark));
+        for mark in [first, expiry, account, late] {
+            history.push_mark(mark);
+        }
         let found = divergence(&history, late, &[first, expiry, account]);
         assert_eq!(found, Divergence { common: Some(10), missing: 15 });
         let found = divergence(&history, expiry, &[first, late, account]);

@@ -1,4 +1,4 @@
-//! An event as a line of JSON.
+//! Formats events as lines of JSON.
 
 use zerocopy::IntoBytes;
 
@@ -12,7 +12,7 @@ use crate::repl::schema::CHANGE_EVENT;
 ///
 /// # Panics
 ///
-/// Never: what is written is an object.
+/// Never: the text of an event is an object.
 pub fn push(text: &mut String, event: &Event, is_late: bool) {
     match event {
         Event::Change(event) => json::push_object(text, &CHANGE_EVENT, event.as_bytes()),
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
     use crate::protocol::types::{Account, account_flags};
 
-    /// Goal: the line of an account has what never changes, and only late ones are marked.
+    /// Goal: the line of an account has the fields that never change; only late events are marked.
     #[test]
     fn accounts() {
         let account = Account {

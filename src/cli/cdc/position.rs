@@ -1,5 +1,5 @@
-//! How far a stream has come: the newest record of each kind that it has passed, and what the
-//! record was, so that another history is recognized.
+//! The position of a stream: the newest record of each kind that it has passed, with a checksum, so
+//! that another history is recognized.
 
 use zerocopy::IntoBytes;
 
@@ -7,7 +7,7 @@ use crate::protocol::checksum;
 use crate::protocol::types::{Account, ChangeEvent, TIMESTAMP_MAX, change_event_type};
 
 /// The kind of a record. Timestamps rise within a kind in the order of commits, see
-/// [`stream`](super::stream). In the order in which events of the same moment come.
+/// [`stream`](super::stream). Events of one moment come in the order of their kinds here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A pending transfer expired.
@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name in a cursor file.
+    /// Returns the name in a cursor file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Kind {
         }
     }
 
-    /// The kind of this name.
+    /// Returns the kind with this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Kind> {
         [Kind::Transfer, Kind::Expiry, Kind::Account].into_iter().find(|kind| kind.name() == name)
@@ -42,12 +42,13 @@ impl Kind {
 pub enum Event {
     /// A transfer was created or has expired.
     Change(ChangeEvent),
-    /// An account was created: as it is now. Only what never changes is compared and shown.
+    /// An account was created. The record is the account of now; only [`Account::created`] is
+    /// compared and printed.
     Account(Account),
 }
 
 impl Event {
-    /// The kind of its record.
+    /// Returns the kind of its record.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -59,7 +60,8 @@ impl Event {
         }
     }
 
-    /// When it happened, in nanoseconds since 1970; of imported records what they brought.
+    /// Returns the timestamp of its record, in nanoseconds since 1970. An imported record has the
+    /// timestamp that it was imported with.
     #[must_use]
     pub fn timestamp(&self) -> u64 {
         match self {
@@ -68,7 +70,7 @@ impl Event {
         }
     }
 
-    /// Checksum of the parts that never change.
+    /// Returns the checksum of the parts that never change.
     #[must_use]
     pub fn checksum(&self) -> u128 {
         match self {
@@ -83,7 +85,7 @@ impl Event {
     }
 }
 
-/// What distinguishes an event from any other at the same moment.
+/// Distinguishes an event from all others of the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The kind of its record.
@@ -95,16 +97,16 @@ pub struct Identity {
 /// A moment, and the event that was seen there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// In nanoseconds since 1970.
+    /// The moment, in nanoseconds since 1970.
     pub timestamp: u64,
-    /// None if no event was seen there, or a cursor of an older release is silent about it.
+    /// The event; `None` if none was seen there, or the cursor is of a release that kept none.
     pub identity: Option<Identity>,
 }
 
-/// How far the stream has come.
+/// The position of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The highest timestamp that was passed. Everything that is not imported comes after it.
+    /// The highest timestamp that was passed. Records that are not imported come after it.
     pub newest: Mark,
     /// The newest transfer that was passed: all transfers up to it were passed.
     pub transfer: Mark,
@@ -113,11 +115,11 @@ pub struct Position {
 }
 
 impl Position {
-    /// Just before a moment.
+    /// Returns the position just before a moment.
     ///
     /// # Panics
     ///
-    /// If there is no such moment.
+    /// If the timestamp is not a valid one.
     #[must_use]
     pub fn before(timestamp: u64) -> Position {
         assert!((1..=TIMESTAMP_MAX).contains(&timestamp));
@@ -125,7 +127,7 @@ impl Position {
         Position { newest: mark, transfer: mark, account: mark }
     }
 
-    /// Whether a stream can be there.
+    /// Whether a stream can have this position.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let Position { newest, transfer, account } = self;
@@ -146,11 +148,11 @@ impl Position {
         timestamp > last.timestamp && timestamp <= TIMESTAMP_MAX
     }
 
-    /// Passes an event.
+    /// Moves past an event.
     ///
     /// # Panics
     ///
-    /// If it is not admitted.
+    /// If the event is not admitted.
     pub fn pass(&mut self, event: &Event) {
         assert!(self.admits(event), "timestamps rise within a kind");
         let mark = event.mark();
@@ -165,7 +167,8 @@ impl Position {
         assert!(self.is_valid());
     }
 
-    /// The events that a history must have for this position to be in it, each once.
+    /// Returns the marks of events that a ledger must have if the position is of its history, each
+    /// once.
     #[must_use]
     pub fn marks(&self) -> Vec<Mark> {
         let mut marks: Vec<Mark> = Vec::with_capacity(3);
@@ -209,7 +212,8 @@ mod tests {
         assert_eq!(position.marks().len(), 2);
     }
 
-    /// Goal: an account's identity is that of its creation; an event's that of all its bytes.
+    /// Goal: the identity of an account is that of its creation; the identity of a change event
+    /// covers all its bytes.
     #[test]
     fn identities() {
         let account = Account { id: 1, timestamp: 5, ..Account::default() };

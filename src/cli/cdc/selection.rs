@@ -1,4 +1,4 @@
-//! Which events are wanted: by kind, ledger, code and account.
+//! Selects events by kind, ledger, code and account.
 
 use std::fmt;
 
@@ -15,12 +15,12 @@ pub enum What {
     All,
 }
 
-/// Which events are wanted. An empty list selects everything.
+/// The events to print. An empty list selects everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
-    /// Events of transfers are wanted.
+    /// Whether events of transfers are selected.
     pub transfers: bool,
-    /// Events of accounts are wanted.
+    /// Whether events of accounts are selected.
     pub accounts: bool,
     /// Sorted ledgers.
     pub ledgers: Vec<u32>,
@@ -31,7 +31,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// All events of these kinds.
+    /// Selects all events of these kinds.
     #[must_use]
     pub fn of(what: &[What]) -> Selection {
         let has = |kind| what.contains(&kind) || what.contains(&What::All);
@@ -44,7 +44,7 @@ impl Selection {
         }
     }
 
-    /// The same, of these ledgers, codes and accounts only.
+    /// Narrows the selection to these ledgers, codes and accounts.
     #[must_use]
     pub fn only(mut self, ledgers: &[u32], codes: &[u16], account_ids: &[u128]) -> Selection {
         self.ledgers = sorted(ledgers);
@@ -53,7 +53,7 @@ impl Selection {
         self
     }
 
-    /// Whether an event is wanted.
+    /// Whether an event is selected.
     #[must_use]
     pub fn has(&self, event: &Event) -> bool {
         let (ledger, code, ids) = match event {

@@ -2,9 +2,9 @@
 //!
 //! An event counts from its own timestamp on, whenever it was executed. An imported transfer can be
 //! older than an expiry that the ledger carried out before it, so the balances that are stored with
-//! an event include expiries that come after its timestamp. They are not used here: every event is
-//! added with what it changes. So debits and credits are equal at every moment, and the order in
-//! which events come makes no difference, except that a pending transfer comes before its end.
+//! an event may include expiries after its timestamp. This module does not use them: it adds the
+//! changes of each event. Therefore debits and credits are equal at every moment, and events may
+//! come in any order, except that a pending transfer comes before its end.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,12 @@ use crate::cli::exit::{ExitClass, Failure};
 use crate::protocol::types::{Account, Transfer, account_flags, transfer_flags};
 use crate::storage::rows::{Balances, EventKind};
 
-/// A balance that is being summed up. What a ledger accepts fits 128 bits, but in the order of
-/// timestamps a sum may pass that for a while.
+/// A sum of amounts. The balances of a ledger fit 128 bits, but in the order of timestamps a sum
+/// may exceed them for a while.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     low: u128,
-    /// How often the sum has passed the end of 128 bits, upwards minus downwards.
+    /// Number of overflows minus underflows of `low`.
     carry: i32,
 }
 
@@ -42,9 +42,9 @@ struct Sums {
     debits_posted: Sum,
     credits_pending: Sum,
     credits_posted: Sum,
-    /// When they became so.
+    /// Timestamp of the last event that changed them.
     timestamp: u64,
-    /// Pending transfers that keep the account closed.
+    /// Number of pending transfers that keep the account closed.
     closings: i32,
 }
 
@@ -60,7 +60,7 @@ impl Sums {
         if matches!(kind, EventKind::SinglePhase | EventKind::Posted) {
             posted.add(event.transfer.amount);
         }
-        // The expiry of a pending transfer of nothing changes nothing.
+        // The expiry of a pending transfer of amount 0 changes nothing.
         let mut is_changed = kind != EventKind::Expired;
         if let Some(hold) = hold {
             let closings = i32::from(hold.closing & closes != 0);
@@ -80,11 +80,11 @@ impl Sums {
     }
 }
 
-/// What the end of a pending transfer needs to know of it.
+/// The facts of a pending transfer that its end needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Hold {
     amount: u128,
-    /// Of its flags, those that close accounts.
+    /// Those of its flags that close accounts.
     closing: u16,
 }
 
@@ -95,7 +95,7 @@ impl Hold {
     }
 }
 
-/// Where a sum begins for one account: its balances right after an event.
+/// The beginning of an account's sum: its balances right after an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Start {
     /// Its balances then.
@@ -112,7 +112,7 @@ pub struct BalancesAt {
     sums: HashMap<u128, Sums>,
     /// Pending transfers that have not ended.
     holds: HashMap<u128, Hold>,
-    /// The account that is of interest; all of them if none.
+    /// The only account to sum; `None` for all accounts.
     only: Option<u128>,
 }
 
@@ -129,7 +129,7 @@ impl BalancesAt {
         BalancesAt { only: Some(account_id), ..BalancesAt::default() }
     }
 
-    /// Begins after an event of the account.
+    /// Begins the sum of an account after one of its events.
     ///
     /// # Panics
     ///
@@ -147,7 +147,7 @@ impl BalancesAt {
         assert_eq!(self.sums.insert(account_id, sums), None, "a sum begins before all events");
     }
 
-    /// Adds a pending transfer whose beginning is in the sum already.
+    /// Adds a pending transfer whose creation is already in the sum.
     pub fn add_hold(&mut self, pending: &Transfer) {
         self.holds.insert(pending.id, Hold::of(pending));
     }
@@ -187,7 +187,7 @@ impl BalancesAt {
         Ok(())
     }
 
-    /// Returns what a post or void ends.
+    /// Removes the pending transfer that a post or void ends.
     fn end_hold(&mut self, transfer: &Transfer) -> Result<Hold, Failure> {
         self.holds.remove(&transfer.pending_id).ok_or_else(|| {
             let message = format!(
@@ -199,7 +199,7 @@ impl BalancesAt {
         })
     }
 
-    /// Returns the row of an account; none if it had no event.
+    /// Returns the row of an account; `None` if it had no event.
     ///
     /// # Errors
     ///
@@ -258,7 +258,7 @@ mod tests {
         balances.row(&account).unwrap().unwrap()
     }
 
-    /// Goal: every kind of event changes what it shall, and the account keeps what never changes.
+    /// Goal: every kind of event changes the right balances; ledger and code stay the account's.
     #[test]
     fn kinds() {
         let mut balances = BalancesAt::new();
@@ -280,8 +280,8 @@ mod tests {
         assert!(error.message.contains("pending transfer 11"), "{error}");
     }
 
-    /// Goal: an import that the ledger executed after an expiry, and that is older, counts from its
-    /// own timestamp on, in whichever order they come.
+    /// Goal: a transfer that was imported after an expiry with an older timestamp counts from its
+    /// own timestamp on, in whichever order the events come.
     #[test]
     fn late_imports() {
         let hold = event(EventKind::Pending, 10, 0, 70, 100);
@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// Goal: closed is who is closed by a pending transfer that has not ended, or was posted.
+    /// Goal: an account is closed while a closing transfer is pending, and after it was posted.
     #[test]
     fn closing() {
         let closing = |kind, id, timestamp| {
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(row(&balances, 2).flags, account_flags::CLOSED);
     }
 
-    /// Goal: a sum may pass 128 bits for a while; the moment at which it does is refused.
+    /// Goal: a sum may exceed 128 bits for a while; a moment at which it does is refused.
     #[test]
     fn wide() {
         let mut balances = BalancesAt::new();
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(row(&balances, 1).debits_pending, u128::MAX);
     }
 
-    /// Goal: a sum that begins in the middle, of one account, is the whole sum.
+    /// Goal: the sum of one account that begins after an event equals the whole sum.
     #[test]
     fn starts() {
         let start = Start {

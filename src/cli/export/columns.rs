@@ -2,10 +2,10 @@
 //!
 //! Amounts and balances are `DECIMAL(38, 0)`, which SQL engines can add up. The few numbers of 128
 //! bits that have 39 digits do not fit: they are null there. Other numbers of 128 bits are 16
-//! bytes, the highest first, so that they sort like the numbers. Every number of 128 bits stands in
-//! a second column as decimal digits, too, whose name ends in `_text`: it holds all of them, and
-//! can be compared with what a person types. Timestamps are moments in UTC with nanoseconds, flags
-//! are their names, separated by `|`.
+//! bytes, big-endian, so that they sort like the numbers. Every number of 128 bits also has a
+//! second column of decimal digits, whose name ends in `_text`: it holds all of them, and can be
+//! compared with a number that a user writes. Timestamps are moments in UTC with nanoseconds.
+//! Flags are names, separated by `|`.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,19 +1,19 @@
-//! What happened in a ledger, and which of it belongs to the state at a moment.
+//! Events of a ledger, and which of them belong to the state at a moment.
 
 use crate::protocol::types::{Account, Transfer, transfer_flags};
 use crate::storage::rows::{EventKind, STORED_FLAG_EXPIRY, is_expiry, is_orphan};
 
-/// What happened to two accounts.
+/// A change of two accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What kind of event it is.
+    /// The kind of event.
     pub kind: EventKind,
-    /// The transfer; of an expiry, the one that expired with the expiry's timestamp.
+    /// The transfer. That of an expiry is the expired transfer with the expiry's timestamp.
     pub transfer: Transfer,
 }
 
 impl Event {
-    /// Returns the event that a row of the log is; none if the row is an id that failed.
+    /// Returns the event of a row of the log; `None` if the row is an orphaned id.
     #[must_use]
     pub fn of_row(row: &Transfer) -> Option<Event> {
         if is_orphan(row) {
@@ -35,7 +35,7 @@ impl Event {
         Some(Event { kind, transfer })
     }
 
-    /// Whether the account is one of both.
+    /// Whether the account is one of the two.
     #[must_use]
     pub fn is_of(&self, account_id: u128) -> bool {
         self.transfer.debit_account_id == account_id
@@ -43,20 +43,21 @@ impl Event {
     }
 }
 
-/// What belongs to the state at a moment.
+/// The part of a ledger that belongs to the state at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// The last timestamp that does.
+    /// The last timestamp of the state.
     pub last: u64,
-    /// The newest transfer when the question was asked. Later ones that were imported since with
-    /// an older timestamp than `last` do not belong to it.
+    /// Timestamp of the newest transfer when the question was asked. It excludes a transfer that
+    /// was imported since with a timestamp before `last`.
     pub last_transfer: u64,
-    /// The newest account when the question was asked. It excludes later ones in the same way.
+    /// Timestamp of the newest account when the question was asked. It excludes later imports in
+    /// the same way.
     pub last_account: u64,
 }
 
 impl Extent {
-    /// All that a data file has.
+    /// The extent of a data file: everything.
     pub const ALL: Extent =
         Extent { last: u64::MAX, last_transfer: u64::MAX, last_account: u64::MAX };
 
@@ -79,7 +80,7 @@ impl Extent {
 mod tests {
     use super::*;
 
-    /// Goal: rows of the log are told apart by their flags; an id that failed is no event.
+    /// Goal: the kinds of rows are recognized by their flags; an orphaned id is not an event.
     #[test]
     fn rows() {
         let row = |flags| Transfer { ledger: 1, code: 1, flags, ..Transfer::default() };

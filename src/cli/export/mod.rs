@@ -1,9 +1,9 @@
 //! `florin export`: accounts, transfers or balances at a moment, as a file for other programs.
 //!
-//! From a data file that is not in use, or from a live cluster: `source.rs` is the seam, behind it
-//! `offline.rs` (with `replay.rs`) and `online.rs`. `event.rs` what happened and which of it
-//! belongs to a moment, `balances.rs` how balances follow from events, `records.rs` what the rows
-//! are, `sink.rs` and `columns.rs` where they go.
+//! The rows come from a data file that is not in use, or from a live cluster. `source.rs` is the
+//! interface of both; `offline.rs` (with `replay.rs`) and `online.rs` implement it. `event.rs`
+//! defines events and which of them belong to a moment, `balances.rs` derives balances from events,
+//! `records.rs` defines the rows, `sink.rs` and `columns.rs` write them.
 
 pub mod balances;
 pub mod columns;
@@ -44,25 +44,25 @@ Examples:
   florin export 0_0.florin --what=accounts --format=jsonl --output=accounts.jsonl
       from a data file whose server is stopped, without changing it
 
-Rows are in the order of their timestamps. `accounts` is what never changes of them: flags without \
-`closed`, no balances. `balances` is one row for each account, with its flags, and the time of its \
-last event at or before --at. `transfers` have a column `posted_amount`, the money that moved: 0 \
-for a pending transfer and for one that voids another. Add up that one: `amount` counts what was \
-reserved and then posted twice.
+Rows are in the order of their timestamps. Rows of `accounts` have the fields that never change: \
+flags without `closed`, no balances. Rows of `balances`, one for each account, have its flags and \
+the time of its last event at or before --at. Rows of `transfers` have a column `posted_amount`, \
+the money that moved: 0 for a pending transfer and for one that voids another. Sum that column: \
+`amount` counts money twice that was reserved and then posted.
 
-An --output file appears when it is complete. Devices and FIFOs are written into, symbolic links \
-followed; directories and data files are refused.
+An --output file appears when it is complete. Devices and FIFOs are written into, and symbolic \
+links are followed; directories and data files are refused.
 
 Numbers of 64 and 128 bits are strings in jsonl. In parquet, amounts and balances are DECIMAL(38, \
-0), and null if they have 39 digits; other 128-bit numbers are 16 bytes with the highest first. \
-Each of them stands in a text column, too, in decimal digits: WHERE id_text = '100'. Timestamps \
-are moments with nanoseconds, flags names separated by |.";
+0), and null if they have 39 digits; other 128-bit numbers are 16 bytes, big-endian. Each of them \
+also has a text column with its decimal digits: WHERE id_text = '100'. Timestamps have \
+nanoseconds. Flags are names, separated by |.";
 
 fn after_help() -> String {
     format!("{EXAMPLES}\n\n{TIME_HELP}")
 }
 
-/// What is exported.
+/// The kinds of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum What {
     /// Accounts as they were created.
@@ -87,24 +87,24 @@ impl What {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = after_help())]
 pub struct ExportArguments {
-    /// Where from
+    /// The source
     #[command(flatten)]
     pub source: SourceArguments,
-    /// What to export
+    /// Kind of rows to export
     #[arg(long, value_enum, default_value = "balances")]
     pub what: What,
-    /// As it was at this moment
+    /// Export the state at this moment
     #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     pub at: Moment,
-    /// How to write it
+    /// Format of the rows
     #[arg(long, value_enum, default_value = "csv")]
     pub format: Format,
-    /// Where to; `-` is standard output
+    /// File to write; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
 }
 
-/// Why an export ends before its end.
+/// The reasons for an export to end early.
 enum End {
     Failure(Failure),
     ReaderGone,
@@ -121,10 +121,10 @@ impl From<Failure> for End {
 ///
 /// # Errors
 ///
-/// If the source cannot be read or the output cannot be written. Nothing is left of the file then.
+/// If the source cannot be read or the output cannot be written. Then no new file is left.
 pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
-    // First, so that what cannot be written is not read for nothing.
+    // First: reading may take hours, and is useless if the output cannot be written.
     let destination = Destination::open("--output", &arguments.output, &stop)?;
     let sink = Sink::new(destination, arguments.format, arguments.what.record())?;
     let mut source = arguments.source.open(&stop)?;
@@ -154,7 +154,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     }
 }
 
-/// Reports what was written, and what may surprise.
+/// Reports the number of rows, and notes why there may be fewer numbers than expected.
 fn report(arguments: &ExportArguments, count: u64, wide_count: u64) {
     let (what, at) = (arguments.what.record().plural, arguments.at);
     if arguments.output != Path::new("-") {
@@ -175,7 +175,7 @@ fn cannot_write(text: &str) -> Failure {
     Failure::new(ExitClass::Error, format!("the rows cannot be written: {text}"))
 }
 
-/// A bar where the end is known, else a count.
+/// Returns a bar if the number of records is known, else a counter.
 #[must_use]
 pub fn progress_bar(source: &Source) -> ProgressBar {
     let length = match source {
@@ -191,7 +191,7 @@ struct Export {
     sink: Sink,
     bar: ProgressBar,
     stop: Stop,
-    /// Nobody reads any more.
+    /// Whether the reader of the output has ended.
     is_gone: bool,
 }
 
@@ -254,7 +254,7 @@ impl Export {
         }
     }
 
-    /// One record more was looked at.
+    /// Counts a record that was read; fails if the user wants the export to end.
     fn step(&mut self) -> Result<(), Failure> {
         self.bar.inc(1);
         if self.stop.is_wanted() {

@@ -1,10 +1,10 @@
 //! The rows of a data file, in the order of its logs.
 //!
-//! Those of the checkpoint are read block by block, through the code that a replica reads with, and
-//! every block is verified. What was done since is only in the write-ahead log, as requests. That
-//! of a cluster of one is executed (`replay.rs`), and gives the other rows. What of the log
-//! of a larger cluster's replica is committed, only the others know: it is not read, and
-//! [`DataFileSource::newer_ops`] tells how much that is.
+//! Rows of the checkpoint are read block by block, with the code of a replica, and every block is
+//! verified. Later rows are only in the write-ahead log, as requests. `replay.rs` executes the log
+//! of a cluster of one, which gives the later rows. The log of a larger cluster's replica is not
+//! read, since the other replicas decide which of its ops are committed;
+//! [`DataFileSource::newer_ops`] counts them.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::storage::image::CheckpointImage;
 use crate::storage::reachable::{CheckpointWalk, Owner};
 use crate::storage::{BlockRef, Packing};
 
-/// Numbers of the logs.
+/// Index of each log.
 const TRANSFERS: usize = 0;
 const ACCOUNTS: usize = 2;
 
@@ -29,18 +29,19 @@ const ACCOUNTS: usize = 2;
 #[derive(Debug)]
 pub struct DataFileSource {
     inspected: Inspected,
-    /// None before the first.
+    /// `None` before the first checkpoint.
     checkpoint: Option<Checkpoint>,
-    /// With what was done since, of a cluster of one.
+    /// The rows since the checkpoint, in a cluster of one.
     replayed: Option<Replayed>,
 }
 
 impl DataFileSource {
-    /// Opens a data file for reading alone.
+    /// Opens a data file for reading only.
     ///
     /// # Errors
     ///
-    /// If it is missing, in use, or damaged where it must be read first.
+    /// If the file is missing or in use, its superblock or checkpoint is damaged, or the log of a
+    /// cluster of one cannot be executed.
     pub fn open(path: &Path) -> Result<DataFileSource, Failure> {
         let inspected = Inspected::open(path)?;
         let checkpoint = inspected.checkpoint()?;
@@ -49,13 +50,13 @@ impl DataFileSource {
         Ok(DataFileSource { inspected, checkpoint, replayed })
     }
 
-    /// The op of the checkpoint; zero before the first.
+    /// Returns the op of the checkpoint; zero before the first.
     #[must_use]
     pub fn checkpoint_op(&self) -> u64 {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.root.op)
     }
 
-    /// Ops in the write-ahead log that are in none of the rows.
+    /// Returns the number of ops in the write-ahead log that are in none of the rows.
     ///
     /// # Errors
     ///
@@ -75,11 +76,11 @@ impl DataFileSource {
         Ok(newest - checkpoint)
     }
 
-    /// Rows of events and of accounts.
+    /// Returns the number of rows of events, and of accounts.
     ///
     /// # Errors
     ///
-    /// If the checkpoint makes no sense.
+    /// If the checkpoint is not valid.
     pub fn row_counts(&self) -> Result<(u64, u64), Failure> {
         match &self.replayed {
             Some(replayed) => Ok(replayed.row_counts()),
@@ -93,7 +94,7 @@ impl DataFileSource {
         Ok((image.logs[TRANSFERS].rows, image.logs[ACCOUNTS].rows))
     }
 
-    /// Visits all events, in the order in which they were executed; ids that failed are none.
+    /// Visits all events in the order of their execution; orphaned ids are skipped.
     ///
     /// # Errors
     ///
@@ -123,7 +124,7 @@ impl DataFileSource {
         Ok(())
     }
 
-    /// Visits all accounts as they were created, in that order.
+    /// Visits all accounts as they were created, in the order of their creation.
     ///
     /// # Errors
     ///
@@ -159,12 +160,12 @@ struct LogRows<'a, const SIZE: usize> {
     log: usize,
     packing: Packing,
     walk: CheckpointWalk,
-    /// The block that names those of rows, and its bytes.
+    /// The block that refers to the blocks of rows, and its bytes.
     parent: Option<BlockRef>,
     parent_memory: AlignedMemory,
     /// The block of rows that is being read.
     memory: AlignedMemory,
-    /// The next row of it, and how many it has.
+    /// Index of its next row, and the number of its rows.
     next: u64,
     count: u64,
 }
@@ -192,7 +193,7 @@ impl<'a, const SIZE: usize> LogRows<'a, SIZE> {
         }
     }
 
-    /// The next row; none after the last.
+    /// Returns the next row; `None` after the last.
     fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
         if self.next == self.count && !self.next_block()? {
             return Ok(None);
@@ -203,7 +204,7 @@ impl<'a, const SIZE: usize> LogRows<'a, SIZE> {
         Ok(Some(&self.memory[start..start + SIZE]))
     }
 
-    /// Reads the next block of rows, if there is one.
+    /// Reads the next block of rows. Returns whether there is one.
     fn next_block(&mut self) -> Result<bool, Failure> {
         loop {
             let inspected = self.inspected;
@@ -216,7 +217,7 @@ impl<'a, const SIZE: usize> LogRows<'a, SIZE> {
             let address = self.parent.map_or(0, |block| block.address);
             let next = self.walk.next(Some(self.image), parent);
             let next = next.map_err(|error| inspected.block_damage(address, &error))?;
-            // Behind the log come blocks of others.
+            // The walk continues with blocks of other owners.
             let Some(reached) = next.filter(|reached| reached.owner == Owner::Log(self.log)) else {
                 return Ok(false);
             };

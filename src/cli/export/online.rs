@@ -17,7 +17,7 @@ use crate::protocol::types::{
 use crate::protocol::{Operation, to_index};
 use crate::storage::rows::{Balances, EventKind};
 
-/// Returns how an account was when it was created; asks the source if need be.
+/// Returns an account as it was created; may ask the source.
 pub type Creation<'a> = dyn FnMut(&Account) -> Result<Account, Failure> + 'a;
 /// Visits an account.
 pub type VisitAccount<'a> = dyn FnMut(&Account, &mut Creation<'_>) -> Result<(), Failure> + 'a;
@@ -38,7 +38,7 @@ pub struct ClusterSource {
 /// The program that answers questions.
 #[derive(Debug)]
 enum Cluster {
-    Replicas(PatientClient),
+    Replicas(Box<PatientClient>),
     #[cfg(test)]
     Fake(tests::Fake),
 }
@@ -65,7 +65,7 @@ impl ClusterSource {
     /// Returns the cluster that this client talks to.
     #[must_use]
     pub fn new(client: PatientClient) -> ClusterSource {
-        ClusterSource { cluster: Cluster::Replicas(client), ended_max: ENDED_MAX }
+        ClusterSource { cluster: Cluster::Replicas(Box::new(client)), ended_max: ENDED_MAX }
     }
 
     fn ask<Question, Row>(
@@ -252,7 +252,8 @@ impl ClusterSource {
     }
 
     /// Begins the sum of an account's events as late as possible, with the balances after one of
-    /// its transfers; returns from where on events must be added, if any must be.
+    /// its transfers. Returns the timestamp of the first event to add; `None` if the sum is
+    /// complete.
     ///
     /// The balances after a transfer are those of its timestamp, unless it was imported: then they
     /// include expiries that happened before it was imported, and may be newer. Such expiries are
@@ -273,7 +274,7 @@ impl ClusterSource {
         extent: &Extent,
         balances: &mut BalancesAt,
     ) -> Result<Option<u64>, Failure> {
-        // Before the question whether it has changed since.
+        // Before the question for the newest transfer: a transfer in between is noticed.
         let current = self.account_now(account_id)?;
         let last = extent.last.min(extent.last_transfer);
         let Some(newest) = self.last_transfer_of(account_id, last)? else { return Ok(None) };
@@ -290,10 +291,10 @@ impl ClusterSource {
             Some(origin) => self.start_at(account_id, origin.timestamp)?,
             None => Start::default(),
         };
-        // What was not pending, or could not be, did not expire.
+        // Nothing expired if nothing was pending that could expire.
         let mut is_settled = !is_open(&start);
         if !imported.is_any && !is_settled && current.is_some_and(|it| is_as_now(&start, &it)) {
-            // As now, unless it went and came again: only a newer transfer can do that.
+            // Equal to the balances of now, and only a newer transfer could have restored them.
             is_settled = self.last_transfer_of(account_id, TIMESTAMP_MAX)? == origin;
         }
         if is_settled {
@@ -311,8 +312,8 @@ impl ClusterSource {
         Ok(transfers.first().copied())
     }
 
-    /// Looks for the newest transfer before a moment that was not imported; adds those that were
-    /// and returns the last one that was looked at, if there is any.
+    /// Looks in one page for the newest transfer before a moment that was not imported. Adds the
+    /// imported ones above it, and returns the last transfer of the search.
     fn before(
         &mut self,
         account_id: u128,
@@ -325,7 +326,9 @@ impl ClusterSource {
         let end = page.iter().position(|transfer| !is_imported(transfer));
         page.truncate(end.map_or(page.len(), |end| end + 1));
         let last = page.pop();
-        page.iter().for_each(|transfer| imported.add(transfer));
+        for transfer in &page {
+            imported.add(transfer);
+        }
         Ok(last)
     }
 
@@ -333,7 +336,7 @@ impl ClusterSource {
     fn start_at(&mut self, account_id: u128, timestamp: u64) -> Result<Start, Failure> {
         let mut start = None;
         self.change_events(timestamp, timestamp, &mut |event| {
-            // There can be an expiry of the same timestamp.
+            // An expiry can have the same timestamp.
             if event.type_ != EventKind::Expired as u8 {
                 start = start_of(event, account_id);
             }
@@ -418,7 +421,7 @@ fn event_of(event: &ChangeEvent) -> Event {
     Event { kind: kind.filter(|it| *it != EventKind::Orphan).expect("a known type"), transfer }
 }
 
-/// Returns the balances of an account right after an event; none if the event is of others.
+/// Returns the balances of an account right after an event; `None` if the event is of others.
 fn start_of(event: &ChangeEvent, account_id: u128) -> Option<Start> {
     let timestamp = event.timestamp;
     if event.debit_account_id == account_id {
@@ -539,7 +542,7 @@ mod tests {
     }
 
     fn account(id: u128, timestamp: u64, flags: u16) -> Account {
-        Account { id, timestamp, flags, ..Account::default() }
+        Account { id, flags, timestamp, ..Account::default() }
     }
 
     fn transfer(id: u128, timestamp: u64, flags: u16) -> Transfer {
@@ -548,15 +551,15 @@ mod tests {
             id,
             debit_account_id,
             credit_account_id,
-            timestamp,
             flags,
+            timestamp,
             ..Transfer::default()
         }
     }
 
     fn change(type_: u8, transfer_id: u128, timestamp: u64) -> ChangeEvent {
         let debit_account_id = 1;
-        ChangeEvent { type_, transfer_id, debit_account_id, timestamp, ..ChangeEvent::new_zeroed() }
+        ChangeEvent { transfer_id, type_, debit_account_id, timestamp, ..ChangeEvent::new_zeroed() }
     }
 
     /// Goal: pages continue where the last one ended, and none is read after the newest record.
@@ -669,7 +672,7 @@ mod tests {
         }
     }
 
-    /// Goal: what expires or not, and what is as it was, is told apart by every balance and flag.
+    /// Goal: every balance and flag counts for whether something may expire or has changed.
     #[test]
     fn expiries() {
         let account = Account { id: 1, debits_pending: 5, debits_posted: 7, ..Account::default() };

@@ -1,4 +1,4 @@
-//! What is exported: records with the fields that become columns.
+//! The rows of exports: records with the fields that become columns.
 
 use std::mem::offset_of;
 
@@ -24,20 +24,20 @@ pub struct BalanceAt {
     pub credits_pending: u128,
     /// Sum of posted credits.
     pub credits_posted: u128,
-    /// When they became so: of the account's last event, or of its creation.
+    /// Timestamp of the account's last event, or of its creation.
     pub timestamp: u64,
     /// The account's ledger.
     pub ledger: u32,
     /// The account's code.
     pub code: u16,
-    /// The account's flags at that moment: `closed` comes and goes.
+    /// The account's flags at that moment, `closed` included.
     pub flags: u16,
 }
 
 const_assert_eq!(size_of::<BalanceAt>(), 96);
 
 impl BalanceAt {
-    /// Those of an account before its first event.
+    /// Returns the balances of an account before its first event.
     #[must_use]
     pub fn of_new(account: &Account) -> BalanceAt {
         BalanceAt {
@@ -73,7 +73,7 @@ pub static BALANCE_AT: Record = Record {
     ],
 };
 
-/// A transfer with what it moved: a row of 144 bytes.
+/// A transfer with the amount that it posted: a row of 144 bytes.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
 )]
@@ -88,7 +88,7 @@ pub struct TransferMoved {
 const_assert_eq!(size_of::<TransferMoved>(), 144);
 
 impl TransferMoved {
-    /// Returns the transfer with what it moved: nothing if it is pending or voids one.
+    /// Returns the transfer with the amount that it posted: 0 if it is pending or voids one.
     #[must_use]
     pub fn new(transfer: &Transfer) -> TransferMoved {
         let nothing = transfer_flags::PENDING | transfer_flags::VOID_PENDING_TRANSFER;
@@ -99,7 +99,7 @@ impl TransferMoved {
 
 const TRANSFER_FIELDS: usize = 13;
 
-/// The fields of a transfer, and behind them what it moved.
+/// The fields of a transfer, followed by the amount that it posted.
 static TRANSFER_MOVED_FIELDS: [Field; TRANSFER_FIELDS + 1] = {
     let posted = offset_of!(TransferMoved, posted_amount);
     let mut fields = [field("posted_amount", Kind::Balance, posted, 16); TRANSFER_FIELDS + 1];
@@ -112,7 +112,7 @@ static TRANSFER_MOVED_FIELDS: [Field; TRANSFER_FIELDS + 1] = {
     fields
 };
 
-/// Transfers with what they moved.
+/// Transfers with the amounts that they posted.
 pub static TRANSFER_MOVED: Record = Record {
     name: "transfer",
     plural: "transfers",
@@ -142,7 +142,8 @@ mod tests {
     use super::*;
     use crate::protocol::types::account_flags;
 
-    /// Goal: a row shows the numbers of its structure, and what changes is taken out of accounts.
+    /// Goal: a row shows the numbers of its structure; a created account has no balances and is not
+    /// closed.
     #[test]
     fn fields_are_where_they_are() {
         let account = Account {
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!((created.debits_posted, created.flags), (0, account_flags::HISTORY));
     }
 
-    /// Goal: what moved is the amount, unless it was only held or given back.
+    /// Goal: a transfer posts its amount, unless it is pending or voids a pending transfer.
     #[test]
     fn what_moved() {
         for (flags, moved) in [

@@ -1,9 +1,8 @@
-//! What a server would have after its start: the write-ahead log of a cluster of one, executed.
+//! Executes the write-ahead log of a cluster of one, as a server does when it starts.
 //!
-//! A replica is opened on the file in memory alone: it reads what is there, and what it writes is
-//! kept aside and forgotten in the end. So every op that was ever acknowledged is there, and the
-//! file is as before. Not for replicas of larger clusters: the others decide what of their logs
-//! is committed.
+//! A replica in memory reads the file; its writes are kept in memory, and the file does not change.
+//! So the replica has every op that was ever acknowledged. Not for replicas of larger clusters: the
+//! other replicas decide which ops of their logs are committed.
 
 use std::collections::BTreeMap;
 
@@ -22,15 +21,15 @@ use crate::vsr::{Now, Replica, ReplicaOptions, Status, journal_memory_bytes, mes
 
 /// Memory for pages of the file and for filters, in bytes.
 const CACHE_SIZE: u64 = 32 << 20;
-/// Accounts that are kept at hand.
+/// Maximum number of cached accounts.
 const ACCOUNTS: u32 = 1 << 16;
-/// The limit of the grid, which replaying must not meet.
+/// Limit of the grid in bytes: the log of any file fits.
 const STORAGE_LIMIT: u64 = 4 << 40;
-/// Pages read at a time.
+/// Maximum page reads in flight.
 const PAGE_READS_MAX: u32 = 256;
-/// Nanoseconds that pass when nothing else happens.
+/// Time between two ticks of the replica, in nanoseconds.
 const TICK_NS: u64 = 10_000_000;
-/// Ticks without anything else after which opening is stuck.
+/// Maximum number of ticks until the replica is open.
 const TICKS_MAX: u32 = 100_000;
 
 /// A replica on a file that is not written. See the module.
@@ -51,7 +50,7 @@ impl Replayed {
     ///
     /// # Panics
     ///
-    /// If the file is one of a larger cluster, or opening does not come to an end.
+    /// If the file is one of a larger cluster, or the replica does not open.
     pub fn new(inspected: &Inspected) -> Result<Replayed, Failure> {
         let superblock = &inspected.superblock;
         assert_eq!(superblock.replica_count, 1, "others would have to be asked");
@@ -85,7 +84,7 @@ impl Replayed {
         let mut replayed = Replayed {
             replica: Box::new(Replica::new(&options, pool, ledger)),
             overlay: Overlay::default(),
-            // Any time will do: timestamps go on after the newest one in the log.
+            // Any time: new timestamps follow the newest one in the log.
             now: Now { realtime_ns: 1, monotonic_ns: 1 },
         };
         replayed.replica.open(replayed.now);
@@ -105,7 +104,7 @@ impl Replayed {
         panic!("a file that is read at once is opened soon: {}", self.replica.describe());
     }
 
-    /// Does what the replica wants done, until it wants nothing.
+    /// Completes the replica's requests until it has none.
     fn settle(&mut self, inspected: &Inspected) -> Result<(), Failure> {
         loop {
             let outbox = &mut self.replica.outbox;
@@ -129,7 +128,7 @@ impl Replayed {
         }
     }
 
-    /// Rows of events and of accounts.
+    /// Returns the number of rows of events, and of accounts.
     #[must_use]
     pub fn row_counts(&self) -> (u64, u64) {
         let store = &self.replica.machine.store;
@@ -140,16 +139,16 @@ impl Replayed {
     ///
     /// # Errors
     ///
-    /// If what is needed is damaged.
+    /// If a block is damaged.
     pub fn transfer(&mut self, inspected: &Inspected, row: u64) -> Result<Transfer, Failure> {
         self.fetch(inspected, |store| store.transfer(row))
     }
 
-    /// An account as it was created.
+    /// Returns an account as it was created.
     ///
     /// # Errors
     ///
-    /// If what is needed is damaged.
+    /// If a block is damaged.
     pub fn account(&mut self, inspected: &Inspected, row: u64) -> Result<Account, Failure> {
         self.fetch(inspected, |store| store.account(row))
     }
@@ -194,14 +193,14 @@ fn message_sizes(config: &Config) -> (u32, u32) {
     (messages_needed(config), config.reply_size_max.max(config.message_size_max))
 }
 
-/// What was written, by the offset of its sectors.
+/// The sectors that the replica wrote, by offset.
 #[derive(Debug, Default)]
 struct Overlay {
     sectors: BTreeMap<u64, Box<[u8]>>,
 }
 
 impl Overlay {
-    /// Obeys at once.
+    /// Completes a request.
     fn complete(&mut self, inspected: &Inspected, mut request: DiskRequest) -> DiskDone {
         request.check();
         let start = to_index(request.buffer_offset);
@@ -222,7 +221,7 @@ impl Overlay {
         DiskDone { request, result }
     }
 
-    /// What the file has, which is nothing behind its end, and over it what was written.
+    /// Reads the file, with zeros behind its end, and over it the sectors that were written.
     fn read(&self, inspected: &Inspected, offset: u64, target: &mut [u8]) -> Result<(), DiskError> {
         let length = u32::try_from(target.len()).expect("lengths have 32 bits");
         let sector = u64::from(SECTOR_SIZE);

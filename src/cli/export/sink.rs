@@ -1,7 +1,8 @@
-//! Where rows go: a destination that gets them when they are known to be good.
+//! Formats rows and writes them to a destination.
 //!
-//! Nothing is written before the first row, and nothing of an export that fails early: a file
-//! appears when it is complete (`destination.rs`), and other destinations get rows a MiB at a time.
+//! Nothing is written before the first row. A file appears when it is complete
+//! ([`destination`](crate::cli::destination)); other destinations get a MiB of rows at a time, so
+//! that an export that fails early leaves them empty.
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::mem::forget;
@@ -15,7 +16,7 @@ use crate::repl::answer::field_text;
 use crate::repl::json;
 use crate::repl::schema::Record;
 
-/// How rows are written.
+/// Formats of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// A line with names, then a line for each row.
@@ -30,28 +31,28 @@ pub enum Format {
 /// What rows are written to.
 type Writer = BufWriter<Box<dyn Write + Send>>;
 
-/// The formats, each with what it needs.
+/// The writer of each format.
 enum Rows {
     Csv(Box<csv::Writer<Writer>>),
     Jsonl(Writer, String),
     Parquet(Box<ParquetRows<Writer>>),
 }
 
-/// Where rows go. See the module.
+/// Writes rows of one record. See the module.
 pub struct Sink {
     record: &'static Record,
     rows: Rows,
     destination: Destination,
-    /// Rows so far.
+    /// Number of rows so far.
     pub count: u64,
 }
 
-/// Why a row could not be written.
+/// The reasons for a row not to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SinkError {
-    /// Nobody reads any more.
+    /// The reader of the output has ended.
     ReaderGone,
-    /// Anything else, in words.
+    /// Any other reason, as text.
     Failed(String),
 }
 
@@ -127,7 +128,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Returns how many numbers a column of decimals cannot hold.
+    /// Returns the number of amounts and balances that do not fit a column of decimals.
     #[must_use]
     pub fn wide_count(&self) -> u64 {
         match &self.rows {
@@ -136,7 +137,7 @@ impl Sink {
         }
     }
 
-    /// Ends: a file gets its name now.
+    /// Writes the rest, and gives a file its name.
     ///
     /// # Errors
     ///
@@ -158,9 +159,9 @@ impl Sink {
         Ok(self.destination.complete()?)
     }
 
-    /// Gives up: what was not written yet never is.
+    /// Discards the rows that were not written yet.
     pub fn abandon(self) {
-        // Buffers would be written when they are dropped. The process is about to end.
+        // Dropped buffers would write themselves. The process is about to end.
         forget(self.rows);
     }
 }
@@ -200,7 +201,7 @@ mod tests {
         Sink::new(destination, format, &BALANCE_AT).unwrap()
     }
 
-    /// Goal: a file appears when it is complete and not before, and nothing is left of others.
+    /// Goal: a file appears when it is complete and not before; an abandoned one leaves nothing.
     #[test]
     fn appears_complete() {
         let path = path("csv");

@@ -1,9 +1,9 @@
-//! Where records come from: the seam between what is asked and the two who know.
+//! The source of records: a cluster or a data file.
 //!
-//! `export` and `balance` are written against [`Source`] alone, so that a cluster and its data file
-//! give the same answer. A question begins with an [`Extent`]: what belongs to the present. Of a
-//! cluster it is that of one op, however many questions follow: transfers that are created later
-//! are newer than the newest one, and expiries have the time of the ledger's clock.
+//! `export` and `balance` use [`Source`] alone, so that a cluster and its data file give the same
+//! answer. They first ask for an [`Extent`], which defines the state to read. That of a cluster is
+//! the state of one op, however many questions follow: later transfers are newer than the newest
+//! one of that state, later accounts too, and an expiry has the time of the ledger's clock.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,10 +23,10 @@ use crate::storage::rows::EventKind;
 /// Options of a source: a data file or a cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SourceArguments {
-    /// The data file of a server that is stopped
+    /// Data file of a server that is stopped
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// All replicas of the cluster, in order; host names are resolved
+    /// Addresses of all replicas, in order; host names are resolved
     #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
         env = "FLORIN_ADDRESSES", hide_env_values = true)]
     pub addresses: String,
@@ -39,7 +39,8 @@ pub struct SourceArguments {
         hide_env_values = true
     )]
     pub cluster: u128,
-    /// Give up after so many seconds without an answer; 30 for the first one if not given
+    /// Time without an answer after which to give up, in seconds [default: 30 for the first answer,
+    /// no limit afterwards]
     #[arg(long, value_name = "SECONDS", conflicts_with = "path",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: Option<u64>,
@@ -55,7 +56,7 @@ pub enum Source {
 }
 
 impl SourceArguments {
-    /// Opens the source; of a data file it is reported what it does not have.
+    /// Opens the source; warns if a data file lacks the newest ops.
     ///
     /// # Errors
     ///
@@ -74,21 +75,22 @@ impl SourceArguments {
     }
 }
 
-/// What was done after the checkpoint is not in its rows.
+/// Warns of ops after the checkpoint, which are not in its rows.
 fn warn_of_newer(path: &Path, source: &DataFileSource) -> Result<(), Failure> {
     let (op, newer) = (source.checkpoint_op(), source.newer_ops()?);
     if newer > 0 {
         let path = path.display();
         print_error(&format!(
-            "warning: {path}: as of its checkpoint, op {op}. The {newer} ops after it are not \
-             included, since the other replicas decide about them: to have them, use --addresses"
+            "warning: {path}: read as of its checkpoint, op {op}. The {newer} ops after it are not \
+             included, since the other replicas decide which of them are committed: to include \
+             them, use --addresses"
         ));
     }
     Ok(())
 }
 
 impl Source {
-    /// Returns what belongs to the state at a moment.
+    /// Returns the extent of the state at a moment.
     ///
     /// # Errors
     ///
@@ -115,8 +117,8 @@ impl Source {
         }
     }
 
-    /// Visits all events of a state. A pending transfer comes before its end; otherwise the order
-    /// may be any.
+    /// Visits all events of a state. A pending transfer comes before its end; the order is not
+    /// defined otherwise.
     ///
     /// # Errors
     ///
@@ -171,7 +173,7 @@ impl Source {
         }
     }
 
-    /// Returns an account, if it exists at all, as it was created.
+    /// Returns an account as it was created, if it exists.
     ///
     /// # Errors
     ///
@@ -190,8 +192,8 @@ impl Source {
         }
     }
 
-    /// Visits the events of an account that its balances at a moment need. Those before are in
-    /// `balances` when this returns.
+    /// Adds to `balances` the events of an account up to a moment. `step` is called for each event
+    /// that is read.
     ///
     /// # Errors
     ///

@@ -285,6 +285,7 @@ fn other_histories() {
     assert!(errors.contains("is of another history"), "{errors}");
     let same = errors.find("the same up to").unwrap();
     assert!(errors[same..].contains(&common.to_string()), "{errors}");
+    assert!(errors.ends_with(&format!("--from={}\n", common + 1)), "{errors}");
     assert!(errors[..same].contains(&lost.to_string()), "{errors}");
 }
 

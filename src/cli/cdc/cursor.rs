@@ -651,7 +651,8 @@ mod tests {
         assert!(folder.open(".").unwrap_err().message.contains("is not the cursor"));
     }
 
-    /// Goal: a cursor of the first release is read.
+    /// Goal: cursors of older builds are read. Their history has marks of the newest events alone:
+    /// the marks of the position are added.
     #[test]
     fn old_files() {
         let folder = Folder::new("old");
@@ -661,6 +662,23 @@ mod tests {
         let position = position.unwrap();
         assert_eq!((position.newest.timestamp, position.transfer.timestamp), (9, 5));
         assert_eq!(position.marks(), []);
+        let (transfer, expiry) = (mark(Kind::Transfer, 5), mark(Kind::Expiry, 9));
+        let text = json!({
+            "cluster": "7", "selection": "--what=transfers", "timestamp": "9",
+            "transfer_timestamp": "5", "account_timestamp": "0", "event": encode_event(&expiry),
+            "transfer_event": encode_event(&transfer), "account_event": null,
+            "history_count": "8", "history": [["8", "9", encode_event(&expiry)]],
+        });
+        fs::write(folder.0.join("second"), text.to_string()).unwrap();
+        let (mut file, position) = folder.open("second").unwrap();
+        let position = position.unwrap();
+        assert_eq!((position.newest, position.transfer), (expiry, transfer));
+        assert_eq!(file.history.marks, [(8, expiry), (1, transfer)]);
+        file.write(&position).unwrap();
+        drop(file);
+        let (file, remembered) = folder.open("second").unwrap();
+        assert_eq!(remembered, Some(position));
+        assert_eq!(file.history.marks, [(8, expiry), (1, transfer)]);
     }
 
     /// Goal: a selection of any length is remembered, and another one is told apart; so is that of

@@ -208,7 +208,7 @@ mod tests {
         assert!(parse("-100000d", now).unwrap_err().contains("after 1970"));
     }
 
-    /// Goal: what is no moment, or none that a ledger can have, is refused.
+    /// Goal: a text that is not a moment, or not one that a ledger can have, is refused.
     #[test]
     fn refusals() {
         for text in ["0", "9223372036854775808", "99999999999999999999", "1969-12-31T23:59:59Z"] {

@@ -322,7 +322,7 @@ fn destinations() {
     let output = |name: &str| format!("--output={}", path(name).display());
     let all = servers.stdout(&["export", "--what=accounts"]);
     assert_eq!(servers.stdout(&["export", "--what=accounts", "--output=-"]), all);
-    // What /dev/stdout is; not that itself, which a mistake would replace for the whole machine.
+    // Not /dev/stdout itself: a mistake would replace it for the whole machine.
     if std::path::Path::new("/proc/self/fd").exists() {
         std::os::unix::fs::symlink("/proc/self/fd/1", path("stdout")).unwrap();
         assert_eq!(servers.stdout(&["export", "--what=accounts", &output("stdout")]), all);

@@ -174,9 +174,9 @@ struct Place {
 }
 
 impl CursorFile {
-    /// Opens the file at this path for the stream of a cluster, and reads its position; a file that
-    /// does not exist has none. From then on no other process can open the file, and this process
-    /// has proven that it can write it.
+    /// Opens the cursor at this path for the stream of a cluster, and returns the position that it
+    /// remembers; `None` if there is no file. Tries to write it, and keeps other processes from
+    /// opening it.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl CursorFile {
 }
 
 impl Place {
-    /// Reads and checks the file: its text and what that says. `None` if there is no file.
+    /// Reads and checks the file; returns its text and content. `None` if there is no file.
     fn read(&self) -> Result<Option<(String, Remembered)>, Failure> {
         let path = self.target.path();
         match fs::metadata(path) {
@@ -535,8 +535,7 @@ mod tests {
         position
     }
 
-    /// Goal: what is remembered is read back, with its history; nothing is left beside it but the
-    /// lock.
+    /// Goal: a position is read back with its history; only the lock is left beside the cursor.
     #[test]
     fn remembers() {
         let folder = Folder::new("remembers");
@@ -569,7 +568,7 @@ mod tests {
         folder.open("link").unwrap();
     }
 
-    /// Goal: links stay links, whether their targets exist or not; permissions are kept.
+    /// Goal: links stay, whether their targets exist or not; permissions are kept.
     #[test]
     fn follows_links() {
         use std::os::unix::fs::PermissionsExt;
@@ -593,7 +592,7 @@ mod tests {
         );
     }
 
-    /// Goal: a folder in which nothing can be written is found out at once.
+    /// Goal: a folder that cannot be written is refused when the cursor is opened.
     #[test]
     fn folders_without_room() {
         for path in ["/proc/florin-cursor", "/nowhere/cursor"] {
@@ -604,7 +603,8 @@ mod tests {
         }
     }
 
-    /// Goal: the cursor of another cluster or selection is refused, and any other file left alone.
+    /// Goal: the cursor of another cluster or selection is refused; other files are refused, and not
+    /// changed.
     #[test]
     fn other_files() {
         let folder = Folder::new("other");
@@ -681,8 +681,8 @@ mod tests {
         assert_eq!(file.history.marks, [(8, expiry), (1, transfer)]);
     }
 
-    /// Goal: a selection of any length is remembered, and another one is told apart; so is that of
-    /// older cursors, which had all of it.
+    /// Goal: a selection of any length is remembered, and another one is refused. The cursors of
+    /// older builds have the whole text.
     #[test]
     fn long_selections() {
         let folder = Folder::new("long");

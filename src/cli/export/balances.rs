@@ -49,7 +49,7 @@ struct Sums {
 }
 
 impl Sums {
-    /// Adds what an event changes on the side that the flag `closes` names.
+    /// Applies an event to the side that the flag `closes` names.
     fn change(&mut self, event: &Event, hold: Option<Hold>, closes: u16) {
         let (pending, posted) = if closes == transfer_flags::CLOSING_DEBIT {
             (&mut self.debits_pending, &mut self.debits_posted)

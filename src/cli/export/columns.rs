@@ -21,13 +21,13 @@ use parquet::schema::types::{Type, TypePtr};
 use crate::repl::answer::field_text;
 use crate::repl::schema::{Field, Kind, Record};
 
-/// Rows that are kept together in the file.
+/// Number of rows in a row group of the file.
 const GROUP_ROWS: usize = 1 << 17;
-/// Digits of amounts, the maximum of SQL engines.
+/// Number of digits of amounts: the maximum of SQL engines.
 pub const DECIMAL_DIGITS: i32 = 38;
-/// The smallest amount that has more.
+/// The smallest amount with more digits.
 const DECIMAL_END: u128 = 10_u128.pow(38);
-/// What the names of columns with decimal digits end in.
+/// Suffix of the names of columns with decimal digits.
 const TEXT_SUFFIX: &str = "_text";
 
 /// How a field is stored in a column.
@@ -98,7 +98,7 @@ struct Column {
     int64: Vec<i64>,
     fixed: Vec<FixedLenByteArray>,
     texts: Vec<ByteArray>,
-    /// Of decimals, for each row whether there is a value: 1 or 0.
+    /// In a column of decimals, whether each row has a value: 1 or 0.
     levels: Vec<i16>,
 }
 

@@ -625,7 +625,6 @@ mod tests {
         let mut busy = source(Fake { then, ..first });
         let extent = busy.present().unwrap();
         assert_eq!((extent.last, extent.last_account), (1003, 20));
-        // In use: one that is imported later.
         let Cluster::Fake(fake) = &mut busy.cluster else { panic!("it is a fake") };
         fake.accounts.push(imported(3, 30));
         assert!(!extent.has_account(&imported(3, 30)) && extent.has_account(&imported(2, 20)));
@@ -638,8 +637,8 @@ mod tests {
         assert!(failure.message.contains("imported all the time"), "{failure}");
     }
 
-    /// Goal: a transfer that is created since the first question is no start of a sum, even if it
-    /// is the first one of the ledger.
+    /// Goal: a sum does not begin after a transfer that is created since the first question, even if
+    /// it is the first one of the ledger.
     #[test]
     fn first_transfer_comes_later() {
         let then = vec![(2, Change::Transfer(transfer(1, 1010, 0)))];

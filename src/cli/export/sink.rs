@@ -28,7 +28,7 @@ pub enum Format {
     Parquet,
 }
 
-/// What rows are written to.
+/// The writer of a destination.
 type Writer = BufWriter<Box<dyn Write + Send>>;
 
 /// The writer of each format.

@@ -71,7 +71,7 @@ impl Destination {
         matches!(self.place, Place::Stdout)
     }
 
-    /// Returns the writer, once.
+    /// Returns the writer. To be called once.
     ///
     /// # Panics
     ///

@@ -312,8 +312,8 @@ fn failures() {
     assert_eq!(export.wait(), Some(0));
 }
 
-/// Goal: a FIFO is written into, a link is followed, and an output that cannot or must not be
-/// written is refused before the source is asked.
+/// Goal: an output that is a FIFO is written into, one that is a link is followed, and one that
+/// cannot or must not be written is refused before the source is asked.
 #[test]
 fn destinations() {
     let servers = Servers::single("export-destinations");

@@ -22,7 +22,7 @@ use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
 use super::output::print_error;
 use super::patient::{PatientClient, Stop};
-use cursor::{CursorFile, Divergence};
+use cursor::CursorFile;
 use delivery::{Delivery, End, Passed};
 use position::{Mark, Position};
 use selection::{Selection, What};
@@ -315,7 +315,7 @@ fn other_history(
         return Ok(Some(Failure::new(ExitClass::History, message)));
     };
     let divergence = file.history().divergence(missing, |mark| has(stream, mark))?;
-    let Some(Divergence { common, missing: oldest }) = divergence else { return Ok(None) };
+    let Some(cursor::Divergence { common, missing: oldest }) = divergence else { return Ok(None) };
     let (same, advice) = match common {
         Some(timestamp) => (
             format!("The histories are the same up to {}", moment(timestamp)),

@@ -28,7 +28,7 @@ pub enum Format {
     Parquet,
 }
 
-/// The writer of a destination.
+/// What rows are written to.
 type Writer = BufWriter<Box<dyn Write + Send>>;
 
 /// The writer of each format.

@@ -603,8 +603,8 @@ mod tests {
         }
     }
 
-    /// Goal: the cursor of another cluster or selection is refused; other files are refused, and not
-    /// changed.
+    /// Goal: the cursor of another cluster or selection is refused; other files are refused and
+    /// not changed.
     #[test]
     fn other_files() {
         let folder = Folder::new("other");

@@ -637,8 +637,8 @@ mod tests {
         assert!(failure.message.contains("imported all the time"), "{failure}");
     }
 
-    /// Goal: a sum does not begin after a transfer that is created since the first question, even if
-    /// it is the first one of the ledger.
+    /// Goal: a sum does not begin after a transfer that is created since the first question, even
+    /// if it is the first one of the ledger.
     #[test]
     fn first_transfer_comes_later() {
         let then = vec![(2, Change::Transfer(transfer(1, 1010, 0)))];

@@ -320,14 +320,14 @@ fn other_history(
         Some(timestamp) => (
             format!("The histories are the same up to {}", moment(timestamp)),
             format!(
-                "undo what was made of later events, and begin anew with another file and \
+                "undo what was made of later events, and start over with another file and \
                  --from={}",
                 timestamp + 1
             ),
         ),
         None => (
-            "The ledger has none of the events that the cursor remembers".to_owned(),
-            "undo what was made of all events, and begin anew with another file".to_owned(),
+            "The cursor remembers no moment up to which the histories are the same".to_owned(),
+            "undo what was made of all events, and start over with another file".to_owned(),
         ),
     };
     let message = format!(

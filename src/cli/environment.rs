@@ -2,23 +2,77 @@
 //!
 //! Options name their variables where they are defined. Here are the rules that hold for all of
 //! them: an option on the command line wins, an empty variable counts as none, and an error about a
-//! value from the environment names the variable. Not covered: which options have a variable.
+//! value from the environment names the variable. [`ClusterArguments`] are the options of commands
+//! that ask a cluster. Not covered: which other options have a variable.
 
 use super::exit::{ExitClass, Failure};
 use super::help::with_groups;
 use super::{Arguments, output};
-use crate::client::{ReplicaAddress, resolve_addresses};
+use crate::client::{AddressError, ReplicaAddress, read_replicas, resolve_addresses_within};
+use crate::protocol::NODES_MAX;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, FromArgMatches};
-use std::ffi::{OsStr, OsString};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use std::ffi::OsStr;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Where a client connects if nothing else is given: where `florin dev` listens.
 pub const ADDRESSES_DEFAULT: &str = "127.0.0.1:3000";
 
+/// Which cluster a command asks.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterArguments {
+    /// Id of the cluster
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 0,
+        env = "FLORIN_CLUSTER",
+        hide_env_values = true
+    )]
+    pub cluster: u128,
+    /// Addresses of all replicas of the cluster, in order; host names are resolved
+    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
+        env = "FLORIN_ADDRESSES", hide_env_values = true)]
+    pub addresses: String,
+}
+
+impl ClusterArguments {
+    /// Returns the replicas for a client. Names are looked up within `lookup_max`; those without an
+    /// address are looked up again by the client.
+    ///
+    /// # Errors
+    ///
+    /// If the list is not a valid one, or none of its names has an address.
+    pub fn replicas(&self, lookup_max: Duration) -> Result<Vec<ReplicaAddress>, Failure> {
+        resolve_addresses_within(&self.addresses, lookup_max).map_err(|error| wrong_list(&error))
+    }
+
+    /// Returns the replicas and the standbys behind them, none of whose names are looked up.
+    ///
+    /// # Errors
+    ///
+    /// If the list is not a valid one.
+    pub fn replicas_and_standbys(&self) -> Result<Vec<ReplicaAddress>, Failure> {
+        let limit = usize::from(NODES_MAX);
+        read_replicas(&self.addresses, limit).map_err(|error| wrong_list(&error))
+    }
+}
+
+fn wrong_list(error: &AddressError) -> Failure {
+    Failure::new(error.into(), format!("{}: {error}", source_of("--addresses")))
+}
+
+/// What clap found on the command line of this process and in the environment.
+static MATCHES: OnceLock<ArgMatches> = OnceLock::new();
+
 /// Parses the command line of this process; prints help and errors, and ends, as clap does.
 #[must_use]
 pub fn parse() -> Arguments {
-    let result = command().try_get_matches().and_then(|it| Arguments::from_arg_matches(&it));
+    let result = command()
+        .try_get_matches()
+        .and_then(|matches| Arguments::from_arg_matches(MATCHES.get_or_init(|| matches)));
     result.unwrap_or_else(|error| match origin_of_mistake(&error) {
         None => error.exit(),
         Some(message) => {
@@ -48,15 +102,18 @@ fn without_variables(command: Command, ignores: &dyn Fn(&OsStr) -> bool) -> Comm
     })
 }
 
-/// Whether an option is on the command line, as `--name` or `--name=value`.
+/// Whether an option is on the command line.
 #[must_use]
 pub fn is_given(option: &str) -> bool {
-    std::env::args_os().any(|word| is_option(&word, option))
+    MATCHES.get().is_some_and(|matches| is_given_in(matches, option))
 }
 
-fn is_option(word: &OsString, option: &str) -> bool {
-    let rest = word.to_str().and_then(|word| word.strip_prefix(option));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+/// Whether an option of a command or of the one below it is on the command line.
+fn is_given_in(matches: &ArgMatches, option: &str) -> bool {
+    let id = option.trim_start_matches('-').replace('-', "_");
+    let source = matches.try_contains_id(&id).ok().and_then(|_| matches.value_source(&id));
+    let below = matches.subcommand().is_some_and(|(_, below)| is_given_in(below, option));
+    source == Some(ValueSource::CommandLine) || below
 }
 
 /// The variable of an option: `FLORIN_CACHE_GRID` of `--cache-grid`.
@@ -83,32 +140,26 @@ fn origin_of_mistake(error: &clap::Error) -> Option<String> {
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         return None;
     }
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
-        return None;
+    let text_of = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
     };
-    let source = source_of(argument.split(' ').next()?);
-    let named = format!("in {source}, which stands for '{argument}'");
+    let argument = text_of(ContextKind::InvalidArg)?;
+    let value = text_of(ContextKind::InvalidValue)?;
+    let variable = variable_of(argument.split(' ').next()?);
+    // Of a value that is also on the command line, either name is right.
+    if std::env::var_os(&variable).is_none_or(|it| it != value) {
+        return None;
+    }
+    let named = format!("in environment variable {variable}, which stands for '{argument}'");
     let text = error.to_string();
-    source
-        .starts_with("environment")
-        .then(|| text.trim_end().replacen(&format!("for '{argument}'"), &named, 1))
-}
-
-/// The replicas that `--addresses` or `FLORIN_ADDRESSES` lists; host names are looked up.
-///
-/// # Errors
-///
-/// If the list is not a valid one, or a name has no address.
-pub fn resolve(addresses: &str) -> Result<Vec<ReplicaAddress>, Failure> {
-    resolve_addresses(addresses).map_err(|error| {
-        let source = source_of("--addresses");
-        Failure::new(ExitClass::Usage, format!("{source}: {error}"))
-    })
+    Some(text.trim_end().replacen(&format!("for '{argument}'"), &named, 1))
 }
 
 /// Refuses options about a cluster for a command that was given a data file.
 ///
-/// Their variables are ignored instead: they may be set for other commands.
+/// Their variables may be set, for other commands. Nothing uses them then, but clap refuses a
+/// value that is not valid for the option.
 ///
 /// # Errors
 ///
@@ -148,6 +199,17 @@ mod tests {
         assert!(count > 10, "{count}");
     }
 
+    /// Goal: the id of a cluster that is made for good is never taken from the environment.
+    #[test]
+    fn ids_that_stay() {
+        let root = Arguments::command();
+        for name in ["format", "recover"] {
+            let command = root.find_subcommand(name).unwrap();
+            let cluster = command.get_arguments().find(|it| it.get_id() == "cluster").unwrap();
+            assert!(cluster.get_env().is_none() && cluster.is_required_set(), "{name}");
+        }
+    }
+
     /// Goal: variables that are ignored are gone from all commands, and others are not.
     #[test]
     fn ignored_variables() {
@@ -161,13 +223,20 @@ mod tests {
         assert!(command.get_subcommands().any(|inner| has(inner, "FLORIN_CLUSTER")));
     }
 
-    /// Goal: an option is found with and without a value, and no other is.
+    /// Goal: an option counts as given if it is on the command line, with its value behind it or
+    /// as the next word, and not if it has its value from elsewhere.
     #[test]
     fn options() {
-        for (word, expected) in
-            [("--addresses", true), ("--addresses=1", true), ("--addresses-x", false), ("x", false)]
-        {
-            assert_eq!(is_option(&OsString::from(word), "--addresses"), expected, "{word}");
+        let matches = |words: &str| {
+            let command = without_variables(Arguments::command(), &|_| true);
+            command.try_get_matches_from(words.split(' ')).unwrap()
+        };
+        for words in ["florin status --addresses=1", "florin status --addresses 1"] {
+            assert!(is_given_in(&matches(words), "--addresses"), "{words}");
+            assert!(!is_given_in(&matches(words), "--cluster"), "{words}");
         }
+        let words = "florin repl --command=--addresses=1";
+        assert!(!is_given_in(&matches(words), "--addresses"), "a value is not an option");
+        assert!(!is_given_in(&matches(words), "--no-such-option"));
     }
 }

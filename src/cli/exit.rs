@@ -1,6 +1,6 @@
 //! How the process ends: exit codes by class of cause, and failures with their text.
 
-use crate::client::ClientError;
+use crate::client::{AddressError, ClientError};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -81,11 +81,25 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<&AddressError> for ExitClass {
+    /// A name service that is down is not a mistake of the command line.
+    fn from(error: &AddressError) -> ExitClass {
+        match error {
+            AddressError::Unresolved { .. } => ExitClass::Cluster,
+            AddressError::Empty
+            | AddressError::TooMany { .. }
+            | AddressError::Invalid(_)
+            | AddressError::Duplicate(_) => ExitClass::Usage,
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let class = match error {
             ClientError::System(_) => ExitClass::Error,
-            ClientError::Address(_) | ClientError::TooMuchData { .. } => ExitClass::Usage,
+            ClientError::Address(ref error) => error.into(),
+            ClientError::TooMuchData { .. } => ExitClass::Usage,
             _ => ExitClass::Cluster,
         };
         Failure::new(class, error.to_string())

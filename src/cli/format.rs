@@ -28,7 +28,7 @@ An existing file is never overwritten.";
 #[command(after_long_help = EXAMPLES)]
 pub struct FormatArguments {
     /// Id of the cluster, which clients must name: any number of 128 bits
-    #[arg(long, value_name = "ID", env = "FLORIN_CLUSTER", hide_env_values = true)]
+    #[arg(long, value_name = "ID")]
     pub cluster: u128,
     /// Index of this replica, from zero
     #[arg(long, value_name = "I", required_unless_present = "standby", conflicts_with = "standby")]

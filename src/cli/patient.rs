@@ -254,7 +254,8 @@ impl Patience {
         let is_refused = matches!(error, ClientError::ClusterMismatch { .. });
         let late = match error {
             ClientError::Deadline { request, connection, .. } => {
-                ClientError::Deadline { waited, request: *request, connection: *connection }
+                let connection = connection.clone();
+                ClientError::Deadline { waited, request: *request, connection }
             }
             other => other.clone(),
         };

@@ -8,7 +8,7 @@
 use super::exit::{ExitClass, Failure};
 use super::format::create;
 use super::output::print;
-use crate::io::address::resolve_list;
+use crate::io::address::replica_list;
 use crate::io::memory::HumanSize;
 use crate::protocol::{REPLICAS_MAX, STANDBYS_MAX};
 use crate::storage::Config;
@@ -35,7 +35,7 @@ index.";
 #[command(after_long_help = EXAMPLES)]
 pub struct RecoverArguments {
     /// Id of the cluster, as it was formatted
-    #[arg(long, value_name = "ID", env = "FLORIN_CLUSTER", hide_env_values = true)]
+    #[arg(long, value_name = "ID")]
     pub cluster: u128,
     /// Index of the replica whose file was lost
     #[arg(long, value_name = "I")]
@@ -100,7 +100,7 @@ impl RecoverArguments {
 /// Refuses a list that is not one of all replicas, and perhaps standbys.
 fn check_addresses(list: &str, replica_count: u8) -> Result<(), Failure> {
     let usage = |message: String| Failure::new(ExitClass::Usage, format!("--addresses: {message}"));
-    let found = resolve_list(list).map_err(|error| usage(error.to_string()))?.len();
+    let found = replica_list(list).map_err(|error| usage(error.to_string()))?.len();
     let count = usize::from(replica_count);
     if (count..=count + usize::from(STANDBYS_MAX)).contains(&found) {
         return Ok(());

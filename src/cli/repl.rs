@@ -4,7 +4,7 @@
 //! what a failure means: at a terminal it is shown and one goes on; anything else ends with the
 //! first mistake or failure. Refused events do not end a script, but its exit code tells of them.
 
-use super::environment::{ADDRESSES_DEFAULT, resolve};
+use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
 use super::output::{print, print_error};
 use crate::client::error::RETRY;
@@ -56,19 +56,9 @@ pub enum Format {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ReplArguments {
-    /// Id of the cluster
-    #[arg(
-        long,
-        value_name = "ID",
-        default_value_t = 0,
-        env = "FLORIN_CLUSTER",
-        hide_env_values = true
-    )]
-    pub cluster: u128,
-    /// All replicas of the cluster, in order; host names are resolved
-    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
-        env = "FLORIN_ADDRESSES", hide_env_values = true)]
-    pub addresses: String,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
     /// Statements to execute, instead of asking for them
     #[arg(long, value_name = "STATEMENTS")]
     pub command: Option<String>,
@@ -94,12 +84,13 @@ pub struct ReplArguments {
 /// If an address is none, the cluster cannot be reached or, unless at a terminal, a statement is
 /// wrong or an event is refused.
 pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
-    let addresses = resolve(&arguments.addresses)?;
+    let deadline = Duration::from_secs(arguments.deadline);
+    let addresses = arguments.cluster.replicas(deadline)?;
     let is_interactive = arguments.command.is_none() && std::io::stdin().is_terminal();
     let mut repl = Repl {
-        cluster: arguments.cluster,
+        cluster: arguments.cluster.cluster,
         addresses,
-        deadline: Duration::from_secs(arguments.deadline),
+        deadline,
         format: arguments.format.unwrap_or_else(format_by_default),
         extent: if arguments.all { Extent::All } else { Extent::Limit },
         client: None,

@@ -3,7 +3,7 @@
 //! Never blocks. Knows the checksums and sizes of frames, but not what they say. A connection that
 //! fails is made again after a while; the request that is to be sent on it is then sent from its
 //! beginning. A host name is looked up again meanwhile, on a thread, since that may block: the host
-//! may have moved.
+//! may have moved, or its name had no address yet.
 
 use super::address::ReplicaAddress;
 use super::error::Trouble;
@@ -33,13 +33,16 @@ pub(super) struct Connection {
     filled: usize,
     /// Nothing has arrived on this connection yet.
     is_silent: bool,
+    /// A valid header of the cluster has arrived on this connection.
+    is_understood: bool,
     /// Bytes already sent of the request in flight, if it is to be sent here.
     request_offset: Option<usize>,
     ping: Option<Header>,
     ping_offset: usize,
     failures: u32,
     connect_at_ns: u64,
-    error_last: Option<(SocketAddr, Trouble)>,
+    /// What the last attempt failed with, and its address if it had one.
+    error_last: Option<(Option<SocketAddr>, Trouble)>,
     /// How often in a row the peer closed the connection without having sent anything.
     refusals: u32,
     /// The host's name is being looked up.
@@ -48,7 +51,6 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(address: ReplicaAddress) -> Connection {
-        assert!(!address.candidates().is_empty());
         Connection {
             address,
             candidate: 0,
@@ -57,6 +59,7 @@ impl Connection {
             incoming: AlignedMemory::new(to_index(MESSAGE_SIZE_MAX)),
             filled: 0,
             is_silent: true,
+            is_understood: false,
             request_offset: None,
             ping: None,
             ping_offset: 0,
@@ -68,9 +71,9 @@ impl Connection {
         }
     }
 
-    /// The address that is tried, or is connected.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address.candidates()[self.candidate]
+    /// The address that is tried, or is connected; none while the name has none.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address.candidates().get(self.candidate).copied()
     }
 
     /// How often in a row the peer closed the connection without having sent anything.
@@ -85,15 +88,28 @@ impl Connection {
 
     /// Why nothing comes from this replica: what the last attempt failed with, unless something
     /// came since; or what is waited for.
-    pub(super) fn trouble(&self) -> Option<(SocketAddr, Trouble)> {
-        let trouble = match (self.error_last, &self.stream) {
-            (Some(error), _) => return Some(error),
+    pub(super) fn trouble(&self) -> Option<(String, Trouble)> {
+        let (address, trouble) = match (self.error_last, &self.stream) {
+            (Some(error), _) => error,
             (None, None) => return None,
-            (None, Some(_)) if !self.is_established => Trouble::Connecting,
-            (None, Some(_)) if self.is_silent => Trouble::Silent,
-            (None, Some(_)) => Trouble::Unanswered,
+            (None, Some(_)) if !self.is_established => (self.address(), Trouble::Connecting),
+            (None, Some(_)) if self.is_silent => (self.address(), Trouble::Silent),
+            (None, Some(_)) => (self.address(), self.foreign().unwrap_or(Trouble::Unanswered)),
         };
-        Some((self.address(), trouble))
+        let text = address.map_or_else(|| self.address.to_string(), |it| it.to_string());
+        Some((text, trouble))
+    }
+
+    /// What the peer speaks, if bytes arrived and none of them were of the protocol: a banner of
+    /// another service may be shorter than a header.
+    fn foreign(&self) -> Option<Trouble> {
+        let bytes = &self.incoming[..self.filled];
+        match bytes {
+            [] => None,
+            _ if self.is_understood => None,
+            _ if bytes.starts_with(b"HTTP/") => Some(Trouble::Http),
+            _ => Some(Trouble::Foreign),
+        }
     }
 
     /// When to call [`Connection::start`], if there is no connection.
@@ -107,7 +123,10 @@ impl Connection {
             return;
         }
         self.lookup_finish();
-        match connect_start(self.address()) {
+        let Some(address) = self.address() else {
+            return self.fail(ErrorKind::NotFound, now_ns, random);
+        };
+        match connect_start(address) {
             Ok(stream) => self.stream = Some(stream),
             Err(error) => self.fail(error.kind(), now_ns, random),
         }
@@ -115,15 +134,17 @@ impl Connection {
 
     /// Closes the connection; it will be tried again later.
     pub(super) fn fail(&mut self, error: ErrorKind, now_ns: u64, random: &mut Random) {
-        let trouble = match error {
-            _ if self.incoming[..self.filled].starts_with(b"HTTP/") => Trouble::Http,
-            ErrorKind::InvalidData => Trouble::Foreign,
-            error => Trouble::Failed(error),
+        let trouble = match (self.foreign(), error) {
+            _ if self.address().is_none() => Trouble::Unresolved,
+            (Some(foreign), _) => foreign,
+            (None, ErrorKind::InvalidData) => Trouble::Foreign,
+            (None, error) => Trouble::Failed(error),
         };
         self.error_last = Some((self.address(), trouble));
         if !self.is_established {
             self.refusals = 0;
-            self.candidate = (self.candidate + 1) % self.address.candidates().len();
+            let count = self.address.candidates().len();
+            self.candidate = (self.candidate + 1).checked_rem(count).unwrap_or(0);
             if self.candidate > 0 {
                 // Another address of the same host: no reason to wait.
                 self.connect_at_ns = now_ns;
@@ -166,6 +187,7 @@ impl Connection {
         self.stream = None;
         self.is_established = false;
         self.is_silent = true;
+        self.is_understood = false;
         self.filled = 0;
         self.ping = None;
         self.ping_offset = 0;
@@ -291,7 +313,7 @@ impl Connection {
     }
 
     /// Size of the complete and undamaged frame at the front, if there is one.
-    pub(super) fn frame_size(&self, cluster: u128) -> io::Result<Option<usize>> {
+    pub(super) fn frame_size(&mut self, cluster: u128) -> io::Result<Option<usize>> {
         if self.filled < to_index(HEADER_SIZE) {
             return Ok(None);
         }
@@ -301,6 +323,7 @@ impl Connection {
         if !header.valid_checksum() || !size_holds || header.frame.cluster != cluster {
             return Err(ErrorKind::InvalidData.into());
         }
+        self.is_understood = true;
         if self.filled < to_index(size) {
             return Ok(None);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// see [`ClientError::is_outcome_unknown`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientError {
-    /// The addresses of the replicas are not what they should be, or a name is unknown.
+    /// The list of addresses is not valid, or none of its names has an address.
     Address(AddressError),
     /// A replica closes every connection without a word: most likely it is of another cluster.
     ClusterMismatch {
@@ -33,7 +33,7 @@ pub enum ClientError {
         /// What was asked for; none if nothing was sent: there was no session yet, or no time left.
         request: Option<Operation>,
         /// A replica that does not answer, and why, as far as is known.
-        connection: Option<(SocketAddr, Trouble)>,
+        connection: Option<(String, Trouble)>,
     },
     /// The wait for an answer was interrupted, see [`Options`](super::Options).
     Interrupted {
@@ -67,6 +67,8 @@ pub enum ClientError {
 /// Why nothing comes from an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
+    /// The host's name has no address, or no name service answers.
+    Unresolved,
     /// Connecting or exchanging bytes failed.
     Failed(io::ErrorKind),
     /// The attempt to connect is neither accepted nor refused.
@@ -84,6 +86,7 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Trouble::Unresolved => formatter.write_str("the name has no address"),
             Trouble::Failed(kind) => write!(formatter, "{kind}"),
             Trouble::Connecting => formatter.write_str(
                 "no answer to the attempt to connect: the host is down, or behind a firewall",
@@ -264,11 +267,14 @@ mod tests {
     fn texts() {
         let text = ClientError::Evicted(EvictionReason::SessionTooLow).to_string();
         assert!(text.contains("SessionTooLow") && text.contains("reason 7"), "{text}");
-        let address = "127.0.0.1:3000".parse().unwrap();
+        let address: SocketAddr = "127.0.0.1:3000".parse().unwrap();
         let late = |request| ClientError::Deadline {
             waited: Duration::from_millis(1500),
             request,
-            connection: Some((address, Trouble::Failed(io::ErrorKind::ConnectionRefused))),
+            connection: Some((
+                address.to_string(),
+                Trouble::Failed(io::ErrorKind::ConnectionRefused),
+            )),
         };
         let text = "no answer within 1.5 s; 127.0.0.1:3000: connection refused";
         assert_eq!(late(None).to_string(), text);

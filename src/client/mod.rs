@@ -102,7 +102,8 @@ pub mod wire;
 mod tests;
 
 pub use address::{AddressError, ReplicaAddress, ToReplicas};
-pub use address::{parse_address, parse_addresses, resolve_addresses};
+pub use address::{parse_address, parse_addresses, read_replicas};
+pub use address::{resolve_addresses, resolve_addresses_within};
 pub use asynchronous::{AsyncClient, Call};
 pub use error::{ClientError, ServerError, Trouble};
 pub use id::IdGenerator;
@@ -176,7 +177,7 @@ impl Client {
         options: &Options,
     ) -> Result<Client, ClientError> {
         let poller = Poller::new();
-        let addresses = addresses.to_replicas()?;
+        let addresses = addresses.to_replicas(options.deadline)?;
         let wire_options = WireOptions {
             cluster,
             addresses,
@@ -186,7 +187,7 @@ impl Client {
         let wire = Wire::new(&wire_options, poller.now_ns())?;
         let Options { deadline, interrupt, .. } = *options;
         let mut client = Client { wire, poller, cluster, deadline, interrupt, request: None };
-        client.wait()?;
+        client.wait(0)?;
         assert!(client.wire.is_registered());
         Ok(client)
     }
@@ -324,7 +325,7 @@ impl Client {
         if self.wire.is_idle() {
             return Err(ClientError::NothingToResume);
         }
-        self.wait()?;
+        self.wait(self.poller.now_ns())?;
         self.wire.outcome().expect("waiting ended with an outcome")
     }
 
@@ -338,9 +339,9 @@ impl Client {
         if self.wire.is_idle() { Ok(()) } else { Err(ClientError::Unresolved) }
     }
 
-    /// Waits until the wire is not waiting any more, but no longer than the deadline.
-    fn wait(&mut self) -> Result<(), ClientError> {
-        let start_ns = self.poller.now_ns();
+    /// Waits until the wire is not waiting any more, but no longer than the deadline from this time
+    /// of the poller's clock on.
+    fn wait(&mut self, start_ns: u64) -> Result<(), ClientError> {
         while self.wire.is_waiting() {
             let waited = Duration::from_nanos(self.poller.now_ns() - start_ns);
             let Some(left) = self.deadline.checked_sub(waited).filter(|left| !left.is_zero())

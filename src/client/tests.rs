@@ -352,7 +352,7 @@ fn retries_reach_everybody() {
     for count in [1, 3] {
         let options = WireOptions {
             cluster: 7,
-            addresses: addresses[..count].to_replicas().unwrap(),
+            addresses: addresses[..count].to_replicas(Duration::ZERO).unwrap(),
             release: Release::SERVER,
             lifetime: Lifetime::Long,
         };
@@ -423,7 +423,7 @@ fn nobody_listens() {
         panic!("{error}");
     };
     let refused = Trouble::Failed(std::io::ErrorKind::ConnectionRefused);
-    assert_eq!(connection, Some((address, refused)));
+    assert_eq!(connection, Some((address.to_string(), refused)));
 }
 
 /// Goal: the error of a deadline says what the address does: it accepts and stays silent, answers
@@ -437,6 +437,7 @@ fn what_an_address_does() {
         (vec![page], Trouble::Http),
         (vec![page, long], Trouble::Http),
         (vec![long], Trouble::Foreign),
+        (vec![b"220 mail ESMTP\r\n"], Trouble::Foreign),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -448,7 +449,7 @@ fn what_an_address_does() {
                 for answer in &answers {
                     let _ = std::io::Write::write_all(&mut stream, answer);
                 }
-                if answers.is_empty() {
+                if answers.is_empty() || answers[0].starts_with(b"220") {
                     held.push(stream);
                 }
             }
@@ -458,7 +459,7 @@ fn what_an_address_does() {
         let error = Client::connect(0, &[address], &options).unwrap_err();
         assert!(start.elapsed() >= options.deadline);
         let ClientError::Deadline { connection, .. } = error else { panic!("{error}") };
-        assert_eq!(connection, Some((address, expected)));
+        assert_eq!(connection, Some((address.to_string(), expected)));
     }
 }
 
@@ -496,6 +497,23 @@ fn a_host_that_moved() {
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     replica.move_to(dead);
     let mut client = Client::connect(7, &[replica], &Options::default()).unwrap();
+    assert_eq!(client.create_accounts(&[account()]).unwrap().len(), 1);
+    drop(client);
+    server.thread.join().unwrap();
+}
+
+/// Goal: a name without an address does not keep a client from the replicas that serve; the error
+/// of a deadline names it, and it is looked up until it has an address.
+#[test]
+fn a_name_without_an_address() {
+    let server = serve(vec![Act::Answer(&CREATED_ONE)]);
+    let unknown = ReplicaAddress::named("florin.invalid", 9);
+    let options = Options { deadline: Duration::from_millis(300), ..Options::default() };
+    let error = Client::connect(7, &[unknown], &options).unwrap_err();
+    let ClientError::Deadline { connection, .. } = error else { panic!("{error}") };
+    assert_eq!(connection, Some(("florin.invalid:9".to_owned(), Trouble::Unresolved)));
+    let named = ReplicaAddress::named("localhost", server.address.port());
+    let mut client = Client::connect(7, &[named], &Options::default()).unwrap();
     assert_eq!(client.create_accounts(&[account()]).unwrap().len(), 1);
     drop(client);
     server.thread.join().unwrap();

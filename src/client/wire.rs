@@ -229,7 +229,7 @@ impl Wire {
 
     /// A replica that does not answer, the primary if it is one, and why.
     #[must_use]
-    pub fn connection_error(&self) -> Option<(SocketAddr, Trouble)> {
+    pub fn connection_error(&self) -> Option<(String, Trouble)> {
         let primary = usize::from(self.session.primary());
         let first = self.connections[primary].trouble();
         first.or_else(|| self.connections.iter().find_map(Connection::trouble))
@@ -245,7 +245,7 @@ impl Wire {
         }
         let first = self.connections.iter().find(refuses)?;
         let all = self.connections.iter().filter(refuses).count() == self.connections.len();
-        Some((first.address(), all))
+        Some((first.address()?, all))
     }
 
     /// Room for the body of the next request: as large as the cluster accepts.

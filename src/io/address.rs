@@ -2,14 +2,14 @@
 //!
 //! A name is looked up when the server starts. The names of other replicas need no address then,
 //! and are looked up again whenever they cannot be reached ([`resolver`](super::resolver)); our own
-//! address stays what it is. Not covered: how a client writes addresses.
+//! address stays what it is. [`parse`] also reads the lists of clients ([`crate::client::address`]).
 
 use std::ffi::CString;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::resolver::{HostName, look_up};
+use super::resolver::{HostName, LookupError, look_up};
 
 /// Port of an address that names none.
 pub const PORT_DEFAULT: u16 = 3001;
@@ -94,22 +94,73 @@ impl fmt::Display for ReplicaAddress {
     }
 }
 
-/// The host and port of a text that has the form of a name: what [`resolve`] would look up.
-fn host_name(text: &str) -> Option<HostName> {
+/// An entry of a list as somebody wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// An address, which may have come without its host or port.
+    Socket(SocketAddr),
+    /// A name to look up.
+    Name {
+        /// The host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+const PORT_INVALID: &str = "a port is a number up to 65535";
+
+/// Reads `host:port`, `host` (port 3001), `port` (on 127.0.0.1), `[IPv6]:port` or `IPv6`. A host is
+/// an IP address or a name, which is not looked up.
+///
+/// # Errors
+///
+/// The reason, if the text is none of these.
+pub fn parse(text: &str) -> Result<Written, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let port = text.parse::<u16>().map_err(|_| PORT_INVALID)?;
+        return Ok(Written::Socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Written::Socket(address));
+    }
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number || text.parse::<SocketAddr>().is_ok() || bare.parse::<IpAddr>().is_ok() {
-        return None;
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(Written::Socket(SocketAddr::new(address, PORT_DEFAULT)));
     }
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
+        Some((host, port)) => (host, port.parse().map_err(|_| PORT_INVALID)?),
         None => (text, PORT_DEFAULT),
     };
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if host.is_empty() || !host.bytes().all(is_host) || host.parse::<Ipv4Addr>().is_ok() {
-        return None;
+    if !is_host_name(host) {
+        return Err("it is neither an IP address nor a valid host name");
     }
-    Some(HostName { host: CString::new(host).ok()?, port })
+    Ok(Written::Name { host: host.to_owned(), port })
+}
+
+/// Whether these are labels of letters, digits, `-` and `_`, separated by dots. The last label is
+/// not a number, since then an IP address was meant.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(is_valid)
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
+    name.len() <= 253 && name.split('.').all(is_label) && !is_number && !name.starts_with('-')
+}
+
+fn invalid(text: &str, reason: &str) -> AddressError {
+    let error = io::Error::new(io::ErrorKind::InvalidInput, reason);
+    AddressError { address: text.to_owned(), error }
+}
+
+fn host_name(host: &str, port: u16) -> HostName {
+    HostName { host: CString::new(host).expect("a host name has no zero"), port }
 }
 
 /// The replicas in a list separated by commas. A name without an address is no error: in many
@@ -125,10 +176,11 @@ fn host_name(text: &str) -> Option<HostName> {
 pub fn replica_list(text: &str) -> Result<Vec<ReplicaAddress>, AddressError> {
     let mut replicas: Vec<ReplicaAddress> = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let replica = match host_name(part) {
-            None => ReplicaAddress { text: part.to_owned(), ..resolve(part)?.into() },
-            Some(name) => {
-                let found = look_up(&name.host, name.port).map_err(|error| error.to_string());
+        let replica = match parse(part).map_err(|reason| invalid(part, reason))? {
+            Written::Socket(found) => ReplicaAddress { text: part.to_owned(), ..found.into() },
+            Written::Name { host, port } => {
+                let name = host_name(&host, port);
+                let found = look_up(&name.host, port).map_err(|error| error.to_string());
                 let found = found.map(|addresses| addresses.as_slice()[0]);
                 ReplicaAddress { text: part.to_owned(), name: Some(name), found }
             }
@@ -138,8 +190,7 @@ pub fn replica_list(text: &str) -> Result<Vec<ReplicaAddress>, AddressError> {
             _ => other.name.is_some() && other.name == replica.name,
         };
         if replica.port() != 0 && replicas.iter().any(is_same) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is listed twice");
-            return Err(AddressError { address: part.to_owned(), error });
+            return Err(invalid(part, "it is listed twice"));
         }
         replicas.push(replica);
     }
@@ -147,58 +198,23 @@ pub fn replica_list(text: &str) -> Result<Vec<ReplicaAddress>, AddressError> {
     Ok(replicas)
 }
 
-/// The addresses in a list separated by commas.
+/// Reads an address as [`parse`] does, and looks a name up: its first address counts.
 ///
 /// # Errors
 ///
-/// If one of them is none, or appears twice. Port zero may repeat.
-///
-/// # Panics
-///
-/// Never: there is something before the first comma.
-pub fn resolve_list(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
-    let mut addresses = Vec::new();
-    for part in text.split(',') {
-        let address = resolve(part.trim())?;
-        if address.port() != 0 && addresses.contains(&address) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is listed twice");
-            return Err(AddressError { address: part.trim().to_owned(), error });
-        }
-        addresses.push(address);
-    }
-    assert!(!addresses.is_empty(), "there is something before the first comma");
-    Ok(addresses)
-}
-
-/// The address that `text` names: `host:port`, `host` (port 3001), `port` (on 127.0.0.1),
-/// `[IPv6]:port` or `IPv6`. A host is an IP address or a name; of a name the first address counts.
-///
-/// # Errors
-///
-/// If it names none.
+/// If the text is not an address, or the name has none.
 pub fn resolve(text: &str) -> Result<SocketAddr, AddressError> {
-    let failure = |error| AddressError { address: text.to_owned(), error };
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    match parse(text).map_err(|reason| invalid(text, reason))? {
+        Written::Socket(address) => Ok(address),
+        Written::Name { host, port } => {
+            let found = look_up(&host_name(&host, port).host, port);
+            let failure = |error: LookupError| AddressError {
+                address: text.to_owned(),
+                error: io::Error::new(io::ErrorKind::NotFound, error),
+            };
+            found.map(|addresses| addresses.as_slice()[0]).map_err(failure)
+        }
     }
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let reason = "a port is a number up to 65535";
-        return Err(failure(io::Error::new(io::ErrorKind::InvalidInput, reason)));
-    }
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
-    }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, PORT_DEFAULT));
-    }
-    let found = if text.contains(':') {
-        text.to_socket_addrs()
-    } else {
-        (text, PORT_DEFAULT).to_socket_addrs()
-    };
-    let first = found.map_err(failure)?.next();
-    first.ok_or_else(|| failure(io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
 }
 
 #[cfg(test)]
@@ -244,12 +260,27 @@ mod tests {
         }
     }
 
+    /// Goal: a name is read without a look-up, and what cannot be one is refused with the reason.
+    #[test]
+    fn written() {
+        let name = |host: &str, port| Ok(Written::Name { host: host.to_owned(), port });
+        assert_eq!(parse("no.such.name.invalid:8"), name("no.such.name.invalid", 8));
+        assert_eq!(parse("ledger-0_a.example."), name("ledger-0_a.example.", PORT_DEFAULT));
+        assert_eq!(parse("host:0"), name("host", 0));
+        for text in ["65536", "host:", "host:65536", "1.2.3.4:70000"] {
+            assert_eq!(parse(text), Err(PORT_INVALID), "{text}");
+        }
+        for text in ["1.2.3:4", "1.2.3.4.5:1", "a b", "-1", "a..b", "-x", ":1", "[::1"] {
+            assert!(parse(text).is_err_and(|reason| reason != PORT_INVALID), "{text}");
+        }
+    }
+
     /// Goal: lists keep their order; an address that is none, or is there twice, is named.
     #[test]
     fn lists() {
         let ports = |text: &str| {
-            let addresses = resolve_list(text).map_err(|error| error.to_string())?;
-            Ok::<_, String>(addresses.iter().map(SocketAddr::port).collect::<Vec<_>>())
+            let addresses = replica_list(text).map_err(|error| error.to_string())?;
+            Ok::<_, String>(addresses.iter().map(ReplicaAddress::port).collect::<Vec<_>>())
         };
         assert_eq!(ports("3000"), Ok(vec![3000]));
         assert_eq!(ports("3002, localhost:3000,[::1]:3001"), Ok(vec![3002, 3000, 3001]));

@@ -42,14 +42,14 @@ impl Process {
 
 /// Two processes of one index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Twins {
+pub struct Twins<Address = SocketAddr> {
     /// The index.
     pub replica: u8,
     /// Where each of them listens, the smaller address first.
-    pub addresses: [SocketAddr; 2],
+    pub addresses: [Address; 2],
 }
 
-impl fmt::Display for Twins {
+impl<Address: fmt::Display> fmt::Display for Twins<Address> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Twins { replica, addresses: [one, other] } = self;
         write!(

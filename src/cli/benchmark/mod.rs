@@ -231,7 +231,7 @@ pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
     arguments.check()?;
     let (server, addresses) = if let Some(list) = &arguments.addresses {
         let addresses = resolve_addresses(list)
-            .map_err(|error| Failure::new(ExitClass::Usage, format!("--addresses: {error}")))?;
+            .map_err(|error| Failure::new((&error).into(), format!("--addresses: {error}")))?;
         (None, addresses)
     } else {
         let server = Server::start(&arguments.server_options())?;

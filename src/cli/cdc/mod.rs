@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::account_id::parse_account_id;
-use super::environment::{ADDRESSES_DEFAULT, resolve};
+use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
 use super::output::print_error;
-use super::patient::{PatientClient, Stop};
+use super::patient::{FIRST_DEADLINE, PatientClient, Stop};
 use cursor::CursorFile;
 use delivery::{Delivery, End, Passed};
 use position::{Mark, Position};
@@ -102,19 +102,9 @@ pub enum Acknowledgements {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CdcArguments {
-    /// Id of the cluster
-    #[arg(
-        long,
-        value_name = "ID",
-        default_value_t = 0,
-        env = "FLORIN_CLUSTER",
-        hide_env_values = true
-    )]
-    pub cluster: u128,
-    /// Addresses of all replicas, in order; host names are resolved
-    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
-        env = "FLORIN_ADDRESSES", hide_env_values = true)]
-    pub addresses: String,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
     /// Format of the events
     #[arg(long, value_enum, default_value = "jsonl")]
     pub format: Format,
@@ -174,21 +164,22 @@ pub struct CdcArguments {
 ///
 /// Never: the window is small.
 pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
-    let addresses = resolve(&arguments.addresses)?;
+    let cluster = arguments.cluster.cluster;
+    let deadline = arguments.deadline.map(Duration::from_secs);
+    let addresses = arguments.cluster.replicas(deadline.unwrap_or(FIRST_DEADLINE))?;
     let stop = Stop::on_signals()?;
     let selection =
         Selection::of(&arguments.what).only(&arguments.ledger, &arguments.code, &arguments.account);
     let opened = arguments
         .cursor
         .as_ref()
-        .map(|path| CursorFile::open(path, arguments.cluster, &selection))
+        .map(|path| CursorFile::open(path, cluster, &selection))
         .transpose()?;
     let (cursor, remembered) = opened.map_or((None, None), |(file, at)| (Some(file), at));
     if remembered.is_some() && arguments.from.is_some() {
         print_error("--from is not used: the stream continues after its cursor");
     }
-    let deadline = arguments.deadline.map(Duration::from_secs);
-    let client = PatientClient::new(arguments.cluster, addresses, deadline, stop.clone());
+    let client = PatientClient::new(cluster, addresses, deadline, stop.clone());
     let mut stream = Stream::new(client, selection);
     let mut cursor = cursor;
     let begun = match (&mut cursor, remembered) {

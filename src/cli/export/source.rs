@@ -12,11 +12,11 @@ use super::balances::BalancesAt;
 use super::event::{Event, Extent};
 use super::offline::DataFileSource;
 use super::online::{ClusterSource, VisitAccount};
-use crate::cli::environment::{ADDRESSES_DEFAULT, refuse_with_path, resolve};
+use crate::cli::environment::{ClusterArguments, refuse_with_path};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::moment::{self, Moment, Rfc3339};
 use crate::cli::output::print_error;
-use crate::cli::patient::{PatientClient, Stop};
+use crate::cli::patient::{FIRST_DEADLINE, PatientClient, Stop};
 use crate::protocol::types::{Account, Transfer};
 use crate::storage::rows::EventKind;
 
@@ -26,19 +26,9 @@ pub struct SourceArguments {
     /// Data file of a server that is stopped
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Addresses of all replicas, in order; host names are resolved
-    #[arg(long, value_name = "LIST", default_value = ADDRESSES_DEFAULT,
-        env = "FLORIN_ADDRESSES", hide_env_values = true)]
-    pub addresses: String,
-    /// Id of the cluster
-    #[arg(
-        long,
-        value_name = "ID",
-        default_value_t = 0,
-        env = "FLORIN_CLUSTER",
-        hide_env_values = true
-    )]
-    pub cluster: u128,
+    /// Which cluster
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
     /// Time without an answer after which to give up, in seconds [default: 30 for the first answer,
     /// no limit afterwards]
     #[arg(long, value_name = "SECONDS", conflicts_with = "path",
@@ -68,9 +58,9 @@ impl SourceArguments {
             warn_of_newer(path, &source)?;
             return Ok(Source::DataFile(Box::new(source)));
         }
-        let addresses = resolve(&self.addresses)?;
         let deadline = self.deadline.map(Duration::from_secs);
-        let client = PatientClient::new(self.cluster, addresses, deadline, stop.clone());
+        let addresses = self.cluster.replicas(deadline.unwrap_or(FIRST_DEADLINE))?;
+        let client = PatientClient::new(self.cluster.cluster, addresses, deadline, stop.clone());
         Ok(Source::Cluster(Box::new(ClusterSource::new(client))))
     }
 }

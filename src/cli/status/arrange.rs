@@ -4,6 +4,7 @@
 //! how the replicas are.
 
 use super::ask::Answer;
+use crate::io::twins::Twins;
 
 /// An answer in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ impl Row {
     pub fn name(&self) -> String {
         match self.replica {
             Some(replica) => format!("replica {replica}"),
-            None => self.answer.address.to_string(),
+            None => self.answer.address.clone(),
         }
     }
 }
@@ -88,7 +89,7 @@ fn numbers(range: std::ops::Range<usize>) -> String {
 
 /// Two addresses at which one index answers.
 fn same_index(first: &Answer, second: &Answer) -> String {
-    let (one, other) = (first.address, second.address);
+    let (one, other) = (&first.address, &second.address);
     let instance = |answer: &Answer| answer.said().map_or(0, |said| said.body.instance);
     let replica = second.said().map_or(0, |said| said.replica);
     if instance(first) != 0 && instance(first) == instance(second) {
@@ -96,10 +97,7 @@ fn same_index(first: &Answer, second: &Answer) -> String {
             "{one} and {other} lead to the same server, replica {replica}: list it once"
         );
     }
-    format!(
-        "two processes serve replica {replica}, at {one} and at {other}: stop the one that is not \
-         in the others' --addresses; a copy of a data file must never be served"
-    )
+    Twins { replica, addresses: [one, other] }.to_string()
 }
 
 /// Gives an index to addresses that did not answer: the one at which they are listed if it is free,
@@ -115,7 +113,7 @@ fn place_silent(answers: &[Answer], owners: &mut [Option<usize>]) {
 
 fn order_problem(answers: &[Answer], owners: &[Option<usize>], nodes: usize) -> String {
     let address = |owner: &Option<usize>| {
-        owner.map_or_else(|| "?".to_owned(), |place| answers[place].address.to_string())
+        owner.map_or_else(|| "?".to_owned(), |place| answers[place].address.clone())
     };
     let list: Vec<String> = owners.iter().take(nodes).map(address).collect();
     let unknown = list.iter().any(|address| address == "?");
@@ -191,7 +189,7 @@ mod tests {
             "{problems:?}"
         );
         let mut twice = all.clone();
-        twice[1] = Answer { address: "10.0.0.9:1".parse().unwrap(), ..all[0].clone() };
+        twice[1] = Answer { address: "10.0.0.9:1".to_owned(), ..all[0].clone() };
         let arranged = arrange(&twice);
         assert!(
             arranged.problems[0].contains("lead to the same server, replica 0"),

@@ -1,13 +1,13 @@
 //! From what replicas say to how the cluster is: healthy, degraded, or unavailable.
 //!
 //! Believes replicas about themselves, and the primary about the others: it alone knows whose
-//! acknowledgements arrive. Clients are served if the primary of the newest view says that it
-//! serves, or, if nobody reaches it from here, if a backup says that it is in contact with it.
-//! Pure. Not covered: the order of the list.
+//! acknowledgements arrive. Clients are served if the primary of the newest view reports that it
+//! serves, or, if it cannot be reached from here, if a backup reports contact with it. Replicas
+//! that are not listed may serve without those that are. Pure. Not covered: the order of the list.
 
 use super::super::benchmark::report::thousands;
 use super::arrange::{Arranged, Row};
-use super::ask::Said;
+use super::ask::{Reason, Said};
 use super::show::{clock, role};
 use crate::io::twins::{Twins, address_from};
 use crate::protocol::about::SILENCE_NEVER;
@@ -52,30 +52,66 @@ pub fn primary(rows: &[Row]) -> Option<&Said> {
     primaries.max_by_key(|said| (said.body.view, said.unready().is_none()))
 }
 
-/// Whether clients are served, as far as that can be known; if not, the reason.
-fn served(rows: &[Row]) -> Result<(), String> {
+/// The contacts on which a judgement relies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contacts {
+    /// All that replicas report.
+    Reported,
+    /// Of these, contacts with replicas that answered, or are not listed.
+    Confirmed,
+}
+
+impl Contacts {
+    /// Whether a contact with this replica counts.
+    fn count(self, replica: u8, rows: &[Row]) -> bool {
+        let answered = |row: &Row| row.replica == Some(replica) && row.answer.said().is_some();
+        let may_be_silent =
+            |row: &Row| row.answer.said().is_none() && row.replica.is_none_or(|it| it == replica);
+        self == Contacts::Reported || rows.iter().any(answered) || !rows.iter().any(may_be_silent)
+    }
+}
+
+/// Whether clients are served only if a contact lasts with a replica that gave no answer. Replicas
+/// report a contact for [`CONTACT_NS`] after the other one has ended.
+#[must_use]
+pub fn relies_on_silent(rows: &[Row]) -> bool {
+    served(rows, Contacts::Reported).is_ok() && served(rows, Contacts::Confirmed).is_err()
+}
+
+/// Whether the replicas that are listed serve clients; if not, the reason.
+fn served(rows: &[Row], contacts: Contacts) -> Result<(), String> {
     let said = || rows.iter().filter_map(|row| row.answer.said());
     let follows = |said: &&Said| matches!(said.standing(), Standing::Primary | Standing::Backup);
-    let Some(view) = said().filter(follows).map(|said| said.body.view).max() else {
+    let Some(newest) = said().filter(follows).max_by_key(|said| said.body.view) else {
         return Err("there is no primary: nobody is served".to_owned());
     };
+    let view = newest.body.view;
     if let Some(primary) = primary(rows).filter(|primary| primary.body.view == view) {
-        return served_by(primary, rows);
+        return served_by(primary, rows, contacts);
     }
+    let primary = newest.body.primary;
     let mut backups = said().filter(|said| follows(said) && said.body.view == view);
-    let Some(backup) = backups.clone().next() else {
-        return Err("there is no primary: nobody is served".to_owned());
-    };
-    let contact = backups.any(|said| match said.unready() {
+    let is_in_contact = backups.any(|said| match said.unready() {
         None => said.judges_itself() || is_unlisted_primary(said, rows),
         Some(reason) => still_serves(reason),
     });
-    let primary = u32::from(backup.body.primary);
-    if contact {
+    if is_in_contact && contacts.count(primary, rows) {
         Ok(())
     } else {
         Err(format!("nobody is in contact with replica {primary}, the primary: nobody is served"))
     }
+}
+
+/// Replicas with a vote that are not listed, if they are a quorum without the listed ones.
+fn quorum_not_listed(rows: &[Row]) -> Option<usize> {
+    let said = rows.iter().filter_map(|row| row.answer.said());
+    let count = said.map(|said| said.body.replica_count).max()?;
+    let has_row = |replica: &u8| rows.iter().any(|row| row.replica == Some(*replica));
+    let listed = (0..count).filter(has_row).count();
+    // An address without a known index may be that of any replica.
+    let unknown = rows.iter().filter(|row| row.replica.is_none()).count();
+    let missing = usize::from(count).saturating_sub(listed + unknown);
+    (missing >= usize::from(Quorums::new(count).replication)).then_some(missing)
 }
 
 /// Whether the primary that a backup of an older release follows is not listed, so that it may
@@ -85,13 +121,13 @@ fn is_unlisted_primary(said: &Said, rows: &[Row]) -> bool {
 }
 
 /// Whether a primary that is not ready for this reason serves clients nevertheless.
-const fn still_serves(reason: Unready) -> bool {
-    matches!(reason, Unready::Syncing | Unready::TooFarBehind | Unready::Behind)
+const fn still_serves(reason: Reason) -> bool {
+    matches!(reason, Reason::Known(Unready::Syncing | Unready::TooFarBehind | Unready::Behind))
 }
 
 /// Whether too few replicas can acknowledge to a primary: one that recovers answers it, and has no
 /// vote.
-fn lacks_votes(primary: &Said, rows: &[Row]) -> bool {
+fn lacks_votes(primary: &Said, rows: &[Row], contacts: Contacts) -> bool {
     let body = &primary.body;
     let has_vote = |replica: u8| {
         let place = usize::from(replica);
@@ -99,16 +135,16 @@ fn lacks_votes(primary: &Said, rows: &[Row]) -> bool {
             body.peers[place].silence_ns <= CONTACT_NS && body.unanswered_ns[place] <= CONTACT_NS;
         let row = rows.iter().find(|row| row.replica == Some(replica));
         let said = row.and_then(|row| row.answer.said());
-        contact && said.is_none_or(|said| said.body.recovering == 0)
+        contact
+            && contacts.count(replica, rows)
+            && said.is_none_or(|said| said.body.recovering == 0)
     };
-    let valid = (2..=6).contains(&body.replica_count);
     let others = (0..body.replica_count).filter(|replica| *replica != primary.replica);
-    valid
-        && others.filter(|replica| has_vote(*replica)).count() + 1
-            < usize::from(Quorums::new(body.replica_count).replication)
+    others.filter(|replica| has_vote(*replica)).count() + 1
+        < usize::from(Quorums::new(body.replica_count).replication)
 }
 
-fn served_by(primary: &Said, rows: &[Row]) -> Result<(), String> {
+fn served_by(primary: &Said, rows: &[Row], contacts: Contacts) -> Result<(), String> {
     if primary.judges_itself() {
         return match primary.unready() {
             Some(reason) if !still_serves(reason) => Err(format!(
@@ -116,9 +152,9 @@ fn served_by(primary: &Said, rows: &[Row]) -> Result<(), String> {
                 primary.replica,
                 reason.text()
             )),
-            _ if lacks_votes(primary, rows) => Err(format!(
-                "replica {}, the primary, is in contact with too few replicas that have a vote: \
-                 nobody is served",
+            _ if lacks_votes(primary, rows, contacts) => Err(format!(
+                "replica {}, the primary, serves nobody: too few replicas that have a vote are in \
+                 contact with it",
                 primary.replica
             )),
             _ => Ok(()),
@@ -133,8 +169,7 @@ fn served_by(primary: &Said, rows: &[Row]) -> Result<(), String> {
             })
     });
     let (follows, unlisted) = (follows.count(), usize::from(count).saturating_sub(rows.len()));
-    let valid = (1..=6).contains(&count);
-    if valid && follows + unlisted >= usize::from(Quorums::new(count).replication) {
+    if follows + unlisted >= usize::from(Quorums::new(count).replication) {
         return Ok(());
     }
     Err(format!("{follows} replicas follow the primary: that is not a quorum"))
@@ -152,18 +187,21 @@ pub fn judge(arranged: &Arranged) -> (State, Vec<String>) {
         }
     }
     problems.extend(twins(rows));
-    let answered = rows.iter().any(|row| row.answer.said().is_some());
-    let served = served(rows);
-    let is_served = served.is_ok();
-    if let Err(reason) = served
-        && answered
-    {
-        problems.push(reason);
-    }
-    let state = match (is_served, problems.is_empty()) {
-        (true, true) => State::Healthy,
-        (true, false) => State::Degraded,
-        (false, _) => State::Unavailable,
+    let state = match (served(rows, Contacts::Reported), quorum_not_listed(rows)) {
+        (Ok(()), _) if problems.is_empty() => State::Healthy,
+        (Ok(()), _) => State::Degraded,
+        (Err(_), Some(missing)) => {
+            problems.push(format!(
+                "no listed replica serves clients; the {missing} that are not listed may serve them"
+            ));
+            State::Degraded
+        }
+        (Err(reason), None) => {
+            if rows.iter().any(|row| row.answer.said().is_some()) {
+                problems.push(reason);
+            }
+            State::Unavailable
+        }
     };
     (state, problems)
 }
@@ -211,7 +249,8 @@ fn silences(said: &Said, rows: &[Row]) -> Vec<String> {
     let is_primary = primary(rows).is_some_and(|it| it.body == said.body);
     let own = said.replica;
     // Whoever is out of contact has said so.
-    let is_apart = matches!(said.unready(), Some(Unready::NoQuorum | Unready::Opening));
+    let is_apart =
+        matches!(said.unready(), Some(Reason::Known(Unready::NoQuorum | Unready::Opening)));
     if is_apart || !said.standing().takes_part() {
         return problems;
     }
@@ -290,7 +329,7 @@ pub(super) mod tests {
             peer.op = op;
         }
         body.set_version("0.1.0");
-        let address = SocketAddr::from(([10, 0, 0, 1], 3000 + place));
+        let address = format!("10.0.0.1:{}", 3000 + place);
         Answer { address, result: Ok(Said { replica: u8::try_from(place).unwrap(), body }) }
     }
 
@@ -303,7 +342,7 @@ pub(super) mod tests {
     }
 
     pub fn lost(place: usize) -> Answer {
-        let result = Err("connection refused: nobody listens there".to_owned());
+        let result = Err("connection refused: no process listens there".to_owned());
         Answer { result, ..healthy()[place].clone() }
     }
 

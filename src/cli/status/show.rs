@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 
 use super::super::benchmark::report::thousands;
 use super::arrange::Row;
-use super::ask::Said;
+use super::ask::{Reason, Said};
 use super::judge::{State, primary};
 use crate::protocol::about::{SILENCE_NEVER, StatusBody};
-use crate::vsr::Unready;
 
 /// What was found out about a cluster.
 #[derive(Clone, Debug)]
@@ -80,7 +79,7 @@ pub fn table(found: &Found) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     for row in &found.rows {
         let name = row.replica.map_or_else(|| "?".to_owned(), |replica| replica.to_string());
-        let address = row.answer.address.to_string();
+        let address = row.answer.address.clone();
         let said = match &row.answer.result {
             Ok(said) => cells(said, primary),
             Err(_) => ["unreachable", "-", "-", "-", "-", "-", "-"].map(str::to_owned),
@@ -138,7 +137,7 @@ fn versions(rows: &[Row]) -> String {
 pub fn json_of(found: &Found) -> Value {
     let primary = primary(&found.rows);
     let replica = |(place, row): (usize, &Row)| {
-        let mut value = json!({ "place": place, "address": row.answer.address.to_string() });
+        let mut value = json!({ "place": place, "address": row.answer.address.clone() });
         let more = match &row.answer.result {
             Err(reason) => json!({ "reachable": false, "reason": reason }),
             Ok(said) => json_body(said, primary),
@@ -184,7 +183,7 @@ fn json_body(said: &Said, primary: Option<&Said>) -> Value {
     });
     if said.judges_itself() {
         value["ready"] = said.unready().is_none().into();
-        value["unready"] = said.unready().map(Unready::name).into();
+        value["unready"] = said.unready().map(Reason::name).into();
         value["recovering"] = (body.recovering > 0).into();
         value["peers"] = peers(said);
     }

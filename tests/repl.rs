@@ -230,7 +230,8 @@ fn exit_codes() {
     assert!(text(&output.stderr).contains("not of cluster 7"), "{}", text(&output.stderr));
 
     for (list, code, part) in [
-        ("nowhere.invalid:1", 2, "`nowhere.invalid` has no address"),
+        ("nowhere.invalid:1", 7, "`nowhere.invalid` has no address"),
+        ("nowhere.invalid:1,127.0.0.1:1", 7, "127.0.0.1:1: connection refused"),
         ("127.0.0.1:1", 7, "127.0.0.1:1: connection refused"),
     ] {
         let output = florin(&["repl", "--deadline=1", "--command=query_accounts"])

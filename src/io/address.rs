@@ -6,31 +6,40 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::resolver::{HostName, LookupError, look_up};
+use super::resolver::{HostName, look_up};
 
 /// Port of an address that names none.
 pub const PORT_DEFAULT: u16 = 3001;
 
-/// An address is none, or names nothing.
+/// What is wrong with an address; each has it as written.
 #[derive(Debug)]
-pub struct AddressError {
-    /// As given.
-    pub address: String,
-    /// What is wrong with it.
-    pub error: io::Error,
+pub enum AddressError {
+    /// The text is not an address or a name, or the name has no address, for this reason.
+    Unusable {
+        /// The address.
+        address: String,
+        /// The reason.
+        reason: String,
+    },
+    /// An address before it in the list is the same.
+    Duplicate(String),
 }
 
 impl fmt::Display for AddressError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AddressError { address, error } = self;
-        write!(
-            formatter,
-            "\"{address}\" is no usable address: {error}; give HOST:PORT, a host, a port, or \
-             [IPv6]:PORT"
-        )
+        match self {
+            AddressError::Unusable { address, reason } => write!(
+                formatter,
+                "\"{address}\" is not a usable address: {reason} (expected HOST:PORT, a host, a \
+                 port or [IPv6]:PORT)"
+            ),
+            AddressError::Duplicate(address) => write!(
+                formatter,
+                "{address} is listed twice: list the address of each replica once"
+            ),
+        }
     }
 }
 
@@ -154,9 +163,8 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label) && !is_number && !name.starts_with('-')
 }
 
-fn invalid(text: &str, reason: &str) -> AddressError {
-    let error = io::Error::new(io::ErrorKind::InvalidInput, reason);
-    AddressError { address: text.to_owned(), error }
+fn unusable(text: &str, reason: impl fmt::Display) -> AddressError {
+    AddressError::Unusable { address: text.to_owned(), reason: reason.to_string() }
 }
 
 fn host_name(host: &str, port: u16) -> HostName {
@@ -176,7 +184,7 @@ fn host_name(host: &str, port: u16) -> HostName {
 pub fn replica_list(text: &str) -> Result<Vec<ReplicaAddress>, AddressError> {
     let mut replicas: Vec<ReplicaAddress> = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let replica = match parse(part).map_err(|reason| invalid(part, reason))? {
+        let replica = match parse(part).map_err(|reason| unusable(part, reason))? {
             Written::Socket(found) => ReplicaAddress { text: part.to_owned(), ..found.into() },
             Written::Name { host, port } => {
                 let name = host_name(&host, port);
@@ -190,7 +198,7 @@ pub fn replica_list(text: &str) -> Result<Vec<ReplicaAddress>, AddressError> {
             _ => other.name.is_some() && other.name == replica.name,
         };
         if replica.port() != 0 && replicas.iter().any(is_same) {
-            return Err(invalid(part, "it is listed twice"));
+            return Err(AddressError::Duplicate(part.to_owned()));
         }
         replicas.push(replica);
     }
@@ -204,15 +212,11 @@ pub fn replica_list(text: &str) -> Result<Vec<ReplicaAddress>, AddressError> {
 ///
 /// If the text is not an address, or the name has none.
 pub fn resolve(text: &str) -> Result<SocketAddr, AddressError> {
-    match parse(text).map_err(|reason| invalid(text, reason))? {
+    match parse(text).map_err(|reason| unusable(text, reason))? {
         Written::Socket(address) => Ok(address),
         Written::Name { host, port } => {
             let found = look_up(&host_name(&host, port).host, port);
-            let failure = |error: LookupError| AddressError {
-                address: text.to_owned(),
-                error: io::Error::new(io::ErrorKind::NotFound, error),
-            };
-            found.map(|addresses| addresses.as_slice()[0]).map_err(failure)
+            found.map(|addresses| addresses.as_slice()[0]).map_err(|error| unusable(text, error))
         }
     }
 }
@@ -235,7 +239,7 @@ mod tests {
         assert_eq!(resolve("localhost:7").unwrap().port(), 7);
         for input in ["", ":", "99999999", "no.such.name.invalid:1", "1.2.3.4:99999"] {
             let error = resolve(input).unwrap_err().to_string();
-            assert!(error.contains("is no usable address"), "{error}");
+            assert!(error.contains("is not a usable address"), "{error}");
         }
     }
 
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(list[2].to_string(), "no.such.name.invalid:8");
         for twins in ["a.invalid:1,a.invalid:1", "localhost:5,localhost:5", "3000,127.0.0.1:3000"] {
             let error = replica_list(twins).unwrap_err().to_string();
-            assert!(error.contains("listed twice"), "{error}");
+            assert!(error.contains("is listed twice: list the address"), "{error}");
         }
         for nonsense in ["", "3000,", "99999999", "a b:1", "host:99999", "1.2.3.4:99999", ":1"] {
             assert!(replica_list(nonsense).is_err(), "{nonsense}");

@@ -59,8 +59,10 @@ fn three_replicas() {
     });
     assert!(table.contains("unreachable"), "{table}");
     servers.kill("1");
-    let table = wait_for_code(7, &list, 7);
-    assert!(table.starts_with("cluster 7: unavailable"), "{table}");
+    // At once, although the last one has heard the others a moment ago.
+    let output = status(7, &list, &[]);
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output));
+    assert!(text(&output).starts_with("cluster 7: unavailable"), "{}", text(&output));
     let output = status(7, &list, &["--json"]);
     assert_eq!(output.status.code(), Some(7));
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -78,7 +80,9 @@ fn one_replica() {
     servers.start("0", &[&format!("--addresses={port}")]);
     let table = wait_for_code(0, &port, 0);
     assert!(table.contains("primary"), "{table}");
-    assert_eq!(status(0, "no.such.invalid:1", &[]).status.code(), Some(2));
+    let output = status(0, "no.such.invalid:1", &[]);
+    assert_eq!(output.status.code(), Some(7));
+    assert!(text(&output).contains("`no.such.invalid` has no address"), "{}", text(&output));
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let output = status(0, &address, &["--timeout=1"]);

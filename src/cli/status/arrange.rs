@@ -1,7 +1,7 @@
 //! Puts answers in the order of the replicas, whatever the order in which addresses were listed.
 //!
-//! Each server says its index, so a wrong order is found, and the right one with it. Not covered:
-//! how the replicas are.
+//! Each server reports its index, so a wrong order is found, and the right one with it. Clients do
+//! not connect to standbys, so a list may end before them. Not covered: the state of the replicas.
 
 use super::ask::Answer;
 use crate::io::twins::Twins;
@@ -9,8 +9,8 @@ use crate::io::twins::Twins;
 /// An answer in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The index of the replica: what it said, or the place of its address in the list as it should
-    /// be. None if that is not known, or if another row has it.
+    /// The index of the replica: the one that it reported, or the place of its address in the right
+    /// list. None if neither is known, or if another row has that index.
     pub replica: Option<u8>,
     /// The answer.
     pub answer: Answer,
@@ -36,17 +36,45 @@ pub struct Arranged {
     pub problems: Vec<String>,
 }
 
-/// Replicas and standbys of the cluster, as far as any of them said it.
-fn nodes_of(answers: &[Answer]) -> Option<usize> {
-    let said = answers.iter().filter_map(Answer::said);
-    said.map(|said| usize::from(said.body.replica_count + said.body.standby_count)).max()
+/// Nodes of a cluster.
+#[derive(Clone, Copy)]
+struct Nodes {
+    replicas: usize,
+    standbys: usize,
+}
+
+impl Nodes {
+    /// The largest numbers that any replica reports; none if no replica answered.
+    fn of(answers: &[Answer]) -> Option<Nodes> {
+        let said = answers.iter().filter_map(Answer::said);
+        let nodes = said.map(|said| Nodes {
+            replicas: said.body.replica_count.into(),
+            standbys: said.body.standby_count.into(),
+        });
+        nodes.max_by_key(Nodes::count)
+    }
+
+    fn count(&self) -> usize {
+        self.replicas + self.standbys
+    }
+
+    /// Addresses that a list should have whose nodes are these: standbys only if one is listed.
+    fn to_list(self, owners: &[Option<usize>], listed: usize) -> usize {
+        let has_standby = owners.iter().skip(self.replicas).any(Option::is_some);
+        if has_standby || listed > self.replicas { self.count() } else { self.replicas }
+    }
+
+    /// The words for the nodes of a list.
+    fn noun(self, count: usize) -> &'static str {
+        if count > self.replicas { "replicas and standbys" } else { "replicas" }
+    }
 }
 
 /// Arranges answers that are in the order of the list.
 #[must_use]
 pub fn arrange(answers: &[Answer]) -> Arranged {
     let mut problems = Vec::new();
-    // Of each index, who said first that it has it.
+    // Of each index, the place of the first address that reported it.
     let mut owners: Vec<Option<usize>> = Vec::new();
     let mut surplus = Vec::new();
     for (place, answer) in answers.iter().enumerate() {
@@ -60,20 +88,16 @@ pub fn arrange(answers: &[Answer]) -> Arranged {
             owners[index] = Some(place);
         }
     }
-    let Some(nodes) = nodes_of(answers) else {
+    let Some(nodes) = Nodes::of(answers) else {
         return Arranged { rows: in_order_of_list(answers, &surplus), problems };
     };
-    owners.resize(owners.len().max(nodes), None);
+    let count = nodes.to_list(&owners, answers.len());
+    owners.resize(owners.len().max(count), None);
     let right = owners.iter().enumerate().all(|(index, owner)| owner.is_none_or(|it| it == index));
     if !right {
         place_silent(answers, &mut owners);
-        problems.push(order_problem(answers, &owners, nodes));
-    } else if answers.len() < nodes {
-        let (listed, missing) = (answers.len(), numbers(answers.len()..nodes));
-        problems.push(format!(
-            "--addresses lists {listed} of {nodes} replicas: list all of them (missing: {missing})"
-        ));
     }
+    problems.extend(list_problem(answers, &owners, count, nodes.noun(count)));
     let rows = if right {
         in_order_of_list(answers, &surplus)
     } else {
@@ -82,9 +106,41 @@ pub fn arrange(answers: &[Answer]) -> Arranged {
     Arranged { rows, problems }
 }
 
+/// What is wrong with the list, if anything is: its order, or that it is short.
+fn list_problem(
+    answers: &[Answer],
+    owners: &[Option<usize>],
+    count: usize,
+    noun: &str,
+) -> Option<String> {
+    let placed = || owners.iter().enumerate().filter_map(|(index, owner)| Some((index, (*owner)?)));
+    let is_right = placed().all(|(index, place)| index == place);
+    let listed = answers.len();
+    if placed().map(|(_, place)| place).is_sorted() && listed < count {
+        let rest = if is_right {
+            format!("list all of them (missing: {})", numbers(listed..count))
+        } else {
+            format!("list all of them in order, as in {}", list_text(answers, owners, count))
+        };
+        return Some(format!("--addresses lists {listed} of {count} {noun}: {rest}"));
+    }
+    (!is_right).then(|| {
+        let list = list_text(answers, owners, count);
+        format!("the addresses are in the wrong order; the right list is {list}")
+    })
+}
+
 fn numbers(range: std::ops::Range<usize>) -> String {
     let names: Vec<String> = range.map(|number| format!("replica {number}")).collect();
     names.join(", ")
+}
+
+/// The right list, as far as it is known.
+fn list_text(answers: &[Answer], owners: &[Option<usize>], count: usize) -> String {
+    let address = |owner: &Option<usize>| owner.map_or("?", |place| &answers[place].address);
+    let list: Vec<&str> = owners.iter().take(count).map(address).collect();
+    let note = if list.contains(&"?") { " (? is not listed, or did not answer)" } else { "" };
+    list.join(",") + note
 }
 
 /// Two addresses at which one index answers.
@@ -111,16 +167,6 @@ fn place_silent(answers: &[Answer], owners: &mut [Option<usize>]) {
     }
 }
 
-fn order_problem(answers: &[Answer], owners: &[Option<usize>], nodes: usize) -> String {
-    let address = |owner: &Option<usize>| {
-        owner.map_or_else(|| "?".to_owned(), |place| answers[place].address.clone())
-    };
-    let list: Vec<String> = owners.iter().take(nodes).map(address).collect();
-    let unknown = list.iter().any(|address| address == "?");
-    let note = if unknown { " (? for what did not answer or is not listed)" } else { "" };
-    format!("the addresses are in the wrong order; the right list is {}{note}", list.join(","))
-}
-
 fn in_order_of_list(answers: &[Answer], surplus: &[usize]) -> Vec<Row> {
     let row = |(place, answer): (usize, &Answer)| {
         let known = !surplus.contains(&place);
@@ -145,6 +191,7 @@ fn in_order_of_replicas(answers: &[Answer], owners: &[Option<usize>]) -> Vec<Row
 mod tests {
     use super::super::judge::tests::{answer, healthy, lost};
     use super::*;
+    use crate::vsr::Standing;
 
     fn permuted(order: [usize; 3], answers: &[Answer]) -> Vec<Answer> {
         order.map(|index| answers[index].clone()).to_vec()
@@ -175,8 +222,8 @@ mod tests {
         }
     }
 
-    /// Goal: what is missing, there twice, or served twice is named; a wrong order of a part of the
-    /// list shows what is known.
+    /// Goal: what is missing, there twice, or served twice is named; a short list is not called one
+    /// in the wrong order, and a wrong order of a part of the list shows what is known.
     #[test]
     fn lists() {
         let all = healthy();
@@ -184,10 +231,13 @@ mod tests {
         assert!(arranged.problems[0].contains("lists 2 of 3 replicas"), "{arranged:?}");
         assert!(arranged.problems[0].contains("(missing: replica 2)"), "{arranged:?}");
         let problems = arrange(&all[1..]).problems;
-        assert!(
-            problems[0].contains("right list is ?,10.0.0.1:3001,10.0.0.1:3002"),
-            "{problems:?}"
-        );
+        let text = "--addresses lists 2 of 3 replicas: list all of them in order, as in \
+                    ?,10.0.0.1:3001,10.0.0.1:3002 (? is not listed, or did not answer)";
+        assert_eq!(problems, [text]);
+        let problems = arrange(&[all[2].clone(), all[1].clone()]).problems;
+        let text = "the addresses are in the wrong order; the right list is \
+                    ?,10.0.0.1:3001,10.0.0.1:3002 (? is not listed, or did not answer)";
+        assert_eq!(problems, [text]);
         let mut twice = all.clone();
         twice[1] = Answer { address: "10.0.0.9:1".to_owned(), ..all[0].clone() };
         let arranged = arrange(&twice);
@@ -201,7 +251,35 @@ mod tests {
         assert!(problems[0].contains("two processes serve replica 0, at 10.0.0.1:3000"));
         let silent = [lost(0), lost(1)];
         assert_eq!(arrange(&silent).problems, Vec::<String>::new());
-        let standby = [answer(0, crate::vsr::Standing::Backup, 5)];
-        assert_eq!(arrange(&standby).rows[0].replica, Some(0));
+        let alone = [answer(0, Standing::Backup, 5)];
+        assert_eq!(arrange(&alone).rows[0].replica, Some(0));
+    }
+
+    /// Goal: a list may end before the standbys, as the list of a client does, but lists all of
+    /// them or none.
+    #[test]
+    fn standbys() {
+        let standby = |place| answer(place, Standing::Standby, 5);
+        let mut all = healthy();
+        all.extend([standby(3), standby(4)]);
+        for answer in &mut all {
+            answer.result.as_mut().unwrap().body.standby_count = 2;
+        }
+        let problems = |places: &[usize]| {
+            let listed: Vec<Answer> = places.iter().map(|place| all[*place].clone()).collect();
+            arrange(&listed).problems
+        };
+        assert_eq!(problems(&[0, 1, 2]), Vec::<String>::new());
+        assert_eq!(problems(&[0, 1, 2, 3, 4]), Vec::<String>::new());
+        let text = "--addresses lists 4 of 5 replicas and standbys: list all of them";
+        assert_eq!(problems(&[0, 1, 2, 3]), [format!("{text} (missing: replica 4)")]);
+        let list = "10.0.0.1:3000,10.0.0.1:3001,10.0.0.1:3002,?,10.0.0.1:3004";
+        let text = format!("{text} in order, as in {list} (? is not listed, or did not answer)");
+        assert_eq!(problems(&[0, 1, 2, 4]), [text]);
+        let text = "the addresses are in the wrong order; the right list is \
+                    10.0.0.1:3000,10.0.0.1:3001,10.0.0.1:3002";
+        assert_eq!(problems(&[0, 2, 1]), [text]);
+        let standby_in_front = problems(&[3, 0, 1, 2]);
+        assert!(standby_in_front[0].contains("wrong order"), "{standby_in_front:?}");
     }
 }

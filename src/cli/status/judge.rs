@@ -506,7 +506,79 @@ pub(super) mod tests {
         assert!(
             problems[0].starts_with("the addresses are in the wrong order; the right list is ")
         );
-        let (state, problems) = judged(&healthy()[..2]);
-        assert_eq!((state, problems.len()), (State::Degraded, 1), "{problems:?}");
+    }
+
+    /// Goal: a list that leaves replicas out is no reason for alarm, whichever is the primary, as
+    /// long as those that are left out may serve.
+    #[test]
+    fn parts_of_a_list() {
+        for answers in [healthy(), old(healthy())] {
+            let (state, problems) = judged(&answers[..2]);
+            assert_eq!((state, problems.len()), (State::Degraded, 1), "{problems:?}");
+            assert!(problems[0].contains("lists 2 of 3 replicas"), "{problems:?}");
+            assert_eq!(judged(&answers[1..]).0, State::Degraded);
+            assert_eq!(judged(&answers[2..]).0, State::Degraded);
+        }
+        // The primary of view 5 is replica 2, which is not listed.
+        let view_5 = |standing| {
+            let mut answers = [answer(0, Standing::Backup, 7), answer(1, standing, 7)];
+            for answer in &mut answers {
+                (body(answer).view, body(answer).primary) = (5, 2);
+            }
+            answers
+        };
+        assert_eq!(judged(&view_5(Standing::Backup)).1.len(), 1);
+        let (state, problems) = judged(&view_5(Standing::ViewChange));
+        assert_eq!((state, problems.len()), (State::Degraded, 2), "{problems:?}");
+        // In view 3 it would be replica 0, which reports that it is not, and one more is no quorum.
+        let mut answers = [answer(0, Standing::ViewChange, 7), answer(1, Standing::Backup, 7)];
+        for (place, reason) in [(0, Unready::ViewChange), (1, Unready::NoPrimary)] {
+            unready(&mut answers, place, reason);
+        }
+        let (state, problems) = judged(&answers);
+        assert_eq!(state, State::Unavailable, "{problems:?}");
+        assert!(problems.iter().any(|it| it.contains("nobody is served")), "{problems:?}");
+        let (state, problems) = judged(&[lost(0), lost(1)]);
+        assert_eq!((state, problems.len()), (State::Unavailable, 2));
+    }
+
+    /// Goal: one replica of the list that is cut off says nothing about those that are not listed.
+    #[test]
+    fn a_part_that_is_cut_off() {
+        for (standing, reason) in [
+            (Standing::Backup, Unready::NoPrimary),
+            (Standing::ViewChange, Unready::NoQuorum),
+            (Standing::Primary, Unready::NoQuorum),
+        ] {
+            let mut answers = [answer(0, standing, 7)];
+            unready(&mut answers, 0, reason);
+            let (state, problems) = judged(&answers);
+            assert_eq!(state, State::Degraded, "{problems:?}");
+            let text = "no listed replica serves clients; the 2 that are not listed may serve them";
+            assert!(problems.iter().any(|it| it == text), "{problems:?}");
+            let listed = [answers[0].clone(), lost(1)];
+            let (state, problems) = judged(&listed);
+            assert_eq!(state, State::Unavailable, "one is no quorum: {problems:?}");
+        }
+    }
+
+    /// Goal: a contact with a replica that gave no answer may be over: then the same is asked again.
+    #[test]
+    fn silent_replicas() {
+        let relies = |answers: &[Answer]| relies_on_silent(&arrange(answers).rows);
+        assert!(!relies(&healthy()));
+        let mut answers = healthy();
+        answers[2] = lost(2);
+        assert!(!relies(&answers), "a quorum answered");
+        answers[1] = lost(1);
+        assert_eq!(judged(&answers).0, State::Degraded);
+        assert!(relies(&answers), "the primary may not know yet");
+        assert!(relies(&[lost(1), answers[0].clone(), lost(2)]), "in a wrong order too");
+        unready(&mut answers, 0, Unready::NoQuorum);
+        assert!(!relies(&answers), "it does not serve");
+        let mut answers = healthy();
+        answers[0] = lost(0);
+        assert!(relies(&answers), "the backups may not know yet");
+        assert!(!relies(&healthy()[1..]), "it is not listed");
     }
 }

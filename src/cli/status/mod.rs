@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
-use super::output::{OutputArguments, print};
+use super::output::{OutputArguments, note_lost, print};
 use super::patient::Stop;
 use crate::client::ReplicaAddress;
 use crate::vsr::readiness::CONTACT_NS;
@@ -123,7 +123,8 @@ fn watch(
         let found = find_out(arguments, replicas);
         let block = block(&found, arguments.output.is_json(), redraws, interval);
         let mut output = io::stdout().lock();
-        if output.write_all(block.as_bytes()).and_then(|()| output.flush()).is_err() {
+        if let Err(error) = output.write_all(block.as_bytes()).and_then(|()| output.flush()) {
+            note_lost(&error);
             return Ok(());
         }
         drop(output);

@@ -136,8 +136,8 @@ fn versions(rows: &[Row]) -> String {
 #[must_use]
 pub fn json_of(found: &Found) -> Value {
     let primary = primary(&found.rows);
-    let replica = |(place, row): (usize, &Row)| {
-        let mut value = json!({ "place": place, "address": row.answer.address.clone() });
+    let replica = |row: &Row| {
+        let mut value = json!({ "replica": row.replica, "address": row.answer.address });
         let more = match &row.answer.result {
             Err(reason) => json!({ "reachable": false, "reason": reason }),
             Ok(said) => json_body(said, primary),
@@ -147,7 +147,7 @@ pub fn json_of(found: &Found) -> Value {
         }
         value
     };
-    let replicas: Vec<Value> = found.rows.iter().enumerate().map(replica).collect();
+    let replicas: Vec<Value> = found.rows.iter().map(replica).collect();
     json!({
         "cluster": found.cluster.to_string(),
         "state": found.state.name(),
@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(value["state"], "degraded");
         assert_eq!(value["primary"], 0);
         assert_eq!(value["replicas"][1]["reachable"], false);
+        assert_eq!(value["replicas"][1]["replica"], 1);
         assert_eq!(value["replicas"][2]["lag"], 10);
         assert_eq!(value["replicas"][2]["clock"]["offset_ns"], -250_000);
         assert_eq!(value["replicas"][2]["ready"], true);

@@ -231,7 +231,7 @@ fn exit_codes() {
 
     for (list, code, part) in [
         ("nowhere.invalid:1", 7, "`nowhere.invalid` has no address"),
-        ("nowhere.invalid:1,127.0.0.1:1", 7, "127.0.0.1:1: connection refused"),
+        ("nowhere.invalid:1,127.0.0.1:1", 7, "nowhere.invalid:1: the name has no address"),
         ("127.0.0.1:1", 7, "127.0.0.1:1: connection refused"),
     ] {
         let output = florin(&["repl", "--deadline=1", "--command=query_accounts"])

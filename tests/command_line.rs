@@ -317,12 +317,15 @@ fn lost_output() {
     if !Path::new("/dev/full").exists() {
         return;
     }
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = florin(&["version"]).stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(message.contains("standard output cannot be written"), "{message}");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    assert!(florin(&["version"]).stdout(writer).status().unwrap().success());
+    let watch = ["status", "--watch", "--addresses=127.0.0.1:1"];
+    for arguments in [&["version"], watch.as_slice()] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = florin(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(message.contains("standard output cannot be written"), "{message}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert!(florin(arguments).stdout(writer).status().unwrap().success(), "{arguments:?}");
+    }
 }

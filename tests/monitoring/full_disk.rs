@@ -1,7 +1,7 @@
 //! Full disks: a file system of some megabytes, and a limit of the length of files.
 
 use super::free_port::free_port;
-use super::program::florin;
+use super::program::{command, florin};
 use super::servers::{BINARY, Servers, errors, wait_for};
 use florin::client::{Client, Options};
 use florin::protocol::types::{Account, Transfer};
@@ -48,7 +48,7 @@ impl SmallDisk {
     /// A command that sees the disk.
     fn command(&self, words: &[&str]) -> Command {
         let target = self.holder.id().to_string();
-        let mut command = Command::new("nsenter");
+        let mut command = command("nsenter");
         command
             .args(["--target", &target, "--user", "--preserve-credentials", "--mount"])
             .args(words)
@@ -189,7 +189,7 @@ fn limit_of_length() {
     let servers = Servers::new("file-limit");
     let path = servers.path("0_0.florin");
     let limited = |kibibytes: u32| {
-        let mut command = Command::new("bash");
+        let mut command = command("bash");
         command.args(["-c", &format!("ulimit -f {kibibytes} && exec \"$@\""), "bash"]);
         command
     };

@@ -1,9 +1,10 @@
-//! A cluster of three real servers, each of whose connections to another one goes through a link
-//! that can be cut, so that it can be put into any state, and be asked how it is.
+//! A cluster of three real servers, perhaps with a standby. Each connection from one to another goes
+//! through a link that can be cut, so that tests can put the cluster into any state and look.
 
 use super::free_port::free_port;
+use super::program;
 use super::proxy::Link;
-use super::servers::{BINARY, errors, florin};
+use super::servers::{errors, florin};
 use florin::client::{Client, Options};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -17,6 +18,10 @@ use std::time::Duration;
 pub const CLUSTER: u128 = 7;
 /// Time in which a served client has its answer, also on a busy machine.
 const SERVED_TIME: Duration = Duration::from_secs(20);
+/// Replicas that vote; a standby comes behind them.
+const REPLICAS: usize = 3;
+/// A ready replica has contact with another one, not older than this by its own clock, in seconds.
+const CONTACT_MAX: f64 = 2.0;
 /// Time in which a client that nobody serves has no answer.
 const UNSERVED_TIME: Duration = Duration::from_millis(1500);
 
@@ -55,10 +60,19 @@ fn signal(process: &Child, name: &str) {
 impl Trio {
     /// Formats and starts three replicas.
     pub fn start(name: &str) -> Trio {
+        Trio::start_nodes(name, REPLICAS)
+    }
+
+    /// Formats and starts three replicas, and a standby with index 3.
+    pub fn start_with_standby(name: &str) -> Trio {
+        Trio::start_nodes(name, REPLICAS + 1)
+    }
+
+    fn start_nodes(name: &str, nodes: usize) -> Trio {
         let folder = std::env::temp_dir().join(format!("florin-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
-        let addresses = [(); 3].map(|()| loopback());
+        let addresses: Vec<SocketAddr> = (0..nodes).map(|_| loopback()).collect();
         let (mut places, mut links) = (Vec::new(), Vec::new());
         for (own, address) in addresses.iter().enumerate() {
             let (ways, entries): (Vec<_>, Vec<_>) =
@@ -77,7 +91,7 @@ impl Trio {
             });
         }
         let mut trio = Trio { places, links, twin: None, twin_metrics: loopback(), folder };
-        for index in 0..3 {
+        for index in 0..nodes {
             trio.format(index, "format");
             trio.spawn(index, 0);
         }
@@ -88,7 +102,8 @@ impl Trio {
     pub fn format(&self, index: usize, command: &str) {
         let path = &self.places[index].path;
         let _ = fs::remove_file(path);
-        let (cluster, replica) = (format!("--cluster={CLUSTER}"), format!("--replica={index}"));
+        let place = if index < REPLICAS { "replica" } else { "standby" };
+        let (cluster, replica) = (format!("--cluster={CLUSTER}"), format!("--{place}={index}"));
         let path = path.display().to_string();
         let options = [command, "--development", &cluster, &replica, "--replica-count=3", &path];
         let output = florin(&options);
@@ -114,7 +129,7 @@ impl Trio {
         clock_offset: i64,
     ) -> Child {
         let log = File::options().append(true).create(true).open(self.folder.join(name + ".log"));
-        let child = Command::new(BINARY)
+        let child = program::florin()
             .args(["start", "--development", &format!("--addresses={list}")])
             .args([format!("--metrics={metrics}"), format!("--clock-offset={clock_offset}")])
             .arg(path)
@@ -163,7 +178,7 @@ impl Trio {
 
     /// Cuts all ways from a replica, and to it.
     pub fn isolate(&self, index: usize) {
-        for other in (0..3).filter(|other| *other != index) {
+        for other in (0..self.places.len()).filter(|other| *other != index) {
             self.cut(index, other);
             self.cut(other, index);
         }
@@ -175,10 +190,8 @@ impl Trio {
             twin.kill().unwrap();
             twin.wait().unwrap();
         }
-        for (from, to) in (0..9).map(|pair| (pair / 3, pair % 3)) {
-            self.links[from][to].set_blocked(false);
-        }
-        for index in 0..3 {
+        self.links.iter().flatten().for_each(|link| link.set_blocked(false));
+        for index in 0..self.places.len() {
             let place = &mut self.places[index];
             if place.is_paused {
                 signal(place.process.as_ref().unwrap(), "-CONT");
@@ -198,10 +211,15 @@ impl Trio {
         self.places[index].address
     }
 
-    /// The addresses of all, in order.
+    /// How many there are, the standby included.
+    pub fn nodes(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The addresses of the replicas that vote, in order.
     pub fn list(&self) -> String {
-        let addresses: Vec<String> = (0..3).map(|index| self.address(index).to_string()).collect();
-        addresses.join(",")
+        let addresses = (0..REPLICAS).map(|index| self.address(index).to_string());
+        addresses.collect::<Vec<_>>().join(",")
     }
 
     /// The primary according to `florin status`, if there is one.
@@ -217,6 +235,24 @@ impl Trio {
         readyz(self.places[index].metrics).unwrap_or_else(|| "no answer".to_owned())
     }
 
+    /// The metrics of a replica that reports that it is ready although its last contact with any
+    /// other one is too long ago, both by its own clock: no delay of this machine excuses that.
+    pub fn ready_without_contact(&self, index: usize) -> Option<String> {
+        let (_, text) = get(self.places[index].metrics, "/metrics")?;
+        let sample = |name: &str| -> Option<f64> {
+            text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
+        let is_recent = |metric: &str, replica: usize| {
+            sample(&format!("florin_replica_{metric}_seconds{{replica=\"{replica}\"}}"))
+                .is_some_and(|seconds| seconds <= CONTACT_MAX)
+        };
+        let others = (0..REPLICAS).filter(|replica| *replica != index);
+        let contacts =
+            others.filter(|it| is_recent("silence", *it) && is_recent("unanswered", *it)).count();
+        let is_ready = sample("florin_ready").expect("it is always there") > 0.5;
+        (is_ready && contacts == 0).then_some(text)
+    }
+
     /// Has so many requests executed.
     pub fn load(&self, requests: u32) {
         let mut client = Client::connect(CLUSTER, &self.list(), &Options::default()).unwrap();
@@ -228,7 +264,7 @@ impl Trio {
     /// What the servers had to say last.
     pub fn logs(&self) -> String {
         let mut text = String::new();
-        for name in ["0", "1", "2", "twin"] {
+        for name in ["0", "1", "2", "3", "twin"] {
             let log = self.folder.join(format!("{name}.log"));
             let log = fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
@@ -262,15 +298,20 @@ pub fn serves(list: &str, expected: bool) -> bool {
 
 /// Asks a metrics address whether its server is ready; none if there is no answer in time.
 pub fn readyz(address: SocketAddr) -> Option<String> {
+    let (status, body) = get(address, "/readyz")?;
+    Some(format!("{status} {}", body.lines().next().unwrap_or("")))
+}
+
+/// Status and body of an answer; none if there is none in time.
+fn get(address: SocketAddr, path: &str) -> Option<(String, String)> {
     let time = Duration::from_millis(500);
     let mut stream = TcpStream::connect_timeout(&address, time).ok()?;
     stream.set_read_timeout(Some(time)).ok()?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.to_owned();
-    let body = answer.split_once("\r\n\r\n")?.1.lines().next().unwrap_or("").to_owned();
-    Some(format!("{status} {body}"))
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
 }
 
 impl Drop for Trio {

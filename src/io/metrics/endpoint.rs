@@ -566,6 +566,23 @@ mod tests {
         assert_eq!(get(address, "/readyz"), ("200 OK".to_owned(), "backup\n".to_owned()));
     }
 
+    /// Goal: a serving thread that has not turned for five seconds is not healthy. The endpoint
+    /// measures the age anew for each request, so the answer is asked of the pure function.
+    #[test]
+    fn hung() {
+        let (_endpoint, _, metrics) = endpoint();
+        for (age_ns, status, text) in [
+            (AGE_MAX_NS, "200 OK", "ok\n"),
+            (AGE_MAX_NS + 1, UNAVAILABLE, "the serving thread has not turned for 5 seconds: "),
+        ] {
+            metrics.set(Metric::LoopAge, age_ns);
+            let mut buffer = [0; 256];
+            let response = health(&metrics, &mut Text::new(&mut buffer));
+            assert_eq!(response.status, status);
+            assert!(buffer.starts_with(text.as_bytes()), "{:?}", String::from_utf8_lossy(&buffer));
+        }
+    }
+
     /// Goal: other methods and paths are refused, HEAD has no body, and nonsense is answered.
     #[test]
     fn refusals() {

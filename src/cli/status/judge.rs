@@ -518,6 +518,8 @@ pub(super) mod tests {
             assert!(problems[0].contains("lists 2 of 3 replicas"), "{problems:?}");
             assert_eq!(judged(&answers[1..]).0, State::Degraded);
             assert_eq!(judged(&answers[2..]).0, State::Degraded);
+            let part = [answers[0].clone(), lost(1)];
+            assert_eq!(judged(&part).0, State::Degraded, "the third may follow");
         }
         // The primary of view 5 is replica 2, which is not listed.
         let view_5 = |standing| {

@@ -1,9 +1,9 @@
 //! One TCP connection to one replica: bytes in, bytes out, frames found and checked.
 //!
-//! Never blocks. Knows the checksums and sizes of frames, but not what they say. A connection that
-//! fails is made again after a while; the request that is to be sent on it is then sent from its
-//! beginning. A host name is looked up again meanwhile, on a thread, since that may block: the host
-//! may have moved, or its name had no address yet.
+//! Never blocks. Checks the checksums and sizes of frames, not their contents. A connection that
+//! fails is opened again after a pause, and the request in flight is then sent from its beginning.
+//! Meanwhile a thread looks the host name up again, since that may block: the host may have moved,
+//! or its name had no address yet.
 
 use super::address::ReplicaAddress;
 use super::error::Trouble;
@@ -25,7 +25,7 @@ const RECONNECT_MAX_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Connection {
     address: ReplicaAddress,
-    /// Which of the addresses is tried, or is connected.
+    /// Index of the address that is tried or connected.
     candidate: usize,
     stream: Option<TcpStream>,
     is_established: bool,
@@ -41,9 +41,9 @@ pub(super) struct Connection {
     ping_offset: usize,
     failures: u32,
     connect_at_ns: u64,
-    /// What the last attempt failed with, and its address if it had one.
+    /// The failure of the last attempt, and its address if it had one.
     error_last: Option<(Option<SocketAddr>, Trouble)>,
-    /// How often in a row the peer closed the connection without having sent anything.
+    /// Consecutive connections that the peer closed without having sent anything.
     refusals: u32,
     /// The host's name is being looked up.
     lookup: Option<JoinHandle<Option<ReplicaAddress>>>,
@@ -71,12 +71,12 @@ impl Connection {
         }
     }
 
-    /// The address that is tried, or is connected; none while the name has none.
+    /// Returns the address that is tried or connected; none while the name has none.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.address.candidates().get(self.candidate).copied()
     }
 
-    /// How often in a row the peer closed the connection without having sent anything.
+    /// Consecutive connections that the peer closed without having sent anything.
     pub(super) fn refusals(&self) -> u32 {
         self.refusals
     }
@@ -86,8 +86,8 @@ impl Connection {
         self.is_established
     }
 
-    /// Why nothing comes from this replica: what the last attempt failed with, unless something
-    /// came since; or what is waited for.
+    /// Returns the reason for which this replica sends nothing: the failure of the last attempt,
+    /// unless bytes arrived since, or the step that the connection waits for.
     pub(super) fn trouble(&self) -> Option<(String, Trouble)> {
         let (address, trouble) = match (self.error_last, &self.stream) {
             (Some(error), _) => error,
@@ -100,7 +100,7 @@ impl Connection {
         Some((text, trouble))
     }
 
-    /// What the peer speaks, if bytes arrived and none of them were of the protocol: a banner of
+    /// Returns the trouble with a peer that sent bytes, none of them of the protocol. The banner of
     /// another service may be shorter than a header.
     fn foreign(&self) -> Option<Trouble> {
         let bytes = &self.incoming[..self.filled];
@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// When to call [`Connection::start`], if there is no connection.
+    /// Returns the time to call [`Connection::start`], if there is no connection.
     pub(super) fn connect_at_ns(&self) -> Option<u64> {
         if self.stream.is_none() { Some(self.connect_at_ns) } else { None }
     }
@@ -158,7 +158,7 @@ impl Connection {
         self.reset();
     }
 
-    /// Begins to ask for the addresses of the host's name, if it has one and nobody asks already.
+    /// Starts a look-up of the host's name, if it has one and no look-up runs.
     fn lookup_start(&mut self) {
         let Some((name, port)) = self.address.name().filter(|_| self.lookup.is_none()) else {
             return;
@@ -169,7 +169,7 @@ impl Connection {
         self.lookup = thread.spawn(move || ReplicaAddress::look_up(&name, port).ok()).ok();
     }
 
-    /// Takes the addresses that were found, if there are some already.
+    /// Takes the addresses of a look-up that has ended.
     fn lookup_finish(&mut self) {
         let Some(lookup) = self.lookup.take_if(|lookup| lookup.is_finished()) else { return };
         match lookup.join() {
@@ -194,7 +194,7 @@ impl Connection {
         self.request_offset = self.request_offset.map(|_| 0);
     }
 
-    /// Wants the request in flight to be sent here, unless it is being sent already.
+    /// Marks the request in flight to be sent here, unless it is being sent already.
     pub(super) fn request_start(&mut self) {
         self.request_offset.get_or_insert(0);
     }
@@ -204,8 +204,8 @@ impl Connection {
         self.request_offset.is_some()
     }
 
-    /// The request needs not be sent any more. Half a request cannot be taken back: then the
-    /// connection ends.
+    /// Cancels the request. A request that was sent in part cannot be taken back: the connection is
+    /// closed.
     pub(super) fn request_cancel(&mut self) {
         if self.request_offset.is_some_and(|offset| offset > 0) {
             self.reset();
@@ -221,7 +221,7 @@ impl Connection {
         }
     }
 
-    /// What to wait for.
+    /// Returns the events to wait for.
     pub(super) fn interest(&self) -> pollfd {
         let Some(stream) = &self.stream else {
             return pollfd { fd: -1, events: 0, revents: 0 };
@@ -236,7 +236,7 @@ impl Connection {
         pollfd { fd: stream.as_raw_fd(), events, revents: 0 }
     }
 
-    /// Finds out how the attempt to connect ended, after the socket was reported ready.
+    /// Checks how the attempt to connect ended, after the socket was reported ready.
     pub(super) fn establish(&mut self) -> io::Result<()> {
         if self.is_established {
             return Ok(());
@@ -252,7 +252,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what is to be sent, as far as the system takes it.
+    /// Sends the request and the ping, as far as the system takes them.
     pub(super) fn send(&mut self, request: &[u8]) -> io::Result<()> {
         if !self.is_established {
             return Ok(());
@@ -278,7 +278,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has arrived, as far as there is room.
+    /// Reads the bytes that have arrived, as far as there is room.
     pub(super) fn receive(&mut self) -> io::Result<()> {
         let Some(stream) = self.stream.as_mut().filter(|_| self.is_established) else {
             return Ok(());
@@ -348,7 +348,7 @@ impl Connection {
     }
 }
 
-/// Writes from `offset` on; whether all of it is written now.
+/// Writes from `offset` on. Returns whether everything is written.
 fn write_some(stream: &mut TcpStream, bytes: &[u8], offset: &mut usize) -> io::Result<bool> {
     while *offset < bytes.len() {
         match stream.write(&bytes[*offset..]) {

@@ -9,35 +9,35 @@ use std::time::Duration;
 
 /// Why a call of the client failed.
 ///
-/// After some of them nobody knows whether the request was executed:
+/// After some of them it is unknown whether the request was executed:
 /// see [`ClientError::is_outcome_unknown`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientError {
     /// The list of addresses is not valid, or none of its names has an address.
     Address(AddressError),
-    /// A replica closes every connection without a word: most likely it is of another cluster.
+    /// A replica closes every connection without an answer: most likely it is of another cluster.
     ClusterMismatch {
         /// The cluster that was asked for.
         cluster: u128,
-        /// Where the replica is.
+        /// The address of the replica.
         address: SocketAddr,
     },
     /// The cluster ended the session; this client is of no further use. Among the reasons: the
-    /// client's release is too old or too new, or somebody else took its place.
+    /// client's release is too old or too new, or another client took its place.
     Evicted(EvictionReason),
     /// No answer in time. A request that was sent may have been executed, or may be later: see
     /// [`Client::resume`](super::Client::resume).
     Deadline {
-        /// How long the answer was waited for.
+        /// Duration of the wait for the answer.
         waited: Duration,
-        /// What was asked for; none if nothing was sent: there was no session yet, or no time left.
+        /// The operation; none if nothing was sent: there was no session yet, or no time left.
         request: Option<Operation>,
         /// A replica that does not answer, and why, as far as is known.
         connection: Option<(String, Trouble)>,
     },
     /// The wait for an answer was interrupted, see [`Options`](super::Options).
     Interrupted {
-        /// What was sent last; none if there was no session yet.
+        /// The operation sent last; none if there was no session yet.
         request: Option<Operation>,
     },
     /// More events than fit one request.
@@ -64,7 +64,7 @@ pub enum ClientError {
     System(io::ErrorKind),
 }
 
-/// Why nothing comes from an address.
+/// Why an address sends nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The host's name has no address, or no name service answers.
@@ -73,13 +73,13 @@ pub enum Trouble {
     Failed(io::ErrorKind),
     /// The attempt to connect is neither accepted nor refused.
     Connecting,
-    /// The connection was accepted, and nothing came on it.
+    /// The connection was accepted, and nothing arrived on it.
     Silent,
-    /// What came is HTTP.
+    /// HTTP arrived.
     Http,
-    /// What came is something else than the protocol.
+    /// Bytes arrived that are not of the protocol.
     Foreign,
-    /// The replica is connected and was heard, and does not answer the request.
+    /// The replica is connected and has sent something, but does not answer the request.
     Unanswered,
 }
 
@@ -156,10 +156,10 @@ impl fmt::Display for ServerError {
     }
 }
 
-/// What to do when nobody knows what became of events.
+/// The advice if it is unknown whether events were executed.
 pub const RETRY: &str = "it is safe to retry with the same ids";
 
-/// What an eviction means to the one who runs the client.
+/// Returns the meaning of an eviction for the user of the client.
 fn explain(reason: EvictionReason) -> &'static str {
     match reason {
         EvictionReason::NoSession => "the session is unknown, more than 64 clients are active",
@@ -168,7 +168,7 @@ fn explain(reason: EvictionReason) -> &'static str {
         EvictionReason::InvalidRequestOperation => "the operation is unknown to the cluster",
         EvictionReason::InvalidRequestBody => "a request's body was malformed",
         EvictionReason::InvalidRequestBodySize => "a request was larger than the cluster admits",
-        EvictionReason::SessionTooLow => "the client's id was registered again by somebody else",
+        EvictionReason::SessionTooLow => "the client's id was registered again by another client",
         EvictionReason::SessionReleaseMismatch => "the release changed within the session",
     }
 }
@@ -211,7 +211,7 @@ impl fmt::Display for ClientError {
             ClientError::Address(error) => write!(formatter, "{error}"),
             ClientError::ClusterMismatch { cluster, address } => write!(
                 formatter,
-                "{address} closes every connection without a word: it is not of cluster \
+                "{address} closes every connection without an answer: it is not of cluster \
                  {cluster}, or something else listens there, or it has no room for more clients"
             ),
             ClientError::Evicted(reason) => {

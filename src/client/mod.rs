@@ -1,8 +1,8 @@
 //! A client of the wire protocol in Rust.
 //!
 //! [`Client`] is the blocking client: one session, one request at a time, typed calls, errors as
-//! values and deadlines for everything. [`Wire`] and [`Poller`] are what it is made of: a session
-//! that never blocks, many of which one thread can serve. Ids are made by [`IdGenerator`].
+//! values and deadlines for everything. It is built on [`Wire`], a session that never blocks, and
+//! [`Poller`], which serves many of these on one thread. [`IdGenerator`] generates ids.
 //!
 //! Two accounts and a transfer in two phases:
 //!
@@ -48,8 +48,8 @@
 //! # }
 //! ```
 //!
-//! An answer may fail to come. Then nobody knows whether the request was executed. It is safe to
-//! retry with the same ids: what was done already is answered with `exists`.
+//! Without an answer it is unknown whether the request was executed. It is safe to retry with the
+//! same ids: an event that was executed answers `exists`.
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/example_server.inc"));
@@ -69,7 +69,7 @@
 //! assert!(matches!(error, ClientError::Deadline { .. }) && error.is_outcome_unknown());
 //! assert!(error.to_string().ends_with("it is safe to retry with the same ids"));
 //!
-//! // Either wait on for the answer, or begin anew:
+//! // Either wait for the answer with `resume`, or open a new session:
 //! let mut client = Client::connect(0, addresses, &Options::default())?;
 //! let results = client.create_accounts(&[account])?;
 //! let done = [CreateAccountStatus::Created.number(), CreateAccountStatus::Exists.number()];
@@ -80,8 +80,8 @@
 //!
 //! [`AsyncClient`] has the same calls as futures, for any executor.
 //!
-//! Not here: several batches in one request, and calls of the blocking client from several threads
-//! (make a client each).
+//! Not covered: several batches in one request, and calls of one blocking client from several
+//! threads (create a client for each).
 
 pub mod address;
 pub mod asynchronous;
@@ -128,7 +128,7 @@ const INTERRUPT_SLICE: Duration = Duration::from_millis(100);
 pub struct Options {
     /// The release the client claims.
     pub release: Release,
-    /// How long connecting, and each call, may take.
+    /// Timeout for connecting, and for each call.
     pub deadline: Duration,
     /// Ends waiting with [`ClientError::Interrupted`] once it is set, by a signal handler for
     /// example.
@@ -156,7 +156,7 @@ pub struct Client {
     cluster: u128,
     deadline: Duration,
     interrupt: Option<&'static AtomicBool>,
-    /// What was sent last.
+    /// The operation sent last.
     request: Option<Operation>,
 }
 
@@ -192,24 +192,25 @@ impl Client {
         Ok(client)
     }
 
-    /// Changes how long each call may take.
+    /// Sets the timeout for each call.
     pub fn set_deadline(&mut self, deadline: Duration) {
         self.deadline = deadline;
     }
 
-    /// Events of one call at most.
+    /// Returns the maximum number of events in one call.
     #[must_use]
     pub fn events_max(&self, operation: Operation) -> u32 {
         self.wire.events_max(operation)
     }
 
-    /// Maximum number of results in one reply, if replies are as large as requests may be.
+    /// Returns the maximum number of results in one reply, if replies are as large as requests may
+    /// be.
     #[must_use]
     pub fn results_max(&self, operation: Operation) -> u32 {
         self.wire.results_max(operation)
     }
 
-    /// Sends a body as it is and waits for the answer.
+    /// Sends a body unchanged and waits for the answer.
     ///
     /// # Errors
     ///
@@ -256,7 +257,7 @@ impl Client {
         Ok(results.chunks_exact(size_of::<Outcome>()).map(read).collect())
     }
 
-    /// As [`Client::call`] with events and results as bytes, as they travel, one after the other.
+    /// As [`Client::call`], with events and results as bytes in the encoding of the protocol.
     ///
     /// # Errors
     ///
@@ -278,7 +279,7 @@ impl Client {
         self.call_reply(operation, events)?.results()
     }
 
-    /// As [`Client::call_bytes`], with all that the reply says: [`Reply::results`] has the results.
+    /// As [`Client::call_bytes`], with the reply's header: [`Reply::results`] has the results.
     ///
     /// # Errors
     ///
@@ -364,7 +365,7 @@ impl Client {
         }
     }
 
-    /// Why there is no answer after this time.
+    /// Returns the error of an answer that did not come within this time.
     fn late(&self, waited: Duration) -> ClientError {
         if let Some((address, _)) = self.wire.refusal() {
             return ClientError::ClusterMismatch { cluster: self.cluster, address };

@@ -1,8 +1,8 @@
 //! A client's session with the cluster, without sockets or clocks.
 //!
-//! Seals requests (numbers, hash chain, checksums) and judges what comes back. One request is in
-//! flight at a time; the first is the registration. Frames given to it have been checked for their
-//! checksums and the cluster. Not covered: when to send or to send again, and to whom.
+//! Seals requests (numbers, hash chain, checksums) and judges the replies. One request is in flight
+//! at a time; the first is the registration. The caller has checked the checksums and the cluster
+//! of each frame. Not covered: when and to which replica to send.
 
 use super::error::ServerError;
 use crate::protocol::types::RegisterResult;
@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 /// that counts it.
 const BATCH_SIZE_LIMIT_MIN: u32 = 256;
 
-/// Who the client is.
+/// The identity of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
     /// The cluster.
@@ -32,7 +32,7 @@ pub struct SessionOptions {
 /// A request's body, ready to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Staged {
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
     /// Bytes of the body.
     pub body_size: u32,
@@ -47,23 +47,23 @@ struct InFlight {
     operation: Operation,
 }
 
-/// What a reply says besides its body.
+/// The fields of a reply's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyFacts {
-    /// What was asked for.
+    /// The operation of the request.
     pub operation: Operation,
     /// Position in history.
     pub op: u64,
-    /// Of the commit, in nanoseconds since the Unix epoch.
+    /// Time of the commit, in nanoseconds since the Unix epoch.
     pub timestamp: u64,
     /// Bytes of the body.
     pub body_size: u32,
 }
 
-/// What a frame meant.
+/// The meaning of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// Nothing: a duplicate, or meant for somebody else.
+    /// Nothing: a duplicate, or meant for another client.
     Ignored,
     /// The answer to a ping sent at this time of the client's clock.
     Pong {
@@ -72,7 +72,7 @@ pub enum Received {
     },
     /// The session is open.
     Registered,
-    /// The answer to the request in flight, which is so no more.
+    /// The answer to the request in flight, which has ended.
     Reply(ReplyFacts),
     /// The session is over.
     Evicted(EvictionReason),
@@ -133,13 +133,13 @@ impl Session {
         self.options.cluster
     }
 
-    /// The newest view heard of.
+    /// Returns the newest view known here.
     #[must_use]
     pub fn view(&self) -> u32 {
         self.view
     }
 
-    /// Index of the replica that leads the newest view heard of.
+    /// Returns the index of the primary of the newest view known here.
     ///
     /// # Panics
     ///
@@ -161,12 +161,12 @@ impl Session {
         self.batch_size_limit
     }
 
-    /// Remembers how long the last request took, to tell the server.
+    /// Records the latency of the last request, which the next one reports to the server.
     pub fn set_latency_previous(&mut self, microseconds: u64) {
         self.latency_previous_us = u32::try_from(microseconds).unwrap_or(u32::MAX);
     }
 
-    /// Writes the header of the next request to the start of `frame`, which then is in flight.
+    /// Writes the header of the next request to the start of `frame`, and marks it as in flight.
     ///
     /// # Panics
     ///
@@ -218,7 +218,7 @@ impl Session {
         *header.header()
     }
 
-    /// Judges a frame whose checksums and cluster were found right.
+    /// Judges a frame whose checksums and cluster are right.
     ///
     /// # Errors
     ///
@@ -226,7 +226,7 @@ impl Session {
     ///
     /// # Panics
     ///
-    /// If it is not one whole frame.
+    /// If `frame` is not one whole frame.
     pub fn receive(&mut self, frame: &[u8]) -> Result<Received, ServerError> {
         let header = Header::from_bytes(frame);
         assert_eq!(frame.len(), to_index(header.frame.size));
@@ -252,7 +252,7 @@ impl Session {
                 let reason = EvictionReason::try_from(eviction.reason);
                 Ok(Received::Evicted(reason.expect("a valid header has a known reason")))
             }
-            // Nothing else is for a client.
+            // Other commands are not for clients.
             _ => Ok(Received::Ignored),
         }
     }

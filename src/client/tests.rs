@@ -85,7 +85,7 @@ fn registered_session() -> Session {
     session
 }
 
-/// Goal: each way in which a reply can contradict its request is told apart.
+/// Goal: each way in which a reply can contradict its request has an error of its own.
 #[test]
 fn contradicting_replies() {
     let golden = fixture("006-create_accounts-reply");
@@ -324,7 +324,7 @@ fn sends_again() {
 }
 
 /// Goal: when the primary dies with a request, another replica gets the same bytes at once; its
-/// answer tells of the new view, and from then on requests go there.
+/// answer carries the new view, and from then on requests go there.
 #[test]
 fn follows_the_view() {
     let first = serve(vec![Act::Close]);
@@ -341,8 +341,8 @@ fn follows_the_view() {
     assert_eq!(first[1], second[0]);
 }
 
-/// Goal: what is not answered goes to each of the others in the end, while a lone server is the
-/// only one to ask.
+/// Goal: a request without an answer reaches each other replica in the end; a lone server is asked
+/// again.
 #[test]
 fn retries_reach_everybody() {
     let silent = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -381,7 +381,7 @@ fn eviction_is_final() {
     server.thread.join().unwrap();
 }
 
-/// Goal: a deadline is an error, the request stays in flight, and its answer can still be had.
+/// Goal: a deadline is an error; the request stays in flight, and its answer can still be taken.
 #[test]
 fn deadline_and_resume() {
     let server = serve(vec![Act::Ignore, Act::Answer(&CREATED_ONE)]);
@@ -398,7 +398,7 @@ fn deadline_and_resume() {
     assert_eq!(requests[1], requests[2]);
 }
 
-/// Goal: what does not fit is refused before anything is sent, and malformed results are an error.
+/// Goal: a request that does not fit is refused before it is sent; malformed results are an error.
 #[test]
 fn limits_and_malformed_results() {
     let server = serve(vec![Act::Answer(&CREATED_ONE), Act::Answer(&[0; 16])]);
@@ -412,7 +412,7 @@ fn limits_and_malformed_results() {
     server.thread.join().unwrap();
 }
 
-/// Goal: nobody listening is an error that names the address and the reason.
+/// Goal: an address without a server is an error that names the address and the reason.
 #[test]
 fn nobody_listens() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -426,8 +426,9 @@ fn nobody_listens() {
     assert_eq!(connection, Some((address.to_string(), refused)));
 }
 
-/// Goal: the error of a deadline says what the address does: it accepts and stays silent, answers
-/// with HTTP in few or many bytes, or with noise. It comes at the deadline and not later.
+/// Goal: the error of a deadline names what the address does: it accepts and stays silent, or sends
+/// with HTTP in few or many bytes, with noise, or with a short banner. The error comes at the
+/// deadline and not later.
 #[test]
 fn what_an_address_does() {
     let page: &'static [u8] = b"HTTP/1.1 400 Bad Request\r\n\r\n";
@@ -463,7 +464,7 @@ fn what_an_address_does() {
     }
 }
 
-/// Goal: a list of addresses that is none is an error, not a panic.
+/// Goal: an invalid list of addresses is an error, not a panic.
 #[test]
 fn wrong_addresses() {
     let options = Options::default();
@@ -473,8 +474,8 @@ fn wrong_addresses() {
     assert_eq!(error, ClientError::Address(AddressError::Empty));
 }
 
-/// Goal: whoever closes every connection without a word is of another cluster, which is noticed
-/// long before the deadline; a server that talks is not suspected.
+/// Goal: a server that closes every connection without an answer is taken for one of another
+/// cluster, long before the deadline; one that sends something is not.
 #[test]
 fn another_cluster() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -2,9 +2,9 @@
 //!
 //! A wire holds two request buffers. While one request is in flight the next is written into the
 //! other and *staged* (its body's checksum computed), so that a load generator prepares while the
-//! server works. Requests are sent to the primary. What is not answered is sent again with the same
-//! bytes, to the primary and to one of the others, who may know of a newer primary; at once if the
-//! connection to the primary breaks. Deadlines are the caller's.
+//! server works. Requests are sent to the primary. A request without an answer is sent again with
+//! the same bytes, to the primary and to one of the others, which may know of a newer primary; at
+//! once if the connection to the primary breaks. Deadlines are left to the caller.
 
 use super::address::ReplicaAddress;
 use super::batch;
@@ -29,15 +29,15 @@ const RETRY_MAX_NS: u64 = 10_000_000_000;
 /// Time between pings in nanoseconds.
 const PING_INTERVAL_NS: u64 = 30_000_000_000;
 
-/// Connections closed without a word, in a row, that are no accident.
+/// Minimum number of consecutive connections, closed without an answer, that is not an accident.
 const REFUSALS_MIN: u32 = 3;
 
-/// Whom to talk to, and as whom.
+/// The cluster to connect to, and the identity of the client.
 #[derive(Clone, Debug)]
 pub struct WireOptions {
     /// The cluster.
     pub cluster: u128,
-    /// Where each replica of the cluster is, in order: 1 to 6.
+    /// Addresses of the replicas of the cluster, in order: 1 to 6.
     pub addresses: Vec<ReplicaAddress>,
     /// The release the client claims.
     pub release: Release,
@@ -45,21 +45,20 @@ pub struct WireOptions {
     pub lifetime: Lifetime,
 }
 
-/// How long a client lives: which sessions make way when a cluster has as many as it can.
+/// How long a client lives: decides which sessions make way when a cluster has no more room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lifetime {
-    /// As long as the program that has it: of these sessions the one that is quiet for longest
-    /// makes way.
+    /// As long as its program. Of these sessions, the one that was idle for longest makes way.
     #[default]
     Long,
-    /// Some questions, or it connects again by itself. Such sessions make way before all others.
+    /// For a few requests, or it reconnects by itself. Such sessions make way before all others.
     Short,
 }
 
 /// An answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<'wire> {
-    /// What it says besides its body.
+    /// The fields of its header.
     pub facts: ReplyFacts,
     /// The body, as it came.
     pub body: &'wire [u8],
@@ -78,7 +77,7 @@ impl<'wire> Reply<'wire> {
     }
 }
 
-/// Where a wire stands.
+/// The state of the request in flight.
 #[derive(Clone, Debug)]
 enum State {
     Idle,
@@ -99,7 +98,7 @@ pub struct Wire {
     session: Session,
     connections: Vec<Connection>,
     frames: [AlignedMemory; 2],
-    /// Which of the frames is in flight, or was last.
+    /// Index of the frame that is in flight, or was last.
     current: usize,
     /// Size of the frame in flight, or last in flight, in bytes.
     current_size: usize,
@@ -117,7 +116,7 @@ impl Wire {
     ///
     /// # Errors
     ///
-    /// If the system has no randomness to give.
+    /// If the system provides no randomness.
     ///
     /// # Panics
     ///
@@ -196,7 +195,7 @@ impl Wire {
         self.connections[index].request_is_pending()
     }
 
-    /// Events of one request at most.
+    /// Returns the maximum number of events in one request.
     ///
     /// # Panics
     ///
@@ -206,7 +205,8 @@ impl Wire {
         operation.events_max(self.session.batch_size_limit())
     }
 
-    /// Maximum number of results in one reply, if replies are as large as requests may be.
+    /// Returns the maximum number of results in one reply, if replies are as large as requests may
+    /// be.
     ///
     /// # Panics
     ///
@@ -221,13 +221,14 @@ impl Wire {
         operation.results_max().min(fitting.saturating_sub(1))
     }
 
-    /// When the request in flight was submitted, in nanoseconds.
+    /// Returns the time at which the request in flight was submitted, in nanoseconds.
     #[must_use]
     pub fn submitted_at_ns(&self) -> u64 {
         self.submitted_at_ns
     }
 
-    /// A replica that does not answer, the primary if it is one, and why.
+    /// Returns the address of a replica that does not answer, the primary if it is one, and the
+    /// reason.
     #[must_use]
     pub fn connection_error(&self) -> Option<(String, Trouble)> {
         let primary = usize::from(self.session.primary());
@@ -235,8 +236,8 @@ impl Wire {
         first.or_else(|| self.connections.iter().find_map(Connection::trouble))
     }
 
-    /// A replica that closes every connection without a word, as those of another cluster do, if
-    /// one does and the session is not open; and whether all replicas do.
+    /// Returns the address of a replica that closes every connection without an answer, as those of
+    /// another cluster do, and whether all do; none if none does, or the session is open.
     #[must_use]
     pub fn refusal(&self) -> Option<(SocketAddr, bool)> {
         let refuses = |connection: &&Connection| connection.refusals() >= REFUSALS_MIN;
@@ -318,7 +319,7 @@ impl Wire {
         self.transmit(usize::from(self.session.primary()), now_ns);
     }
 
-    /// The answer or failure, if there is one. It stays until [`Wire::finish`].
+    /// Returns the answer or failure, if there is one. It stays until [`Wire::finish`].
     ///
     /// # Errors
     ///
@@ -336,7 +337,7 @@ impl Wire {
         }
     }
 
-    /// Lets go of the answer, so that the next request can be submitted.
+    /// Releases the answer, so that the next request can be submitted.
     ///
     /// # Panics
     ///
@@ -350,7 +351,7 @@ impl Wire {
         self.read_frames(connection, now_ns);
     }
 
-    /// Adds what each connection waits for; always one entry per connection.
+    /// Adds the events that each connection waits for: one entry per connection.
     pub fn interest(&self, descriptors: &mut Vec<pollfd>) {
         descriptors.extend(self.connections.iter().map(Connection::interest));
     }
@@ -379,7 +380,7 @@ impl Wire {
         connection.send(&self.frames[self.current][..self.current_size])
     }
 
-    /// Handles the frames that have arrived, up to an answer that somebody must take first.
+    /// Handles the frames that have arrived, up to an answer that the caller must take first.
     fn read_frames(&mut self, index: usize, now_ns: u64) {
         loop {
             if let State::Answered { connection, .. } = self.state
@@ -418,7 +419,7 @@ impl Wire {
             Err(error) => self.state = State::Failed(ClientError::Server(error)),
             Ok(Received::Ignored | Received::Pong { .. } | Received::Reply(_)) => {}
         }
-        // A new view has a new primary, who shall hear of the request without delay.
+        // A new view has a new primary: it gets the request without delay.
         if self.is_waiting() && self.session.primary() != primary {
             self.transmit(usize::from(self.session.primary()), now_ns);
         }
@@ -438,8 +439,8 @@ impl Wire {
         }
     }
 
-    /// Sends the request in flight to a replica that is not the primary, as far as we know: it may
-    /// know of a newer one. Chance decides which of those that can be reached.
+    /// Sends the request in flight to a random replica that can be reached and is not the primary
+    /// known here: it may know of a newer one.
     fn transmit_other(&mut self, now_ns: u64) {
         let count = self.connections.len();
         let primary = usize::from(self.session.primary());
@@ -472,7 +473,7 @@ impl Wire {
         self.retry_at_ns = now_ns + pause_ns + self.random.below(pause_ns / 4);
     }
 
-    /// Does what is due: connects, sends again, pings.
+    /// Connects, sends again and pings if it is time to.
     ///
     /// # Panics
     ///
@@ -497,7 +498,7 @@ impl Wire {
         }
     }
 
-    /// When [`Wire::tick`] has something to do, unless the network has news before.
+    /// Returns the time of the next [`Wire::tick`], unless the network has news before.
     #[must_use]
     pub fn wake_at_ns(&self) -> u64 {
         let connect = self.connections.iter().filter_map(Connection::connect_at_ns).min();
@@ -536,7 +537,7 @@ impl Poller {
         u64::try_from(self.start.elapsed().as_nanos()).expect("less than five centuries")
     }
 
-    /// Waits until something happens on one of the wires, but at most so long, and handles it.
+    /// Waits until something happens on one of the wires, up to `wait_max`, and handles it.
     ///
     /// # Errors
     ///

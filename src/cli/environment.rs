@@ -1,9 +1,9 @@
 //! The command line with the environment beside it: `FLORIN_ADDRESSES=44000 florin status`.
 //!
-//! Options name their variables where they are defined. Here are the rules that hold for all of
-//! them: an option on the command line wins, an empty variable counts as none, and an error about a
+//! Options name their variables where they are defined. This module has the rules for all of them:
+//! an option on the command line wins, an empty variable counts as not set, and an error about a
 //! value from the environment names the variable. [`ClusterArguments`] are the options of commands
-//! that ask a cluster. Not covered: which other options have a variable.
+//! that connect to a cluster. Not covered: which other options have a variable.
 
 use super::exit::{ExitClass, Failure};
 use super::help::with_groups;
@@ -17,10 +17,10 @@ use std::ffi::OsStr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Where a client connects if nothing else is given: where `florin dev` listens.
+/// Default address of a client: where `florin dev` listens.
 pub const ADDRESSES_DEFAULT: &str = "127.0.0.1:3000";
 
-/// Which cluster a command asks.
+/// The cluster that a command connects to.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ClusterArguments {
     /// Id of the cluster
@@ -64,10 +64,10 @@ fn wrong_list(error: &AddressError) -> Failure {
     Failure::new(error.into(), format!("{}: {error}", source_of("--addresses")))
 }
 
-/// What clap found on the command line of this process and in the environment.
+/// The options of this process, from its command line and the environment.
 static MATCHES: OnceLock<ArgMatches> = OnceLock::new();
 
-/// Parses the command line of this process; prints help and errors, and ends, as clap does.
+/// Parses the command line of this process. As clap does, prints help or an error and exits.
 #[must_use]
 pub fn parse() -> Arguments {
     let result = command()
@@ -82,15 +82,14 @@ pub fn parse() -> Arguments {
     })
 }
 
-/// The definition of the command line, without the variables that are empty.
+/// Returns the definition of the command line, without the variables that are empty.
 #[must_use]
 pub fn command() -> Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     without_variables(with_groups(Arguments::command()), &is_empty)
 }
 
-/// Removes those variables from the options of a command and of all its subcommands that are to be
-/// ignored.
+/// Removes the variables to ignore from the options of a command and of all its subcommands.
 fn without_variables(command: Command, ignores: &dyn Fn(&OsStr) -> bool) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|it| it.get_name().to_owned()).collect();
     let command = command.mut_args(|argument| match argument.get_env() {
@@ -116,13 +115,13 @@ fn is_given_in(matches: &ArgMatches, option: &str) -> bool {
     source == Some(ValueSource::CommandLine) || below
 }
 
-/// The variable of an option: `FLORIN_CACHE_GRID` of `--cache-grid`.
+/// Returns the variable of an option: `FLORIN_CACHE_GRID` of `--cache-grid`.
 fn variable_of(option: &str) -> String {
     let name = option.trim_start_matches('-').replace('-', "_").to_ascii_uppercase();
     format!("FLORIN_{name}")
 }
 
-/// How an error should name an option whose value is wrong: by its variable if the value is from
+/// Returns the name of an option for an error about its value: its variable if the value is from
 /// the environment.
 #[must_use]
 pub fn source_of(option: &str) -> String {
@@ -135,7 +134,7 @@ pub fn source_of(option: &str) -> String {
     }
 }
 
-/// The text of an error about a value that is from the environment; none for other errors.
+/// Returns the text of an error about a value from the environment; none for other errors.
 fn origin_of_mistake(error: &clap::Error) -> Option<String> {
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         return None;
@@ -158,8 +157,8 @@ fn origin_of_mistake(error: &clap::Error) -> Option<String> {
 
 /// Refuses options about a cluster for a command that was given a data file.
 ///
-/// Their variables may be set, for other commands. Nothing uses them then, but clap refuses a
-/// value that is not valid for the option.
+/// Their variables may be set, for other commands. Beside a data file nothing uses them, but clap
+/// refuses a value that is not valid for the option.
 ///
 /// # Errors
 ///
@@ -199,7 +198,7 @@ mod tests {
         assert!(count > 10, "{count}");
     }
 
-    /// Goal: the id of a cluster that is made for good is never taken from the environment.
+    /// Goal: the id that a new data file keeps for good is never taken from the environment.
     #[test]
     fn ids_that_stay() {
         let root = Arguments::command();

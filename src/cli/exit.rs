@@ -4,7 +4,7 @@ use crate::client::{AddressError, ClientError};
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command failed, as far as whoever started it can act on it.
+/// The class of a failure, for scripts: the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitClass {
@@ -12,8 +12,8 @@ pub enum ExitClass {
     Error = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// The data file is missing, exists already, is in use, or is not what it should be; or the
-    /// cursor of a stream is in use.
+    /// The data file is missing, exists already, is in use, or is not a valid one; or the cursor of
+    /// a stream is in use.
     DataFile = 3,
     /// The machine has too little memory, or the kernel lacks what is needed.
     Machine = 4,
@@ -25,7 +25,7 @@ pub enum ExitClass {
     Cluster = 7,
     /// A simulated cluster did something wrong.
     Correctness = 8,
-    /// A simulated cluster did nothing although it could have.
+    /// A simulated cluster made no progress although it could have.
     Liveness = 9,
     /// A cluster serves its clients, but part of it is away, behind, or set up wrongly.
     Degraded = 10,
@@ -57,18 +57,18 @@ Exit codes:
 pub struct Failure {
     /// The class, which is the exit code.
     pub class: ExitClass,
-    /// For people: what failed, with the facts.
+    /// A human-readable message: what failed, with the values.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure of a class with its message.
+    /// Returns a failure of a class with its message.
     #[must_use]
     pub fn new(class: ExitClass, message: impl Into<String>) -> Failure {
         Failure { class, message: message.into() }
     }
 
-    /// The exit code.
+    /// Returns the exit code.
     #[must_use]
     pub fn code(&self) -> ExitCode {
         ExitCode::from(self.class as u8)

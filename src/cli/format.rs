@@ -1,6 +1,6 @@
-//! `florin format`: makes the data file of a replica.
+//! `florin format`: creates the data file of a replica.
 //!
-//! What is typed here is stamped in the file and never changes: the cluster, the place in it, and
+//! The options are written to the file and never change: the cluster, the index of the replica, and
 //! the geometry (production or development).
 
 use super::exit::{ExitClass, Failure};
@@ -18,7 +18,7 @@ Examples:
   florin format --cluster=7 --replica=1 --replica-count=3 0_1.florin
       the second of three replicas
   florin format --cluster=7 --standby=3 --replica-count=3 0_3.florin
-      a standby beside them: it follows and does not vote
+      a standby for them: it follows and does not vote
   florin format --cluster=0 --replica=0 --replica-count=1 --development test.florin
 
 An existing file is never overwritten.";
@@ -27,20 +27,20 @@ An existing file is never overwritten.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct FormatArguments {
-    /// Id of the cluster, which clients must name: any number of 128 bits
+    /// Id of the cluster, which clients must give: any number of 128 bits
     #[arg(long, value_name = "ID")]
     pub cluster: u128,
     /// Index of this replica, from zero
     #[arg(long, value_name = "I", required_unless_present = "standby", conflicts_with = "standby")]
     pub replica: Option<u8>,
-    /// Index of this standby: they count on from the replicas
+    /// Index of this standby: the first one follows the last replica
     #[arg(long, value_name = "I")]
     pub standby: Option<u8>,
-    /// Replicas of the cluster, standbys not counted: 1 to 6, best 3 or 6. Three survive the loss
-    /// of one of them and six of two, without a pause longer than a moment
+    /// Number of replicas in the cluster, without standbys: 1 to 6, best 3 or 6. A cluster of three
+    /// survives the loss of one replica, a cluster of six the loss of two
     #[arg(long, value_name = "N")]
     pub replica_count: u8,
-    /// Small sizes for development and tests, and any file system; not for data of value
+    /// Use small sizes for development and tests, on any file system; not for valuable data
     #[arg(long)]
     pub development: bool,
     /// The data file to create
@@ -49,15 +49,15 @@ pub struct FormatArguments {
 }
 
 impl FormatArguments {
-    /// Index of the replica or standby, once the options make sense together.
+    /// Checks the options together, and returns the index of the replica or standby.
     ///
     /// # Errors
     ///
-    /// If options contradict each other, or ask for a cluster that cannot be.
+    /// If options contradict each other, or there can be no such cluster.
     ///
     /// # Panics
     ///
-    /// Never: one of the two indexes was demanded.
+    /// Never: clap requires one of the two indexes.
     pub fn check(&self) -> Result<u8, Failure> {
         let usage = |message: String| Err(Failure::new(ExitClass::Usage, message));
         let count = self.replica_count;
@@ -83,14 +83,14 @@ impl FormatArguments {
         let replica = self.replica.expect("one of the two is required");
         if replica >= count {
             return usage(format!(
-                "--replica={replica} is no index of {count} replicas: they count from zero"
+                "--replica={replica} is not an index of {count} replicas: they count from zero"
             ));
         }
         Ok(replica)
     }
 }
 
-/// The class of a file whose superblock is not as it should be.
+/// Returns the exit class of a file whose superblock is not valid.
 pub(super) fn superblock_class(error: &SuperblockError) -> ExitClass {
     match error {
         SuperblockError::NotFormatted | SuperblockError::Version { .. } => ExitClass::DataFile,
@@ -123,17 +123,17 @@ impl From<FileError> for Failure {
     }
 }
 
-/// Formats a data file and says so.
+/// Formats a data file, and prints a summary.
 ///
 /// # Errors
 ///
-/// If the options contradict each other, the file exists or cannot be made.
+/// If the options contradict each other, or the file exists or cannot be created.
 pub fn run(arguments: &FormatArguments) -> Result<(), Failure> {
     let replica = arguments.check()?;
     if arguments.replica_count == 2 {
         print_error(
-            "warning: a cluster of two replicas survives no failure at all: if either is away, \
-             nothing is answered. It is less available than a single one; use three",
+            "warning: a cluster of two replicas survives no failure: if either is down, requests \
+             get no answer. It is less available than a single replica; use three",
         );
     }
     let config = if arguments.development { Config::development() } else { Config::production() };
@@ -156,11 +156,11 @@ pub fn run(arguments: &FormatArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Creates a data file, durable when this returns; its size in bytes.
+/// Creates a durable data file, and returns its size in bytes.
 ///
 /// # Errors
 ///
-/// If the file exists or cannot be made.
+/// If the file exists or cannot be created.
 pub fn create(genesis: &Genesis, path: &Path, is_development: bool) -> Result<u64, Failure> {
     format_data_file(path, genesis, is_development)?;
     Ok(Zones::new(&genesis.config).file_size(0))
@@ -180,7 +180,7 @@ mod tests {
         FormatArguments { cluster: 7, replica, standby, replica_count, development: true, path }
     }
 
-    /// Goal: indexes outside the cluster, and clusters that cannot be, are usage errors.
+    /// Goal: indexes outside the cluster, and impossible clusters, are usage errors.
     #[test]
     fn refusals() {
         let check = |replica, standby, count| {

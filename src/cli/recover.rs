@@ -1,9 +1,9 @@
 //! `florin recover`: recreates the data file of a replica that lost it.
 //!
-//! The file knows that it replaces another one. Started with it, the replica asks the others for
-//! what it forgot, and has no vote until it has all of it: see
-//! [`vsr::recover`](crate::vsr::recover). Not covered: finding out whether the old file is really
-//! lost, which only an operator can.
+//! The file is marked as the replacement of another one. Started with it, the replica fetches what
+//! the old file had from the others, and has no vote until it has all of it: see
+//! [`vsr::recover`](crate::vsr::recover). Not covered: whether the old file is really lost, which
+//! only an operator can know.
 
 use super::exit::{ExitClass, Failure};
 use super::format::create;
@@ -22,10 +22,10 @@ Examples:
   florin start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 0_1.florin
       the second of three replicas, whose file was lost; with the addresses that it had
 
-The other replicas must be there, all but as many as the cluster can do without. Once started, the
-replica asks them in which views they are, has them elect a primary in a later one, and fetches
-everything; until then it has no vote. A standby promises nothing: format it anew. An existing file
-is never overwritten; if it is only damaged, start it, since a replica repairs itself.
+Recovery needs both others of three replicas, all three of four, three of five, or four of six. Once
+started, the replica asks them for their views, has them elect a primary in a later one, and fetches
+everything; until then it has no vote. A standby has nothing to recover: format it again. An
+existing file is never overwritten; if it is only damaged, start the replica, which repairs it.
 
 Be sure that the old file is gone for good: started again, it would be another replica of the same
 index.";
@@ -37,10 +37,10 @@ pub struct RecoverArguments {
     /// Id of the cluster, as it was formatted
     #[arg(long, value_name = "ID")]
     pub cluster: u128,
-    /// Index of the replica whose file was lost
+    /// Index of the recovering replica, whose data file was lost
     #[arg(long, value_name = "I")]
     pub replica: u8,
-    /// Replicas of the cluster, standbys not counted: 3 to 6
+    /// Number of replicas in the cluster, without standbys: 3 to 6
     #[arg(long, value_name = "N")]
     pub replica_count: u8,
     /// Addresses of all replicas, as for `florin start`. Only checked, so that a wrong list is
@@ -58,21 +58,22 @@ pub struct RecoverArguments {
 impl RecoverArguments {
     /// # Errors
     ///
-    /// If there is no such replica, or its cluster cannot give it back what it forgot.
+    /// If there is no such replica, or its cluster cannot restore it.
     fn check(&self) -> Result<(), Failure> {
         let usage = |message: String| Err(Failure::new(ExitClass::Usage, message));
         let (replica, count) = (self.replica, self.replica_count);
         match count {
             1 => {
                 return usage(
-                    "--replica-count=1: nobody else has what the lost file had; restore a backup"
+                    "--replica-count=1: no other replica has the data of the lost file; restore a \
+                     backup"
                         .to_owned(),
                 );
             }
             2 => {
                 return usage(
-                    "--replica-count=2: neither of two replicas can go on without what the other \
-                     one promised; restore backups of both, made while both were stopped"
+                    "--replica-count=2: neither of two replicas can continue without the log of \
+                     the other; restore backups of both, made while both were stopped"
                         .to_owned(),
                 );
             }
@@ -86,8 +87,8 @@ impl RecoverArguments {
         }
         if replica >= count {
             return usage(format!(
-                "--replica={replica} is no index of {count} replicas: they count from zero. A \
-                 standby is formatted anew"
+                "--replica={replica} is not an index of {count} replicas: they count from zero. A \
+                 standby is formatted again"
             ));
         }
         match &self.addresses {
@@ -97,7 +98,7 @@ impl RecoverArguments {
     }
 }
 
-/// Refuses a list that is not one of all replicas, and perhaps standbys.
+/// Refuses a list that does not have all replicas, and perhaps standbys.
 fn check_addresses(list: &str, replica_count: u8) -> Result<(), Failure> {
     let usage = |message: String| Failure::new(ExitClass::Usage, format!("--addresses: {message}"));
     let found = replica_list(list).map_err(|error| usage(error.to_string()))?.len();
@@ -111,11 +112,11 @@ fn check_addresses(list: &str, replica_count: u8) -> Result<(), Failure> {
     )))
 }
 
-/// Makes the file and says what comes next.
+/// Creates the file, and prints the next step.
 ///
 /// # Errors
 ///
-/// If the options contradict each other, the file exists or cannot be made.
+/// If the options contradict each other, or the file exists or cannot be created.
 pub fn run(arguments: &RecoverArguments) -> Result<(), Failure> {
     arguments.check()?;
     let development = arguments.development;
@@ -137,7 +138,7 @@ pub fn run(arguments: &RecoverArguments) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    /// Goal: clusters that cannot give back what was forgotten are refused with a reason.
+    /// Goal: clusters that cannot restore a replica are refused with a reason.
     #[test]
     fn refusals() {
         let check = |replica, replica_count| {

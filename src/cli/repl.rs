@@ -56,7 +56,7 @@ pub enum Format {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ReplArguments {
-    /// Which cluster
+    /// Cluster to connect to
     #[command(flatten)]
     pub cluster: ClusterArguments,
     /// Statements to execute, instead of asking for them

@@ -1,8 +1,9 @@
 //! Addresses of replicas as an operator writes them, names included.
 //!
 //! A name is looked up when the server starts. The names of other replicas need no address then,
-//! and are looked up again whenever they cannot be reached ([`resolver`](super::resolver)); our own
-//! address stays what it is. [`parse`] also reads the lists of clients ([`crate::client::address`]).
+//! and are looked up again whenever they cannot be reached ([`resolver`](super::resolver)); the
+//! server's own address never changes. Clients ([`crate::client::address`]) read their lists with
+//! [`parse`] too.
 
 use std::ffi::CString;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::resolver::{HostName, look_up};
 
-/// Port of an address that names none.
+/// Port of an address without one.
 pub const PORT_DEFAULT: u16 = 3001;
 
 /// What is wrong with an address; each has it as written.
@@ -45,37 +46,37 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
-/// Where a replica is, as far as that is known.
+/// The address of a replica, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaAddress {
-    /// As the operator wrote it.
+    /// The text of the operator.
     text: String,
-    /// What to look up, if it was written as a name.
+    /// The name to look up, if it was written as one.
     name: Option<HostName>,
-    /// The address, or why there is none.
+    /// The address, or the reason for which there is none.
     found: Result<SocketAddr, String>,
 }
 
 impl ReplicaAddress {
-    /// The address; `None` if its name has none yet.
+    /// Returns the address; `None` if its name has none yet.
     #[must_use]
     pub fn known(&self) -> Option<SocketAddr> {
         self.found.as_ref().ok().copied()
     }
 
-    /// What to look up, if it was written as a name.
+    /// Returns the name to look up, if it was written as one.
     #[must_use]
     pub fn name(&self) -> Option<&HostName> {
         self.name.as_ref()
     }
 
-    /// The port, which is known in any case.
+    /// Returns the port, which a name has too.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.name.as_ref().map(|name| name.port).or(self.known().map(|it| it.port())).unwrap_or(0)
     }
 
-    /// Why there is no address; `None` if there is one.
+    /// Returns the reason for which there is no address; `None` if there is one.
     #[must_use]
     pub fn missing(&self) -> Option<&str> {
         self.found.as_ref().err().map(String::as_str)
@@ -103,7 +104,7 @@ impl fmt::Display for ReplicaAddress {
     }
 }
 
-/// An entry of a list as somebody wrote it.
+/// An entry of a list as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
     /// An address, which may have come without its host or port.
@@ -150,8 +151,8 @@ pub fn parse(text: &str) -> Result<Written, &'static str> {
     Ok(Written::Name { host: host.to_owned(), port })
 }
 
-/// Whether these are labels of letters, digits, `-` and `_`, separated by dots. The last label is
-/// not a number, since then an IP address was meant.
+/// Whether the name consists of labels of letters, digits, `-` and `_`, separated by dots. The last
+/// label is not a number, since then an IP address was meant.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
@@ -171,12 +172,12 @@ fn host_name(host: &str, port: u16) -> HostName {
     HostName { host: CString::new(host).expect("a host name has no zero"), port }
 }
 
-/// The replicas in a list separated by commas. A name without an address is no error: in many
-/// places it appears only when its replica does.
+/// Reads the replicas in a list separated by commas. A name without an address is not an error: in
+/// many networks the name appears only when its replica starts.
 ///
 /// # Errors
 ///
-/// If one of them is no address and no name, or appears twice. Port zero may repeat.
+/// If an entry is not an address or a name, or appears twice. Port zero may repeat.
 ///
 /// # Panics
 ///
@@ -225,7 +226,7 @@ pub fn resolve(text: &str) -> Result<SocketAddr, AddressError> {
 mod tests {
     use super::*;
 
-    /// Goal: every form of address is understood, and nonsense is refused with a hint.
+    /// Goal: every form of address is understood, and other texts are refused with a hint.
     #[test]
     fn addresses() {
         let text = |input: &str| resolve(input).unwrap().to_string();
@@ -243,7 +244,8 @@ mod tests {
         }
     }
 
-    /// Goal: what is a name is known as one with its port, looked up or not; twins are refused.
+    /// Goal: a name is recognised as one and keeps its port, whether or not it has an address; an
+    /// address that is there twice is refused.
     #[test]
     fn replicas() {
         let list = replica_list("3000, localhost:7,no.such.name.invalid:8,localhost,[::1]:9");
@@ -264,7 +266,8 @@ mod tests {
         }
     }
 
-    /// Goal: a name is read without a look-up, and what cannot be one is refused with the reason.
+    /// Goal: a name is read without a look-up, and a text that cannot be one is refused with the
+    /// reason.
     #[test]
     fn written() {
         let name = |host: &str, port| Ok(Written::Name { host: host.to_owned(), port });
@@ -279,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Goal: lists keep their order; an address that is none, or is there twice, is named.
+    /// Goal: lists keep their order; an entry that is invalid, or is there twice, is named.
     #[test]
     fn lists() {
         let ports = |text: &str| {

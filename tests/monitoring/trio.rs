@@ -1,5 +1,5 @@
-//! A cluster of three real servers, perhaps with a standby. Each connection from one to another goes
-//! through a link that can be cut, so that tests can put the cluster into any state and look.
+//! A cluster of three real servers, perhaps with a standby. Each connection from one to another
+//! goes through a link that can be cut, so that tests can put the cluster into any state.
 
 use super::free_port::free_port;
 use super::program;

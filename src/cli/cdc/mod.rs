@@ -102,7 +102,7 @@ pub enum Acknowledgements {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CdcArguments {
-    /// Which cluster
+    /// Cluster to connect to
     #[command(flatten)]
     pub cluster: ClusterArguments,
     /// Format of the events

@@ -26,7 +26,7 @@ pub struct SourceArguments {
     /// Data file of a server that is stopped
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Which cluster
+    /// Cluster to connect to
     #[command(flatten)]
     pub cluster: ClusterArguments,
     /// Time without an answer after which to give up, in seconds [default: 30 for the first answer,

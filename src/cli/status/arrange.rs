@@ -6,7 +6,7 @@
 use super::ask::Answer;
 use crate::io::twins::Twins;
 
-/// An answer in its place.
+/// An answer at its index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The index of the replica: the one that it reported, or the place of its address in the right
@@ -17,7 +17,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row's name in messages.
+    /// Returns the row's name in messages.
     #[must_use]
     pub fn name(&self) -> String {
         match self.replica {
@@ -30,9 +30,9 @@ impl Row {
 /// Answers in the order of the replicas, and what is wrong with the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arranged {
-    /// In the order of the indexes; those without an index come last.
+    /// The answers in the order of the indexes; those without an index come last.
     pub rows: Vec<Row>,
-    /// What is wrong with the list.
+    /// Problems of the list.
     pub problems: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ pub fn arrange(answers: &[Answer]) -> Arranged {
     Arranged { rows, problems }
 }
 
-/// What is wrong with the list, if anything is: its order, or that it is short.
+/// Returns the problem of the list, if there is one: its order, or missing entries.
 fn list_problem(
     answers: &[Answer],
     owners: &[Option<usize>],
@@ -135,7 +135,7 @@ fn numbers(range: std::ops::Range<usize>) -> String {
     names.join(", ")
 }
 
-/// The right list, as far as it is known.
+/// Returns the right list, as far as it is known.
 fn list_text(answers: &[Answer], owners: &[Option<usize>], count: usize) -> String {
     let address = |owner: &Option<usize>| owner.map_or("?", |place| &answers[place].address);
     let list: Vec<&str> = owners.iter().take(count).map(address).collect();
@@ -143,7 +143,7 @@ fn list_text(answers: &[Answer], owners: &[Option<usize>], count: usize) -> Stri
     list.join(",") + note
 }
 
-/// Two addresses at which one index answers.
+/// Returns the problem of two addresses at which one index answers.
 fn same_index(first: &Answer, second: &Answer) -> String {
     let (one, other) = (&first.address, &second.address);
     let instance = |answer: &Answer| answer.said().map_or(0, |said| said.body.instance);
@@ -156,8 +156,7 @@ fn same_index(first: &Answer, second: &Answer) -> String {
     Twins { replica, addresses: [one, other] }.to_string()
 }
 
-/// Gives an index to addresses that did not answer: the one at which they are listed if it is free,
-/// or the only one that is.
+/// Gives the only index without an address to the only address that did not answer.
 fn place_silent(answers: &[Answer], owners: &mut [Option<usize>]) {
     let silent: Vec<usize> =
         (0..answers.len()).filter(|place| answers[*place].said().is_none()).collect();
@@ -197,7 +196,7 @@ mod tests {
         order.map(|index| answers[index].clone()).to_vec()
     }
 
-    /// Goal: of every wrong order the right one is found, also with one replica away.
+    /// Goal: the right order is found from every wrong one, also with one replica lost.
     #[test]
     fn orders() {
         let right = "10.0.0.1:3000,10.0.0.1:3001,10.0.0.1:3002";
@@ -222,8 +221,9 @@ mod tests {
         }
     }
 
-    /// Goal: what is missing, there twice, or served twice is named; a short list is not called one
-    /// in the wrong order, and a wrong order of a part of the list shows what is known.
+    /// Goal: replicas that are missing, listed twice, or served twice are named; a short list is
+    /// not reported as one in the wrong order, and a wrong order of a part of the list shows what
+    /// is known.
     #[test]
     fn lists() {
         let all = healthy();

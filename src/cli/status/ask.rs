@@ -34,22 +34,21 @@ pub struct Said {
 }
 
 impl Said {
-    /// What it does.
+    /// Returns its role.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let known = Standing::ALL.get(usize::from(self.body.standing));
         known.copied().unwrap_or(Standing::Stopped)
     }
 
-    /// Whether it says of itself whether it is ready, and when others answered it: older releases
-    /// do not.
+    /// Whether it reports whether it is ready, and when others answered it: older releases do not.
     #[must_use]
     pub fn judges_itself(&self) -> bool {
         self.body.edition > 0
     }
 
-    /// The reason for which the server reports that it is not ready. A number that this release
-    /// does not know is a reason that a newer one has.
+    /// Returns the reason for which the server reports that it is not ready. A number that this
+    /// release does not know is a reason of a newer one.
     #[must_use]
     pub fn unready(&self) -> Option<Reason> {
         match self.body.unready {
@@ -72,7 +71,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason in one word.
+    /// Returns the reason in one word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,7 +80,7 @@ impl Reason {
         }
     }
 
-    /// The reason as a clause about the replica.
+    /// Returns the reason as a clause about the replica.
     #[must_use]
     pub fn text(self) -> String {
         match self {
@@ -103,14 +102,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The status, if there is one.
+    /// Returns the status, if there is one.
     #[must_use]
     pub fn said(&self) -> Option<&Said> {
         self.result.as_ref().ok()
     }
 }
 
-/// Asks all replicas at once, and waits at most this long.
+/// Asks all replicas at once, within this time.
 #[must_use]
 pub fn ask_all(cluster: u128, replicas: &[ReplicaAddress], time: Duration) -> Vec<Answer> {
     let end = Instant::now() + time;
@@ -164,7 +163,7 @@ fn ask(
     Err(reason(&failure.expect("a name that was found has an address"), time))
 }
 
-/// Why there is no answer.
+/// Returns the reason for which there is no answer.
 fn reason(error: &io::Error, time: Duration) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -221,7 +220,7 @@ fn ask_at(cluster: u128, address: SocketAddr, time: Duration) -> io::Result<Said
     Ok(Said { replica, body })
 }
 
-/// Whether a cluster may have so many replicas and standbys.
+/// Whether a cluster can have these numbers of replicas and standbys.
 fn has_valid_counts(body: &StatusBody) -> bool {
     (1..=REPLICAS_MAX).contains(&body.replica_count) && body.standby_count <= STANDBYS_MAX
 }

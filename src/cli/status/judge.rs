@@ -1,4 +1,4 @@
-//! From what replicas say to how the cluster is: healthy, degraded, or unavailable.
+//! Derives the state of the cluster from the answers: healthy, degraded, or unavailable.
 //!
 //! Believes replicas about themselves, and the primary about the others: it alone knows whose
 //! acknowledgements arrive. Clients are served if the primary of the newest view reports that it
@@ -15,24 +15,24 @@ use crate::vsr::quorum::Quorums;
 use crate::vsr::readiness::CONTACT_NS;
 use crate::vsr::{Standing, Unready};
 
-/// A replica whose log is so many ops behind the primary's is behind.
+/// Ops by which a log may be behind the primary's before that is a problem.
 const LAG_MAX: u64 = 64;
-/// A clock that is so far from the others' is wrong, in nanoseconds.
+/// Maximum offset of a clock from the others' before that is a problem, in nanoseconds.
 const CLOCK_OFFSET_MAX_NS: u64 = 1_000_000_000;
 
-/// How the cluster is.
+/// The state of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// All is well.
+    /// Clients are served, and there is no problem.
     Healthy,
-    /// Clients are served, but something is wrong.
+    /// Clients are served, as far as is known, but there are problems.
     Degraded,
-    /// Nobody is served.
+    /// No client is served.
     Unavailable,
 }
 
 impl State {
-    /// The word for it.
+    /// Returns the state in one word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl State {
     }
 }
 
-/// The primary, if one is known: the one of the highest view that says so.
+/// Returns the primary, if one is known: of those that report it, the one of the highest view.
 #[must_use]
 pub fn primary(rows: &[Row]) -> Option<&Said> {
     let said = rows.iter().filter_map(|row| row.answer.said());
@@ -71,14 +71,14 @@ impl Contacts {
     }
 }
 
-/// Whether clients are served only if a contact lasts with a replica that gave no answer. Replicas
-/// report a contact for [`CONTACT_NS`] after the other one has ended.
+/// Whether clients are served only if a contact with a replica that gave no answer still lasts.
+/// Replicas report a contact for [`CONTACT_NS`] after the other one has ended.
 #[must_use]
 pub fn relies_on_silent(rows: &[Row]) -> bool {
     served(rows, Contacts::Reported).is_ok() && served(rows, Contacts::Confirmed).is_err()
 }
 
-/// Whether the replicas that are listed serve clients; if not, the reason.
+/// Checks whether the replicas that are listed serve clients; the error is the reason if not.
 fn served(rows: &[Row], contacts: Contacts) -> Result<(), String> {
     let said = || rows.iter().filter_map(|row| row.answer.said());
     let follows = |said: &&Said| matches!(said.standing(), Standing::Primary | Standing::Backup);
@@ -102,7 +102,7 @@ fn served(rows: &[Row], contacts: Contacts) -> Result<(), String> {
     }
 }
 
-/// Replicas with a vote that are not listed, if they are a quorum without the listed ones.
+/// Returns the number of voting replicas that are not listed, if they can be a quorum alone.
 fn quorum_not_listed(rows: &[Row]) -> Option<usize> {
     let said = rows.iter().filter_map(|row| row.answer.said());
     let count = said.map(|said| said.body.replica_count).max()?;
@@ -160,7 +160,7 @@ fn served_by(primary: &Said, rows: &[Row], contacts: Contacts) -> Result<(), Str
             _ => Ok(()),
         };
     }
-    // An older release does not say whom it hears: it needs as many as follow it.
+    // An older release does not report its contacts: it needs a quorum of followers.
     let count = primary.body.replica_count;
     let follows = rows.iter().filter(|row| {
         row.replica.is_some_and(|replica| replica < count)
@@ -175,7 +175,7 @@ fn served_by(primary: &Said, rows: &[Row], contacts: Contacts) -> Result<(), Str
     Err(format!("{follows} replicas follow the primary: that is not a quorum"))
 }
 
-/// How the cluster is, and every problem in words.
+/// Returns the state of the cluster, and every problem in words.
 #[must_use]
 pub fn judge(arranged: &Arranged) -> (State, Vec<String>) {
     let rows = arranged.rows.as_slice();
@@ -206,7 +206,7 @@ pub fn judge(arranged: &Arranged) -> (State, Vec<String>) {
     (state, problems)
 }
 
-/// What is wrong with one replica.
+/// Returns the problems of one replica.
 fn problems_of(row: &Row, said: &Said, rows: &[Row]) -> Vec<String> {
     let mut problems = Vec::new();
     let name = row.name();
@@ -243,12 +243,12 @@ fn problems_of(row: &Row, said: &Said, rows: &[Row]) -> Vec<String> {
     problems
 }
 
-/// Whom a replica does not hear, of those that were reached from here.
+/// Returns the replicas that answered here and that this replica does not hear.
 fn silences(said: &Said, rows: &[Row]) -> Vec<String> {
     let mut problems = Vec::new();
     let is_primary = primary(rows).is_some_and(|it| it.body == said.body);
     let own = said.replica;
-    // Whoever is out of contact has said so.
+    // A replica that is out of contact has reported that already.
     let is_apart =
         matches!(said.unready(), Some(Reason::Known(Unready::NoQuorum | Unready::Opening)));
     if is_apart || !said.standing().takes_part() {
@@ -286,7 +286,7 @@ fn silences(said: &Said, rows: &[Row]) -> Vec<String> {
     problems
 }
 
-/// For how long something has not happened.
+/// Returns the duration of a silence in words.
 fn since(silence_ns: u64) -> String {
     match silence_ns {
         SILENCE_NEVER => " since it started".to_owned(),
@@ -294,7 +294,7 @@ fn since(silence_ns: u64) -> String {
     }
 }
 
-/// Pairs of processes of one index that any replica hears, each once.
+/// Returns pairs of processes of one index that any replica hears, each once.
 fn twins(rows: &[Row]) -> Vec<String> {
     let mut found: Vec<Twins> = Vec::new();
     for said in rows.iter().filter_map(|row| row.answer.said()) {
@@ -358,7 +358,7 @@ pub(super) mod tests {
         body(&mut answers[place]).unready = reason as u8;
     }
 
-    /// As a release before 0.2 answers.
+    /// The answers of a release before 0.2.
     fn old(mut answers: Vec<Answer>) -> Vec<Answer> {
         for answer in answers.iter_mut().filter(|answer| answer.result.is_ok()) {
             let body = body(answer);
@@ -367,8 +367,8 @@ pub(super) mod tests {
         answers
     }
 
-    /// Goal: all well is healthy, one away is degraded, no quorum or no primary is unavailable, of
-    /// this release and of older ones, which do not judge themselves.
+    /// Goal: no problem is healthy, one lost replica degraded, no quorum or no primary unavailable,
+    /// of this release and of older ones, which do not judge themselves.
     #[test]
     fn states() {
         assert_eq!(judged(&healthy()), (State::Healthy, Vec::new()));
@@ -413,8 +413,8 @@ pub(super) mod tests {
         assert_eq!(judged(&part[1..]).0, State::Degraded, "an older primary that is not listed");
     }
 
-    /// Goal: a cut of one direction shows: the primary knows whom it does not hear, and who does
-    /// not answer it; backups know of each other.
+    /// Goal: a cut of one direction shows: the primary knows the replicas that it does not hear,
+    /// and those that do not answer it; backups know of each other.
     #[test]
     fn one_way_cuts() {
         let mut answers = healthy();
@@ -435,12 +435,13 @@ pub(super) mod tests {
         let (state, problems) = judged(&answers);
         assert_eq!((state, problems.len()), (State::Degraded, 1));
         assert!(problems[0].contains("replica 1 has heard nothing from replica 2 for 3.0 s"));
-        // That one is dead is said once.
+        // A dead replica is reported once.
         answers[2] = lost(2);
         assert_eq!(judged(&answers).1.len(), 1);
     }
 
-    /// Goal: why a replica is not ready is said; a primary that stands still serves nobody.
+    /// Goal: the reason for which a replica is not ready is reported; a primary that stands still
+    /// serves nobody.
     #[test]
     fn not_ready() {
         for reason in Unready::ALL {
@@ -457,7 +458,7 @@ pub(super) mod tests {
         }
         let mut answers = healthy();
         body(&mut answers[2]).recovering = 1;
-        assert_eq!(judged(&answers).0, State::Healthy, "it is the replica that says so");
+        assert_eq!(judged(&answers).0, State::Healthy, "the replica itself reports it");
         answers[1] = lost(1);
         body(&mut answers[0]).peers[1].silence_ns = SILENCE_NEVER;
         assert_eq!(judged(&answers).0, State::Unavailable);
@@ -466,7 +467,7 @@ pub(super) mod tests {
         assert_eq!(judged(&answers).0, State::Degraded);
     }
 
-    /// Goal: what is wrong with a replica that takes part is said, and is no reason for alarm.
+    /// Goal: problems of a replica that takes part are reported, and are not a reason for alarm.
     #[test]
     fn problems() {
         let change = |change: fn(&mut Answer)| {
@@ -496,7 +497,7 @@ pub(super) mod tests {
         assert!(text.contains("replica 1, at 10.0.0.1:3001 and at 10.0.0.1:4001"), "{text}");
     }
 
-    /// Goal: a list in a wrong order is no reason for alarm.
+    /// Goal: a list in a wrong order is not a reason for alarm.
     #[test]
     fn wrong_orders() {
         let mut answers = healthy();
@@ -508,8 +509,8 @@ pub(super) mod tests {
         );
     }
 
-    /// Goal: a list that leaves replicas out is no reason for alarm, whichever is the primary, as
-    /// long as those that are left out may serve.
+    /// Goal: a list that leaves replicas out is not a reason for alarm, whichever is the primary,
+    /// as long as those that are left out may serve.
     #[test]
     fn parts_of_a_list() {
         for answers in [healthy(), old(healthy())] {
@@ -544,7 +545,7 @@ pub(super) mod tests {
         assert_eq!((state, problems.len()), (State::Unavailable, 2));
     }
 
-    /// Goal: one replica of the list that is cut off says nothing about those that are not listed.
+    /// Goal: a listed replica that is cut off proves nothing about those that are not listed.
     #[test]
     fn a_part_that_is_cut_off() {
         for (standing, reason) in [
@@ -564,7 +565,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Goal: a contact with a replica that gave no answer may be over: then the same is asked again.
+    /// Goal: a judgement that relies on a contact with a replica that gave no answer is noticed.
     #[test]
     fn silent_replicas() {
         let relies = |answers: &[Answer]| relies_on_silent(&arrange(answers).rows);

@@ -25,29 +25,31 @@ use crate::vsr::readiness::CONTACT_NS;
 use judge::State;
 use show::Found;
 
-/// How long a wait lasts before the wish to stop is looked at again.
+/// Time between two looks at the signal to stop.
 const SLICE: Duration = Duration::from_millis(50);
-/// Moves to the upper left corner of a terminal and clears what is below.
+/// Moves to the upper left corner of a terminal and clears everything below.
 const REDRAW: &str = "\x1b[H\x1b[J";
 
 const EXAMPLES: &str = "\
 Examples:
   florin status
-      what `florin dev` serves
+      the server that `florin dev` runs
   florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000
   florin status --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --format=json
   florin status --watch=5
       the same every five seconds, until Ctrl-C
 
-Exit codes: 0 all is well; 10 clients are served, but a replica is away, behind, not ready, or set \
-up wrongly, or the list of addresses is wrong; 7 nobody is served, or nobody can be reached. With \
---watch 0 once it is ended by Ctrl-C or its reader.";
+The list may continue with the standbys.
+
+Exit codes: 0 healthy; 10 clients are served, but a replica is down, behind, not ready, or set up \
+wrongly, or the list of addresses is wrong; 7 no client is served, or no replica can be reached. \
+With --watch 0 after Ctrl-C or the end of its reader.";
 
 /// Options of `florin status`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct StatusArguments {
-    /// Which cluster
+    /// Cluster to connect to
     #[command(flatten)]
     pub cluster: ClusterArguments,
     /// Seconds to wait for an answer
@@ -63,7 +65,7 @@ pub struct StatusArguments {
     pub watch: Option<u64>,
 }
 
-/// Asks all replicas and prints what they say.
+/// Asks all replicas and prints their status.
 ///
 /// # Errors
 ///
@@ -110,7 +112,7 @@ fn find_out(arguments: &StatusArguments, replicas: &[ReplicaAddress]) -> Found {
     Found { cluster, state, problems, rows: arranged.rows }
 }
 
-/// Asks again and again until a signal comes or nobody reads any more.
+/// Asks in rounds until a signal comes, or the output cannot be written.
 fn watch(
     arguments: &StatusArguments,
     replicas: &[ReplicaAddress],
@@ -137,7 +139,7 @@ fn watch(
     Ok(())
 }
 
-/// One round of a watch: a line of JSON, a screen, or a block that ends with an empty line.
+/// Returns one round of a watch: a line of JSON, a screen, or a block that ends with an empty line.
 fn block(found: &Found, json: bool, redraws: bool, interval: Duration) -> String {
     let now = Timestamp::now();
     if json {

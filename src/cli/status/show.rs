@@ -1,4 +1,4 @@
-//! What `florin status` prints: a table, or JSON.
+//! The output of `florin status`: a table, or JSON.
 
 use std::fmt::Write as _;
 
@@ -10,26 +10,26 @@ use super::ask::{Reason, Said};
 use super::judge::{State, primary};
 use crate::protocol::about::{SILENCE_NEVER, StatusBody};
 
-/// What was found out about a cluster.
+/// The result of one round.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its id.
+    /// The id of the cluster.
     pub cluster: u128,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// What is wrong.
+    /// Its problems, in words.
     pub problems: Vec<String>,
     /// Its replicas.
     pub rows: Vec<Row>,
 }
 
-/// What a replica does, in words.
+/// Returns the role of a replica in words.
 #[must_use]
 pub fn role(said: &Said) -> String {
     said.standing().name().replace('_', " ")
 }
 
-/// The clock's offset in words.
+/// Returns the clock's offset in words.
 #[must_use]
 pub fn clock(body: &StatusBody) -> Option<String> {
     if body.clock_known == 0 {
@@ -48,7 +48,7 @@ pub fn clock(body: &StatusBody) -> Option<String> {
     })
 }
 
-/// The cells of a replica's row: role, view, op, commit, lag, checkpoint, clock.
+/// Returns the cells of a replica's row: role, view, op, commit, lag, checkpoint, clock.
 fn cells(said: &Said, primary: Option<&Said>) -> [String; 7] {
     let body = &said.body;
     let lag = primary.map(|primary| thousands(primary.body.op.saturating_sub(body.op)));
@@ -64,7 +64,7 @@ fn cells(said: &Said, primary: Option<&Said>) -> [String; 7] {
     ]
 }
 
-/// A line on all, a table, and what is wrong.
+/// Returns a line about the cluster, a table of its replicas, and the problems.
 ///
 /// # Panics
 ///
@@ -119,7 +119,7 @@ pub fn table(found: &Found) -> String {
     text
 }
 
-/// The versions that run, if any is known.
+/// Returns the versions that run, if any is known.
 fn versions(rows: &[Row]) -> String {
     let said = rows.iter().filter_map(|row| row.answer.said());
     let mut versions: Vec<&str> = said.map(|said| said.body.version()).collect();
@@ -132,7 +132,7 @@ fn versions(rows: &[Row]) -> String {
     }
 }
 
-/// The same as JSON, with more of each replica.
+/// Returns the same as JSON, with more about each replica.
 #[must_use]
 pub fn json_of(found: &Found) -> Value {
     let primary = primary(&found.rows);
@@ -190,7 +190,7 @@ fn json_body(said: &Said, primary: Option<&Said>) -> Value {
     value
 }
 
-/// When the others were heard, and when they have answered; null for never.
+/// Returns the times since the others were heard and since they answered; null for never.
 fn peers(said: &Said) -> Value {
     let body = &said.body;
     let nodes = body.replica_count + body.standby_count;
@@ -216,7 +216,7 @@ mod tests {
     use super::super::judge::tests::{healthy, lost};
     use super::*;
 
-    /// Goal: the table fits 80 columns with millions of ops, and JSON says the same.
+    /// Goal: the table fits 80 columns with millions of ops, and JSON has the same content.
     #[test]
     fn shown() {
         let mut answers = healthy();

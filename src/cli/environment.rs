@@ -7,6 +7,7 @@
 
 use super::exit::{ExitClass, Failure};
 use super::help::with_groups;
+use super::patient::FIRST_DEADLINE;
 use super::{Arguments, output};
 use crate::client::{AddressError, ReplicaAddress, read_replicas, resolve_addresses_within};
 use crate::protocol::NODES_MAX;
@@ -39,14 +40,15 @@ pub struct ClusterArguments {
 }
 
 impl ClusterArguments {
-    /// Returns the replicas for a client. Names are looked up within `lookup_max`; those without an
-    /// address are looked up again by the client.
+    /// Returns the replicas for a client. Names are looked up within the deadline of its first
+    /// answer; those without an address are looked up again by the client.
     ///
     /// # Errors
     ///
     /// If the list is not a valid one, or none of its names has an address.
-    pub fn replicas(&self, lookup_max: Duration) -> Result<Vec<ReplicaAddress>, Failure> {
-        resolve_addresses_within(&self.addresses, lookup_max).map_err(|error| wrong_list(&error))
+    pub fn replicas(&self, deadline: Option<Duration>) -> Result<Vec<ReplicaAddress>, Failure> {
+        let deadline = deadline.unwrap_or(FIRST_DEADLINE);
+        resolve_addresses_within(&self.addresses, deadline).map_err(|error| wrong_list(&error))
     }
 
     /// Returns the replicas and the standbys behind them, none of whose names are looked up.

@@ -84,13 +84,12 @@ pub struct ReplArguments {
 /// If an address is none, the cluster cannot be reached or, unless at a terminal, a statement is
 /// wrong or an event is refused.
 pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
-    let deadline = Duration::from_secs(arguments.deadline);
-    let addresses = arguments.cluster.replicas(deadline)?;
+    let addresses = arguments.cluster.replicas(Some(Duration::from_secs(arguments.deadline)))?;
     let is_interactive = arguments.command.is_none() && std::io::stdin().is_terminal();
     let mut repl = Repl {
         cluster: arguments.cluster.cluster,
         addresses,
-        deadline,
+        deadline: Duration::from_secs(arguments.deadline),
         format: arguments.format.unwrap_or_else(format_by_default),
         extent: if arguments.all { Extent::All } else { Extent::Limit },
         client: None,

@@ -48,8 +48,10 @@
 //! # }
 //! ```
 //!
-//! Without an answer it is unknown whether the request was executed. It is safe to retry with the
-//! same ids: an event that was executed answers `exists`.
+//! An answer may fail to come. Then nobody knows whether the request was executed. It is safe to
+//! retry with the same ids: an event that was done answers `exists`. In a linked chain the first
+//! event decides: if it answers `exists`, the chain was done, although the others answer
+//! `linked_event_failed`.
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/example_server.inc"));

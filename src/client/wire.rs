@@ -51,7 +51,7 @@ pub enum Lifetime {
     /// As long as its program. Of these sessions, the one that was idle for longest makes way.
     #[default]
     Long,
-    /// For a few requests, or it reconnects by itself. Such sessions make way before all others.
+    /// Some questions, or it connects again by itself. Such sessions make way before all others.
     Short,
 }
 

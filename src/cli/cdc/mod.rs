@@ -21,7 +21,7 @@ use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
 use super::output::print_error;
-use super::patient::{FIRST_DEADLINE, PatientClient, Stop};
+use super::patient::{PatientClient, Stop};
 use cursor::CursorFile;
 use delivery::{Delivery, End, Passed};
 use position::{Mark, Position};
@@ -166,7 +166,7 @@ pub struct CdcArguments {
 pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     let cluster = arguments.cluster.cluster;
     let deadline = arguments.deadline.map(Duration::from_secs);
-    let addresses = arguments.cluster.replicas(deadline.unwrap_or(FIRST_DEADLINE))?;
+    let addresses = arguments.cluster.replicas(deadline)?;
     let stop = Stop::on_signals()?;
     let selection =
         Selection::of(&arguments.what).only(&arguments.ledger, &arguments.code, &arguments.account);

@@ -16,7 +16,7 @@ use crate::cli::environment::{ClusterArguments, refuse_with_path};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::moment::{self, Moment, Rfc3339};
 use crate::cli::output::print_error;
-use crate::cli::patient::{FIRST_DEADLINE, PatientClient, Stop};
+use crate::cli::patient::{PatientClient, Stop};
 use crate::protocol::types::{Account, Transfer};
 use crate::storage::rows::EventKind;
 
@@ -59,7 +59,7 @@ impl SourceArguments {
             return Ok(Source::DataFile(Box::new(source)));
         }
         let deadline = self.deadline.map(Duration::from_secs);
-        let addresses = self.cluster.replicas(deadline.unwrap_or(FIRST_DEADLINE))?;
+        let addresses = self.cluster.replicas(deadline)?;
         let client = PatientClient::new(self.cluster.cluster, addresses, deadline, stop.clone());
         Ok(Source::Cluster(Box::new(ClusterSource::new(client))))
     }

@@ -121,7 +121,10 @@ pub fn ask_all(cluster: u128, replicas: &[ReplicaAddress], time: Duration) -> Ve
     }
     drop(sender);
     let late = |replica: &ReplicaAddress| {
-        let reason = format!("the look-up of its name takes longer than {} s", time.as_secs());
+        let reason = match replica.name() {
+            Some(_) => format!("the look-up of its name takes longer than {} s", time.as_secs()),
+            None => reason(&io::ErrorKind::TimedOut.into(), time),
+        };
         Answer { address: replica.to_string(), result: Err(reason) }
     };
     let mut answers: Vec<Answer> = replicas.iter().map(late).collect();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Events of a request in development.
 const EVENTS_MAX: u128 = 1021;
-/// Requests after which a disk of some megabytes is full for sure.
+/// Number of requests that fill a disk of some megabytes.
 const REQUESTS_MAX: u128 = 1000;
 /// Bytes of a new data file for development.
 const FILE_SIZE: &str = "33685504";
@@ -25,7 +25,7 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// None if this system does not let one mount anything.
+    /// Returns none if this system does not permit mounts.
     fn new(folder: String, size: &str) -> Option<SmallDisk> {
         std::fs::create_dir(&folder).unwrap();
         let script = format!("mount -t tmpfs -o size={size} none {folder} && echo mounted && cat");
@@ -76,7 +76,7 @@ fn format_words(path: &str) -> [&str; 7] {
     [BINARY, "format", "--development", "--cluster=7", index[0], index[1], path]
 }
 
-/// A server that is waited for, with what it has said.
+/// A running server and its log.
 struct Server {
     process: Child,
     log: String,
@@ -84,7 +84,7 @@ struct Server {
 }
 
 impl Server {
-    /// `command` runs what is behind it.
+    /// Starts a server; `command` runs the words appended to it.
     fn start(mut command: Command, path: &str, log: String) -> Server {
         let port = free_port();
         command
@@ -100,7 +100,7 @@ impl Server {
         Client::connect(7, self.port.to_string().as_str(), &options).unwrap()
     }
 
-    /// Transfers until there is no answer; how many were acknowledged.
+    /// Creates transfers until there is no answer. Returns the number of acknowledged ones.
     fn fill(&self) -> u128 {
         let mut client = self.client(Duration::from_secs(5));
         let account = |id| Account { id, ledger: 1, code: 1, ..Account::default() };
@@ -127,7 +127,7 @@ impl Server {
         panic!("the disk does not become full");
     }
 
-    /// Its end, and the only line that tells why.
+    /// Waits for its end. Returns its status and the only line of its log with the reason.
     fn end(mut self) -> (ExitStatus, String) {
         let status = wait_for("the end of the server", || self.process.try_wait().unwrap());
         let log = std::fs::read_to_string(&self.log).unwrap();
@@ -149,8 +149,9 @@ fn told(output: &Output, code: i32, part: &str) {
     assert!(errors(output).contains(part), "{}", errors(output));
 }
 
-/// Goal: on a full disk no file is made, and nothing is left of the attempt; a server that runs out
-/// of space ends with the reason and what to do; with more space it has all that it acknowledged.
+/// Goal: on a full disk no file is created, and nothing is left of the attempt; a server that runs
+/// out of space ends with the reason and the remedy; with more space it has all that it
+/// acknowledged.
 #[test]
 fn file_system() {
     let servers = Servers::new("full-disk");
@@ -183,7 +184,7 @@ fn file_system() {
 }
 
 /// Goal: the limit of a file's length, which Linux enforces with a signal that would end the
-/// process silently, is told like a full disk, with the way to raise it.
+/// process silently, is reported like a full disk, with the way to raise it.
 #[test]
 fn limit_of_length() {
     let servers = Servers::new("file-limit");

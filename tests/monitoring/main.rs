@@ -1,4 +1,4 @@
-//! What a running server tells about itself, and what a wrong set-up is told: with real processes.
+//! Reports of running servers about themselves and about wrong set-ups, with real processes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall fail")]
 

@@ -1,4 +1,4 @@
-//! Servers as people start them, in a directory of the test, ended with it.
+//! Servers as an operator starts them, in a directory of the test, ended with it.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_florin");
-/// What is waited for takes a fraction of a second; a machine that is busy may need more.
+/// Maximum wait for an event that takes a fraction of a second; a busy machine may need more.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the program to its end.
@@ -15,12 +15,12 @@ pub fn florin(arguments: &[&str]) -> Output {
     super::program::florin().args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// What the program wrote to standard error.
+/// Returns the standard error of the program.
 pub fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Asks again and again until there is an answer.
+/// Asks repeatedly until there is an answer.
 ///
 /// # Panics
 ///
@@ -57,7 +57,7 @@ impl Servers {
         self.directory.join(name).display().to_string()
     }
 
-    /// Makes the data file of a replica, for development.
+    /// Creates the data file of a replica, for development.
     pub fn format(&self, name: &str, cluster: u32, replica: usize, count: usize) -> String {
         let path = self.path(name);
         let output = florin(&[
@@ -86,7 +86,7 @@ impl Servers {
         self.running.push((name.to_owned(), child.unwrap()));
     }
 
-    /// What a server has written to standard error.
+    /// Returns the standard error of a server.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.path(name) + ".log").unwrap()
     }

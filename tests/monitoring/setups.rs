@@ -1,9 +1,9 @@
-//! Wrong set-ups: each is told in one line that names what is wrong.
+//! Wrong set-ups: one line reports each, and names the fault.
 
 use super::free_port::free_port;
 use super::servers::{Servers, errors, florin};
 
-/// Goal: what can be seen before a server starts is refused with its class, naming both values.
+/// Goal: a fault that shows before a server starts is refused with its class, naming both values.
 #[test]
 fn refused_at_start() {
     let mut servers = Servers::new("setups");
@@ -57,7 +57,7 @@ fn too_little_memory() {
 }
 
 /// Goal: replicas of one cluster that were started with different lists, or formatted with
-/// different counts, say so with both values; so does one of another cluster.
+/// different counts, report that with both values; so does one of another cluster.
 #[test]
 fn replicas_that_differ() {
     let mut servers = Servers::new("differ");
@@ -102,7 +102,7 @@ fn replicas_that_differ() {
     );
 }
 
-/// Goal: a level leaves out what is less grave.
+/// Goal: a log level leaves out lines of lower levels.
 #[test]
 fn log_levels() {
     let mut servers = Servers::new("levels");

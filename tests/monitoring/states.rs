@@ -3,9 +3,10 @@
 //!
 //! Cuts, stops, kills and wrong lists lead to each state, with roles as they are at that time. A
 //! state names the exit code of `status`, a phrase in its output, the answer of each replica's
-//! `/readyz`, and whether a client is served. All of that must come, within a generous time, and
-//! stay. That a lost contact shows within two seconds is checked by the clock of the server, which
-//! a busy machine does not falsify. The tables that are printed are those of `docs/OPERATING.md`.
+//! `/readyz`, and whether a client is served. The cluster must come to all of that within a
+//! generous time, and stay there. The clock of the server, which a busy machine does not falsify,
+//! proves that a lost contact shows within two seconds. The tables that are printed are those of
+//! `docs/OPERATING.md`.
 
 use super::servers::wait_for;
 use super::trio::{CLUSTER, Trio, readyz, serves, status};
@@ -13,7 +14,7 @@ use std::fmt::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What is expected comes within this time, also on a busy machine.
+/// Time in which a state must show, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A cluster that is healed is healthy within this time.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(180);
@@ -24,7 +25,7 @@ const HEALTHY: i32 = 0;
 const DEGRADED: i32 = 10;
 const UNAVAILABLE: i32 = 7;
 
-/// What `/readyz` of a replica is expected to say.
+/// The expected answer of a replica's `/readyz`.
 #[derive(Clone, Copy, Debug)]
 enum Ready {
     /// 200.
@@ -38,11 +39,11 @@ enum Ready {
 }
 use Ready::{Any, Away, No, Yes};
 
-/// What is out of contact with everybody says so, whatever it was doing.
+/// The answer of a replica without contact to any other, whatever its role was.
 const ALONE: Ready = No(&["no_quorum"]);
-/// What nobody hears.
+/// The answer of a backup that the primary does not hear.
 const UNHEARD: Ready = No(&["unheard"]);
-/// What is cut off in one direction, and may or may not have left its view.
+/// The answers of a replica cut off in one direction, which may or may not have left its view.
 const CUT_OFF: Ready = No(&["unheard", "no_quorum", "no_primary"]);
 const NOT_READY_P: &str = "replica P: is not ready";
 const NOT_READY_B: &str = "replica B: is not ready";
@@ -99,7 +100,7 @@ impl Roles {
     }
 }
 
-/// What is done to a healthy cluster.
+/// A step from a healthy cluster to a state.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Kill(Role),
@@ -110,13 +111,13 @@ enum Deed {
     Cut(Role, Role),
     /// Cuts all ways from a replica, and to it.
     Isolate(Role),
-    /// Has 120 ops executed.
+    /// Executes 120 ops.
     Load,
-    /// Starts a replica again, with a clock that is so many hours ahead.
+    /// Restarts a replica with a clock that is ahead by these hours.
     Clock(Role, i64),
-    /// The same of all, which are not there together before.
+    /// Restarts all replicas with such clocks, after all of them were killed.
     Clocks([i64; 3]),
-    /// Starts a replica again on a file that was made by `florin recover`.
+    /// Restarts a replica on a file that `florin recover` created.
     Lose(Role),
     /// Starts a second process of a replica.
     Twin(Role),
@@ -165,7 +166,7 @@ enum List {
     Shifted,
     /// With the first replica also in place of the second.
     Doubled,
-    /// With an address where nobody listens in place of one.
+    /// With an address where no process listens in place of one.
     Stranger(Role),
 }
 
@@ -190,14 +191,14 @@ impl List {
     }
 }
 
-/// A state, and what is to be seen in it.
+/// A state, and its expected signs.
 struct State {
     name: &'static str,
     deeds: &'static [Deed],
     code: i32,
-    /// In the output of `status`; P, B and C stand for the indexes in `replica P`.
+    /// Part of the output of `status`; in `replica P` the letter stands for the index.
     phrase: &'static str,
-    /// Of P, B and C.
+    /// The answers of P, B and C.
     ready: [Ready; 3],
     list: List,
     cluster: u128,
@@ -213,12 +214,12 @@ const fn state(
     State { name, deeds, code, phrase, ready, list: List::Right, cluster: CLUSTER }
 }
 
-/// A state in which nothing is wrong but the list.
+/// A state whose only fault is the list.
 const fn listed(name: &'static str, phrase: &'static str, list: List) -> State {
     State { list, ..state(name, &[], DEGRADED, phrase, [Yes; 3]) }
 }
 
-/// What was seen last.
+/// The last observation.
 struct Seen {
     code: i32,
     text: String,
@@ -262,8 +263,8 @@ impl State {
         (row, holds, retries)
     }
 
-    /// Puts a healthy cluster into this state and looks; a row of the table, and whether it is as
-    /// expected.
+    /// Puts a healthy cluster into this state and looks. Returns a row of the table, and whether it
+    /// is as expected.
     fn check_once(&self, trio: &mut Trio) -> (String, bool) {
         trio.heal();
         let roles = wait_for_health(trio);
@@ -305,7 +306,7 @@ impl State {
     }
 }
 
-/// Waits until all is well; the roles then.
+/// Waits until the cluster is healthy, and returns the roles.
 fn wait_for_health(trio: &Trio) -> Roles {
     let since = Instant::now();
     loop {
@@ -327,7 +328,7 @@ fn check_contacts(trio: &Trio) {
     }
 }
 
-/// Goes through states, prints a table, and fails if a row differs.
+/// Checks all states, prints a table, and fails if a row differs.
 fn check_all(mut trio: Trio, name: &str, states: &[State]) {
     let mut table = String::from(
         "| state | `status` | phrase | `/readyz` of P, B, C | served | after s |\n\
@@ -656,8 +657,8 @@ fn lost_contact() {
     });
 }
 
-/// Goal: of two processes of one index the one that nobody else connects to is not ready and says
-/// so, and the others warn of both addresses.
+/// Goal: of two processes of one index, the one to which no replica connects reports that it is not
+/// ready, and the others warn of both addresses.
 #[test]
 fn a_twin_is_not_ready() {
     let mut trio = Trio::start("states-twin");

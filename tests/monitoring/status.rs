@@ -14,7 +14,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Waits for an exit code; returns what was printed then.
+/// Waits for an exit code, and returns the output.
 fn wait_for_code(cluster: u32, addresses: &str, code: i32) -> String {
     wait_for(&format!("exit code {code} of status"), || {
         let output = status(cluster, addresses, &[]);
@@ -22,7 +22,7 @@ fn wait_for_code(cluster: u32, addresses: &str, code: i32) -> String {
     })
 }
 
-/// Goal: a cluster of three is healthy, degraded with one killed, and not available with two.
+/// Goal: a cluster of three is healthy, degraded with one killed, and unavailable with two.
 #[test]
 fn three_replicas() {
     let mut servers = Servers::new("status");
@@ -71,7 +71,7 @@ fn three_replicas() {
     assert_eq!(value["replicas"][1]["reachable"], false);
 }
 
-/// Goal: a cluster of one is healthy, and what is no florin is told as unreachable.
+/// Goal: a cluster of one is healthy; names without an address and other services are unreachable.
 #[test]
 fn one_replica() {
     let mut servers = Servers::new("status-one");
@@ -90,8 +90,8 @@ fn one_replica() {
     assert!(text(&output).contains("no answer within 1 s"), "{}", text(&output));
 }
 
-/// Goal: the doctor looks at a data file and at a place for one, and its code says whether a
-/// server can be started.
+/// Goal: the doctor checks a data file and a place for one, and its exit code is 4 if no server can
+/// start.
 #[test]
 fn doctor() {
     let servers = Servers::new("doctor");

@@ -22,7 +22,7 @@ const SERVED_TIME: Duration = Duration::from_secs(20);
 const REPLICAS: usize = 3;
 /// A ready replica has contact with another one, not older than this by its own clock, in seconds.
 const CONTACT_MAX: f64 = 2.0;
-/// Time in which a client that nobody serves has no answer.
+/// Time without an answer after which a client counts as not served.
 const UNSERVED_TIME: Duration = Duration::from_millis(1500);
 
 /// One server.
@@ -98,7 +98,7 @@ impl Trio {
         trio
     }
 
-    /// Makes the data file of a replica, by `format` or by `recover`.
+    /// Creates the data file of a replica, by `format` or by `recover`.
     pub fn format(&self, index: usize, command: &str) {
         let path = &self.places[index].path;
         let _ = fs::remove_file(path);
@@ -110,7 +110,7 @@ impl Trio {
         assert!(output.status.success(), "{}", errors(&output));
     }
 
-    /// Starts a replica whose clock is so many seconds ahead.
+    /// Starts a replica whose clock is ahead by `clock_offset` seconds.
     pub fn spawn(&mut self, index: usize, clock_offset: i64) {
         let place = &self.places[index];
         assert!(place.process.is_none());
@@ -184,7 +184,7 @@ impl Trio {
         }
     }
 
-    /// Takes everything back, and starts what was killed.
+    /// Undoes all cuts and stops, and starts replicas that were killed.
     pub fn heal(&mut self) {
         if let Some(mut twin) = self.twin.take() {
             twin.kill().unwrap();
@@ -206,23 +206,23 @@ impl Trio {
         }
     }
 
-    /// Where a replica listens.
+    /// Returns the address of a replica.
     pub fn address(&self, index: usize) -> SocketAddr {
         self.places[index].address
     }
 
-    /// How many there are, the standby included.
+    /// Returns the number of nodes, the standby included.
     pub fn nodes(&self) -> usize {
         self.places.len()
     }
 
-    /// The addresses of the replicas that vote, in order.
+    /// Returns the addresses of the replicas that vote, in order.
     pub fn list(&self) -> String {
         let addresses = (0..REPLICAS).map(|index| self.address(index).to_string());
         addresses.collect::<Vec<_>>().join(",")
     }
 
-    /// The primary according to `florin status`, if there is one.
+    /// Returns the primary according to `florin status`, if there is one.
     pub fn primary(&self) -> Option<usize> {
         let (code, text) = status(CLUSTER, &self.list());
         let row = text.lines().find(|line| line.contains("  primary "))?;
@@ -230,13 +230,13 @@ impl Trio {
         (code == 0).then_some(index)
     }
 
-    /// What `/readyz` of a replica says: the first line, behind `200` or `503`.
+    /// Returns the answer of a replica's `/readyz`: `200` or `503` and the first line.
     pub fn readyz(&self, index: usize) -> String {
         readyz(self.places[index].metrics).unwrap_or_else(|| "no answer".to_owned())
     }
 
-    /// The metrics of a replica that reports that it is ready although its last contact with any
-    /// other one is too long ago, both by its own clock: no delay of this machine excuses that.
+    /// Returns the metrics of a replica that is ready although its last contact with any other one
+    /// is too long ago, by its own clock: a slow machine does not excuse that.
     pub fn ready_without_contact(&self, index: usize) -> Option<String> {
         let (_, text) = get(self.places[index].metrics, "/metrics")?;
         let sample = |name: &str| -> Option<f64> {
@@ -253,7 +253,7 @@ impl Trio {
         (is_ready && contacts == 0).then_some(text)
     }
 
-    /// Has so many requests executed.
+    /// Executes this number of requests.
     pub fn load(&self, requests: u32) {
         let mut client = Client::connect(CLUSTER, &self.list(), &Options::default()).unwrap();
         for _ in 0..requests {
@@ -261,7 +261,7 @@ impl Trio {
         }
     }
 
-    /// What the servers had to say last.
+    /// Returns the last lines of all logs.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for name in ["0", "1", "2", "3", "twin"] {
@@ -274,13 +274,13 @@ impl Trio {
         text
     }
 
-    /// What a server has logged; `twin` for the second process.
+    /// Returns the log of a server; `twin` is the second process.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default()
     }
 }
 
-/// What `florin status` says: its exit code and its output.
+/// Returns the exit code and the output of `florin status`.
 pub fn status(cluster: u128, list: &str) -> (i32, String) {
     let (cluster, list) = (format!("--cluster={cluster}"), format!("--addresses={list}"));
     let output = florin(&["status", &cluster, &list, "--timeout=1"]);
@@ -288,7 +288,7 @@ pub fn status(cluster: u128, list: &str) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
-/// Whether a client of these replicas is served. To find out that none is takes its time.
+/// Whether a client of these replicas is served. The answer no takes [`UNSERVED_TIME`].
 pub fn serves(list: &str, expected: bool) -> bool {
     let deadline = if expected { SERVED_TIME } else { UNSERVED_TIME };
     let options = Options { deadline, ..Options::default() };
@@ -302,7 +302,7 @@ pub fn readyz(address: SocketAddr) -> Option<String> {
     Some(format!("{status} {}", body.lines().next().unwrap_or("")))
 }
 
-/// Status and body of an answer; none if there is none in time.
+/// Returns the status and body of an answer; none if there is none in time.
 fn get(address: SocketAddr, path: &str) -> Option<(String, String)> {
     let time = Duration::from_millis(500);
     let mut stream = TcpStream::connect_timeout(&address, time).ok()?;

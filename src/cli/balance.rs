@@ -15,7 +15,7 @@ use super::export::progress_bar;
 use super::export::records::{BALANCE_AT, BalanceAt};
 use super::export::source::{Source, SourceArguments};
 use super::moment::{Moment, Rfc3339, TIME_HELP};
-use super::output::{Format, print};
+use super::output::{OutputArguments, print};
 use super::patient::Stop;
 use crate::repl::answer::field_text;
 use crate::repl::json;
@@ -55,9 +55,9 @@ pub struct BalanceArguments {
     /// The moment
     #[arg(long, value_name = "TIME", default_value = "now", allow_hyphen_values = true)]
     pub at: Moment,
-    /// Format of the balances
-    #[arg(long, value_enum, default_value = "table")]
-    pub format: Format,
+    /// Form of the output
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 /// Shows the balances.
@@ -72,13 +72,12 @@ pub fn run(arguments: &BalanceArguments) -> Result<(), Failure> {
     let found = find(&mut source, arguments.account, arguments.at, &walk)?;
     walk.bar.finish_and_clear();
     let row = found.row(arguments.account, arguments.at)?;
-    match arguments.format {
-        Format::Json => {
-            let mut text = String::new();
-            json::push_object(&mut text, &BALANCE_AT, row.as_bytes());
-            print(&text);
-        }
-        Format::Table => print(&text_of(&row)),
+    if arguments.output.is_json() {
+        let mut text = String::new();
+        json::push_object(&mut text, &BALANCE_AT, row.as_bytes());
+        print(&text);
+    } else {
+        print(&text_of(&row));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod account_id;
 pub mod balance;
 pub mod benchmark;
 pub mod cdc;
+pub mod connect;
 pub mod destination;
 pub mod dev;
 pub mod doctor;

@@ -1,7 +1,7 @@
-//! Text for people and pipes, and the option that chooses between both.
+//! Output of the commands, and the option that chooses between a table and JSON.
 //!
-//! A reader of standard output may stop reading: that is not a failure of the command. Output that
-//! is lost for another reason, such as a full disk, is: the command ends with exit code 1.
+//! A reader of standard output may stop reading: that is not a failure of the command. If output is
+//! lost for another reason, such as a full disk, the command ends with exit code 1.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -29,15 +29,31 @@ pub struct OutputArguments {
     #[arg(long, value_enum, default_value = "table", global = true)]
     format: Format,
     /// Earlier spelling of `--format=json`
+    #[command(flatten)]
+    json: JsonArgument,
+}
+
+/// The earlier spelling of `--format=json`: accepted by every command that has that.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct JsonArgument {
+    /// Earlier spelling of `--format=json`
     #[arg(long, hide = true, global = true, conflicts_with = "format")]
     json: bool,
+}
+
+impl JsonArgument {
+    /// Whether it is given.
+    #[must_use]
+    pub fn is_given(self) -> bool {
+        self.json
+    }
 }
 
 impl OutputArguments {
     /// Whether JSON is wanted.
     #[must_use]
     pub fn is_json(&self) -> bool {
-        self.json || self.format == Format::Json
+        self.json.is_given() || self.format == Format::Json
     }
 }
 
@@ -45,6 +61,13 @@ impl OutputArguments {
 pub fn print(text: &str) {
     let mut output = io::stdout().lock();
     if let Err(error) = writeln!(output, "{text}").and_then(|()| output.flush()) {
+        note_lost(&error);
+    }
+}
+
+/// Prints a part of a line to standard output.
+pub fn print_part(text: &str) {
+    if let Err(error) = io::stdout().lock().write_all(text.as_bytes()) {
         note_lost(&error);
     }
 }

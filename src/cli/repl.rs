@@ -1,28 +1,31 @@
 //! `florin repl`: statements to a cluster, from a terminal, a pipe or the command line.
 //!
-//! The language is in [`crate::repl`]. Here is where statements come from, where answers go, and
-//! what a failure means: at a terminal it is shown and one goes on; anything else ends with the
-//! first mistake or failure. Refused events do not end a script, but its exit code tells of them.
+//! The language is in [`crate::repl`]. This module decides where statements come from, where
+//! answers go, and what a failure means: an interactive session prints the failure and continues; a
+//! script ends with the first mistake or failure. Refused events do not end a script, but they
+//! change its exit code.
 
+use super::connect::connect_patiently;
 use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
-use super::output::{print, print_error};
+use super::output::{JsonArgument, print, print_error, print_part};
 use crate::client::error::RETRY;
 use crate::client::{Client, ClientError, Lifetime, Options, ReplicaAddress};
-use crate::protocol::EvictionReason;
+use crate::protocol::types::account_flags;
+use crate::protocol::{EvictionReason, Operation};
 use crate::repl::{
-    Answer, Extent, Line, LineEditor, Request, Statement, SyntaxError, execute, help, json, parse,
-    statement_end, table,
+    Answer, Extent, Form, Line, LineEditor, Pages, Request, Statement, SyntaxError, Tally, help,
+    json, parse, statement_end, table,
 };
+use signal_hook::consts::SIGINT;
+use signal_hook::flag::{register, register_conditional_shutdown};
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long one waits at a terminal before one is told what for.
-const CONNECT_SILENT: Duration = Duration::from_millis(1500);
-/// Bytes of one statement at most: a full request with all fields given has less.
+/// Maximum size of one statement in bytes: a full request with all fields given has less.
 const STATEMENT_SIZE_MAX: usize = 16 << 20;
 /// The width of tables that go to a file or a program, in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 120;
@@ -30,7 +33,7 @@ const WIDTH_WITHOUT_TERMINAL: u16 = 120;
 const EXAMPLES: &str = "\
 Examples:
   florin repl
-      at the terminal, with what `florin dev` serves
+      at the terminal, against the server that `florin dev` runs
   florin repl --cluster=7 --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000
   florin repl --command='lookup_accounts id=1;' | jq .debits_posted
       one statement; the answer is JSON if it goes to a program, unless --format=table is given
@@ -38,7 +41,11 @@ Examples:
       a script: ends with the first mistake
 
 Statements end with a semicolon; `help` lists them. Scripts end with exit code 2 if a statement is
-wrong, 7 if the cluster cannot be reached, and 1 if all was said but some events were refused.";
+wrong, 7 if the cluster cannot be reached, and 1 if all statements ran and the cluster refused some
+events. At the terminal every statement of a pasted text runs, whether or not one before it failed.
+Ctrl-C ends the statement that runs and discards those behind it; a second Ctrl-C ends the program.
+
+Long answers are read and printed page by page; each page of a table has its own widths.";
 
 /// How answers are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -59,19 +66,22 @@ pub struct ReplArguments {
     /// Cluster to connect to
     #[command(flatten)]
     pub cluster: ClusterArguments,
-    /// Statements to execute, instead of asking for them
+    /// Statements to execute, instead of reading them from standard input
     #[arg(long, value_name = "STATEMENTS")]
     pub command: Option<String>,
-    /// How long connecting, and each answer, may take, in seconds
+    /// Timeout for connecting and for each reply, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: u64,
     /// Form of the answers [default: table at a terminal, objects otherwise]
     #[arg(long, value_enum)]
     pub format: Option<Format>,
-    /// Read all results of queries, page by page, instead of as many as fit in one reply
+    /// Read all results of queries that have no `limit`, instead of as many as fit in one reply
     #[arg(long)]
     pub all: bool,
+    /// Earlier spelling of `--format=json`
+    #[command(flatten)]
+    pub json: JsonArgument,
     /// Accepted for scripts of the reference; without effect
     #[arg(long, hide = true)]
     pub verbose: bool,
@@ -81,8 +91,8 @@ pub struct ReplArguments {
 ///
 /// # Errors
 ///
-/// If an address is none, the cluster cannot be reached or, unless at a terminal, a statement is
-/// wrong or an event is refused.
+/// If an address is not valid, the cluster cannot be reached or, in a script, a statement is wrong
+/// or an event is refused.
 pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
     let addresses = arguments.cluster.replicas(Some(Duration::from_secs(arguments.deadline)))?;
     let is_interactive = arguments.command.is_none() && std::io::stdin().is_terminal();
@@ -90,8 +100,12 @@ pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
         cluster: arguments.cluster.cluster,
         addresses,
         deadline: Duration::from_secs(arguments.deadline),
-        format: arguments.format.unwrap_or_else(format_by_default),
-        extent: if arguments.all { Extent::All } else { Extent::Limit },
+        format: match arguments.format {
+            _ if arguments.json.is_given() => Format::Json,
+            Some(format) => format,
+            None => format_by_default(),
+        },
+        extent: if arguments.all { Extent::All } else { Extent::Reply },
         client: None,
         refused: 0,
         is_interactive,
@@ -110,7 +124,7 @@ pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
     }
 }
 
-/// Whether to go on.
+/// What follows a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Continue,
@@ -124,19 +138,19 @@ struct Repl {
     deadline: Duration,
     format: Format,
     extent: Extent,
-    /// Made when it is needed, and again after a failure.
+    /// Created when it is needed, and again after a failure.
     client: Option<Client>,
     /// Events refused so far.
     refused: usize,
     is_interactive: bool,
     /// Set by Ctrl-C while a statement runs.
     interrupt: Option<&'static AtomicBool>,
-    /// Something has been shown already.
+    /// Whether something has been printed.
     has_shown: bool,
 }
 
 impl Repl {
-    /// All statements are read before the first is executed. The last needs no semicolon.
+    /// Reads all statements before it executes the first. The last needs no semicolon.
     fn run_command(&mut self, command: &str) -> Result<(), Failure> {
         let is_ended = command.trim_end().ends_with(';');
         let text = if is_ended { command.to_owned() } else { format!("{command};") };
@@ -156,7 +170,7 @@ impl Repl {
         Ok(())
     }
 
-    /// Each statement is executed as soon as it is complete.
+    /// Executes each statement as soon as it is complete.
     fn run_script(&mut self, input: &mut dyn BufRead) -> Result<(), Failure> {
         let mut text = String::new();
         let mut line_first = 1;
@@ -168,7 +182,7 @@ impl Repl {
             let room = STATEMENT_SIZE_MAX.saturating_sub(before) + 1;
             let room = u64::try_from(room).expect("lengths fit 64 bits");
             let size = Read::take(&mut *input, room).read_line(&mut text).map_err(failed)?;
-            // What was looked at before without finding an end needs no second look.
+            // Text that was searched before without finding an end is not searched again.
             let may_end = text[before..].contains(';') || text[..before].trim().is_empty();
             let mut done = 0;
             while let Some(end) = statement_end(&text[done..]).filter(|_| may_end) {
@@ -200,7 +214,8 @@ impl Repl {
         };
         let interrupt = interrupt_on_signal()?;
         self.interrupt = Some(interrupt);
-        self.client = Some(self.connect_patiently()?);
+        let options = self.options();
+        self.client = Some(connect_patiently(self.cluster, &self.addresses, &options)?);
         print(&format!(
             "Florin {}, cluster {}. Type `help` for help; Ctrl-D ends.",
             env!("CARGO_PKG_VERSION"),
@@ -221,7 +236,7 @@ impl Repl {
                         return Ok(());
                     }
                     if interrupt.load(Ordering::Relaxed) {
-                        // The kernel discards what is typed ahead; so does the editor.
+                        // The kernel discards input that it has not delivered; so does the editor.
                         editor.discard_ahead().map_err(failed)?;
                     }
                 }
@@ -229,7 +244,9 @@ impl Repl {
         }
     }
 
-    /// The statements of a text, up to the first that fails; failures are shown.
+    /// Executes the statements of a text and prints failures. A failure does not end the text, just
+    /// as it does not end statements that are typed ahead on lines of their own; an interruption
+    /// does.
     fn carry_out_all(&mut self, text: &str) -> Next {
         let mut rest = text;
         loop {
@@ -240,14 +257,24 @@ impl Repl {
                 Err(error) => Err(mistake(&error, statement, 0)),
             };
             match result {
-                Ok(Next::Continue) if !after.trim().is_empty() => rest = after,
-                Ok(next) => return next,
-                Err(failure) => {
-                    print_error(&format!("error: {failure}\n"));
-                    return Next::Continue;
-                }
+                Ok(Next::Exit) => return Next::Exit,
+                Ok(Next::Continue) => {}
+                Err(failure) => print_error(&format!("error: {failure}\n")),
             }
+            if after.trim().is_empty() {
+                return Next::Continue;
+            }
+            if self.is_interrupted() {
+                print_error("note: interrupted: the statements behind this one did not run\n");
+                return Next::Continue;
+            }
+            rest = after;
         }
+    }
+
+    /// Whether Ctrl-C was pressed since the last input.
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed))
     }
 
     fn carry_out(&mut self, statement: &Statement) -> Result<Next, Failure> {
@@ -261,115 +288,183 @@ impl Repl {
         Ok(Next::Continue)
     }
 
+    /// Executes a request, and prints its answer page by page.
     fn request(&mut self, request: &Request) -> Result<(), Failure> {
-        let start = Instant::now();
-        let answer = match self.ask(request) {
-            // The session went while nothing was said. A question may be asked again unasked.
-            Err(ClientError::Evicted(EvictionReason::NoSession))
-                if !request.form.operation.is_create() =>
-            {
-                self.ask(request)
-            }
-            result => result,
-        };
-        let answer = answer.map_err(|error| explain(&error, request))?;
-        let elapsed = start.elapsed();
-        self.refused += answer.refused();
-        match self.format {
-            Format::Json => print(&json::render(&answer)),
-            Format::Objects if answer.count() == 0 => {}
-            Format::Objects => print(&json::render_objects(&answer)),
-            Format::Table => {
-                let text = table::render(&answer, Some(output_width()));
-                let milliseconds = elapsed.as_secs_f64() * 1000.0;
-                self.show(&if self.is_interactive {
-                    format!("{text}, {milliseconds:.1} ms")
-                } else {
-                    text
-                });
+        for note in &request.notes {
+            print_error(&format!("note: {note}"));
+        }
+        let mut pages = Pages::new(request, self.extent);
+        let mut tally: Option<Tally> = None;
+        let mut waited = Duration::ZERO;
+        loop {
+            let rows_before = tally.map_or(0, |tally| tally.count);
+            let result = match self.next_page(&mut pages, rows_before, &mut waited) {
+                Ok(page) => page,
+                Err(error) => {
+                    if self.format == Format::Json && tally.is_some() {
+                        // The line ends, and is not a document.
+                        print("");
+                    }
+                    return Err(explain(&error, request));
+                }
+            };
+            let Some(page) = result else { break };
+            self.show_page(&page, rows_before);
+            self.refused += page.refused();
+            match &mut tally {
+                None => tally = Some(Tally::of(&page)),
+                Some(tally) => tally.add(&page),
             }
         }
-        if answer.may_have_more {
-            print_error(&format!(
-                "note: there may be more than these {} {}, which fill one reply; `limit=N` in the \
-                 statement reads up to N, `florin repl --all` reads all",
-                answer.count(),
-                answer.record.plural
-            ));
-        }
+        let tally = tally.expect("every answer has a page");
+        self.show_end(&tally, waited, &pages);
+        self.explain_nothing(request, tally.count);
         Ok(())
     }
 
-    /// Shows a text, apart from what was shown before and is asked next.
-    fn show(&mut self, text: &str) {
-        if !self.is_interactive && self.has_shown {
-            print("");
+    /// Reads one page, unless the user has interrupted the pages; adds how long that took.
+    fn next_page(
+        &mut self,
+        pages: &mut Pages<'_>,
+        rows_before: usize,
+        waited: &mut Duration,
+    ) -> Result<Option<Answer>, ClientError> {
+        if rows_before > 0 && !pages.is_done() && self.is_interrupted() {
+            return Err(ClientError::Interrupted { request: None });
         }
+        let start = Instant::now();
+        let result = match self.ask(pages) {
+            // The session ended while the user was idle. A question may be repeated.
+            Err(ClientError::Evicted(EvictionReason::NoSession)) if !pages.creates() => {
+                self.ask(pages)
+            }
+            result => result,
+        };
+        *waited += start.elapsed();
+        result
+    }
+
+    /// Prints a page, behind `rows_before` rows of earlier ones.
+    fn show_page(&mut self, page: &Answer, rows_before: usize) {
+        match self.format {
+            Format::Json => print_part(&json::render(page, rows_before)),
+            Format::Objects if page.count() == 0 => {}
+            Format::Objects => print(&json::render_objects(page)),
+            Format::Table => {
+                if rows_before == 0 {
+                    self.separate();
+                }
+                if page.count() > 0 {
+                    print(&table::render(page, rows_before + 1, Some(output_width())));
+                }
+            }
+        }
+    }
+
+    /// Prints what follows the last page.
+    fn show_end(&self, tally: &Tally, waited: Duration, pages: &Pages<'_>) {
+        let summary = tally.summary();
+        match self.format {
+            Format::Json => print(json::END),
+            Format::Objects => {}
+            Format::Table if self.is_interactive => {
+                print(&format!("{summary}, {:.1} ms\n", waited.as_secs_f64() * 1000.0));
+            }
+            Format::Table => print(&summary),
+        }
+        if pages.may_have_more() {
+            print_error(&format!(
+                "note: there may be more than these {} {}, which fill one reply; `limit=N` in the \
+                 statement reads up to N, `florin repl --all` reads all",
+                tally.count, tally.record.plural
+            ));
+        }
+    }
+
+    /// Prints why an account has no balances over time, if that is so.
+    fn explain_nothing(&mut self, request: &Request, count: usize) {
+        let Some(account_id) = request.event_value("account_id") else { return };
+        if count > 0 || request.form.operation != Operation::GetAccountBalances {
+            return;
+        }
+        let lookup = Form::find("lookup_accounts").map(|form| Request::lookup(form, account_id));
+        let lookup = lookup.expect("there is such a statement");
+        // The question is answered already: without this one only the note is missing.
+        let Ok(Some(found)) = self.ask(&mut Pages::new(&lookup, Extent::Reply)) else { return };
+        let flags = found.record.field("flags").zip(found.rows().next());
+        let history = u128::from(account_flags::HISTORY);
+        match flags.map(|(flags, row)| flags.read(row)) {
+            None => print_error(&format!("note: there is no account {account_id}")),
+            Some(flags) if flags & history == 0 => print_error(&format!(
+                "note: account {account_id} was created without flags=history: only its current \
+                 balances are kept"
+            )),
+            Some(_) => {}
+        }
+    }
+
+    /// Prints a text.
+    fn show(&mut self, text: &str) {
+        self.separate();
         print(text);
         if self.is_interactive {
+            print("");
+        }
+    }
+
+    /// Separates the text that follows from earlier ones. Interactive sessions separate at the end.
+    fn separate(&mut self) {
+        if !self.is_interactive && self.has_shown {
             print("");
         }
         self.has_shown = true;
     }
 
-    /// A client that failed is not used again: the next statement gets a new session.
-    fn ask(&mut self, request: &Request) -> Result<Answer, ClientError> {
+    /// Asks for a page. A client that failed is not used again: the next statement gets a new
+    /// session.
+    fn ask(&mut self, pages: &mut Pages<'_>) -> Result<Option<Answer>, ClientError> {
         let mut client = match self.client.take() {
             Some(client) => client,
-            None => self.connect()?,
+            None => Client::connect(self.cluster, &self.addresses, &self.options())?,
         };
-        let answer = execute(&mut client, request, self.extent)?;
+        let page = pages.next(&mut client)?;
         self.client = Some(client);
-        Ok(answer)
+        Ok(page)
     }
 
-    fn connect(&self) -> Result<Client, ClientError> {
-        let interrupt = self.interrupt;
-        let lifetime = Lifetime::Short;
-        let deadline = self.deadline;
-        let options = Options { deadline, interrupt, lifetime, ..Options::default() };
-        Client::connect(self.cluster, &self.addresses, &options)
-    }
-
-    /// As [`Repl::connect`], and tells who waits that it takes a while.
-    fn connect_patiently(&self) -> Result<Client, Failure> {
-        let deadline = self.deadline.min(CONNECT_SILENT);
-        let left = self.deadline.saturating_sub(deadline);
-        let options = Options { deadline, interrupt: self.interrupt, ..Options::default() };
-        match Client::connect(self.cluster, &self.addresses, &options) {
-            Err(error @ ClientError::Deadline { .. }) if !left.is_zero() => {
-                print_error(&format!("{error}; still trying …"));
-                let options = Options { deadline: left, ..options };
-                let mut client = Client::connect(self.cluster, &self.addresses, &options)?;
-                client.set_deadline(self.deadline);
-                Ok(client)
-            }
-            Ok(mut client) => {
-                client.set_deadline(self.deadline);
-                Ok(client)
-            }
-            Err(error) => Err(error.into()),
+    /// The options of every session. They are short-lived, also at a terminal: an idle one is opened
+    /// again by the next statement, while an application that loses its session fails.
+    fn options(&self) -> Options {
+        Options {
+            deadline: self.deadline,
+            interrupt: self.interrupt,
+            lifetime: Lifetime::Short,
+            ..Options::default()
         }
     }
 }
 
-/// A flag that SIGINT sets from now on, instead of ending the process.
+/// Returns a flag that SIGINT sets from now on. A second SIGINT ends the process, whatever it does:
+/// a terminal without an editor, or one that a large table fills, notices no flag.
 fn interrupt_on_signal() -> Result<&'static AtomicBool, Failure> {
     let flag: &'static Arc<AtomicBool> = Box::leak(Box::default());
-    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(flag)).map_err(
-        |error| Failure::new(ExitClass::Error, format!("SIGINT cannot be handled: {error}")),
-    )?;
+    // In this order: the second signal finds the mark that the first has left.
+    register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(flag))
+        .and_then(|_| register(SIGINT, Arc::clone(flag)))
+        .map_err(|error| {
+            Failure::new(ExitClass::Error, format!("SIGINT cannot be handled: {error}"))
+        })?;
     Ok(flag)
 }
 
-/// A mistake in a script: the exit code is that of a wrong command line.
+/// Returns a mistake in a statement as a failure, with the exit code of a wrong command line.
 fn mistake(error: &SyntaxError, text: &str, line_first: usize) -> Failure {
     let rendered = error.render(text, line_first);
     let message = rendered.strip_prefix("error: ").unwrap_or(&rendered);
     Failure::new(ExitClass::Usage, message)
 }
 
-/// A failure of a statement, and what it means for what was asked.
+/// Returns the failure of a statement; of one that creates, with what a retry will answer.
 fn explain(error: &ClientError, request: &Request) -> Failure {
     let mut failure = Failure::from(error.clone());
     if error.is_outcome_unknown() && request.form.operation.is_create() {
@@ -378,17 +473,20 @@ fn explain(error: &ClientError, request: &Request) -> Failure {
             message.push_str("; the outcome is unknown: ");
             message.push_str(RETRY);
         }
-        message.push_str(".\nWhat was done already then says `exists`.");
+        message.push_str(
+            ".\nAn event that was done answers `exists`; a linked chain that was done answers \
+             `exists` once and\n`linked_event_failed` for the rest.",
+        );
     }
     failure
 }
 
-/// A table for a reader at a terminal, JSON for a program.
+/// Returns tables for a terminal, objects for a program.
 fn format_by_default() -> Format {
     if std::io::stdout().is_terminal() { Format::Table } else { Format::Objects }
 }
 
-/// Columns of the terminal that answers go to.
+/// Returns the width of the terminal that answers go to, in columns.
 fn output_width() -> u16 {
     match terminal_size::terminal_size_of(std::io::stdout()) {
         Some((terminal_size::Width(width), _)) if width > 0 => width,
@@ -396,8 +494,8 @@ fn output_width() -> u16 {
     }
 }
 
-/// Where the history is kept: `$XDG_STATE_HOME/florin/history`, by default below
-/// `~/.local/state`; nowhere without a home.
+/// Returns the path of the history: `$XDG_STATE_HOME/florin/history`, by default below
+/// `~/.local/state`; none without a home.
 fn history_path() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let state = absolute("XDG_STATE_HOME")
@@ -409,7 +507,6 @@ fn history_path() -> Option<PathBuf> {
 mod tests {
     use super::*;
     use crate::client::resolve_addresses;
-    use crate::protocol::Operation;
 
     fn repl() -> Repl {
         Repl {
@@ -417,7 +514,7 @@ mod tests {
             addresses: resolve_addresses("127.0.0.1:1").unwrap(),
             deadline: Duration::from_millis(50),
             format: Format::Table,
-            extent: Extent::Limit,
+            extent: Extent::Reply,
             client: None,
             refused: 0,
             is_interactive: false,
@@ -438,7 +535,7 @@ mod tests {
         assert!(failure.message.contains("1 |  lookup_accounts id=1\n"), "{failure}");
     }
 
-    /// Goal: `exit` ends a script and a command before what is wrong behind it is executed.
+    /// Goal: `exit` ends a script and a command before a wrong statement behind it.
     #[test]
     fn exit_ends() {
         assert_eq!(repl().run_script(&mut "exit\nlookup_accounts id=1;".as_bytes()), Ok(()));
@@ -464,7 +561,16 @@ mod tests {
         assert!(failure.message.contains("127.0.0.1:1: connection refused"), "{failure}");
     }
 
-    /// Goal: whoever does not know what became of events is told what to do.
+    /// Goal: a session at a terminal and one of a script make way before an application's.
+    #[test]
+    fn lifetimes() {
+        for is_interactive in [false, true] {
+            let options = Repl { is_interactive, ..repl() }.options();
+            assert_eq!(options.lifetime, Lifetime::Short);
+        }
+    }
+
+    /// Goal: an unknown outcome comes with what to do, and with what a retry answers.
     #[test]
     fn unknown_outcomes() {
         let explained = |text: &str, error: fn(Operation) -> ClientError| match parse(text) {
@@ -482,6 +588,7 @@ mod tests {
         for error in [late, evicted] {
             let text = explained("create_accounts id=1;", error);
             assert_eq!(text.matches("safe to retry with the same ids.\n").count(), 1, "{text}");
+            assert!(text.contains("linked chain that was done answers `exists` once"), "{text}");
             let text = explained("lookup_accounts id=1;", error);
             assert!(!text.contains("safe to retry"), "{text}");
         }

@@ -175,8 +175,8 @@ fn explain(reason: EvictionReason) -> &'static str {
 
 impl ClientError {
     /// Whether the request may have been executed, or may be later. It is safe to send events with
-    /// the same ids again, on a new client if need be: what was done already is answered with
-    /// `exists`.
+    /// the same ids again, on a new client if need be: an event that was done answers `exists`, and a
+    /// linked chain that was done answers `exists` once and `linked_event_failed` for the rest.
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {
         match self {

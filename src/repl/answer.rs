@@ -1,12 +1,15 @@
-//! What came back for a request: rows of a record, and what of it is a refusal.
+//! The answer to a request: rows of a record, and how many of them are refusals.
+//!
+//! [`Pages`] reads an answer of any length one reply at a time, so that memory for one reply is
+//! enough. Not covered: how rows are shown.
 
 use super::parse::Request;
 use super::schema::{CREATED_SIZE, Field, Flag, Kind, Record, value_name};
 use crate::client::{Client, ClientError};
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
-use crate::protocol::{to_index, to_size};
+use crate::protocol::to_size;
 
-/// The answer to a request.
+/// The answer to a request, or one page of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The statement's name.
@@ -15,10 +18,8 @@ pub struct Answer {
     pub record: &'static Record,
     /// The rows, one after the other.
     pub rows: Vec<u8>,
-    /// How many ids were looked up, if some were.
+    /// Number of ids that were looked up; `None` for other statements.
     pub looked_up: Option<usize>,
-    /// Whether the cluster may have more: the rows fill a reply, and no limit was given.
-    pub may_have_more: bool,
 }
 
 impl Answer {
@@ -33,7 +34,7 @@ impl Answer {
         self.rows.len() / self.record.size
     }
 
-    /// Events that were refused; one that exists already just so counts as done.
+    /// Events that were refused; an event that exists with the same fields counts as done.
     #[must_use]
     pub fn refused(&self) -> usize {
         let Some(status) = self.record.field("status") else {
@@ -48,115 +49,195 @@ impl Answer {
         let is_refused = |row: &&[u8]| !done.map(u128::from).contains(&status.read(row));
         self.rows().filter(is_refused).count()
     }
+}
 
-    /// How many there are, as a sentence: "2 accounts", "1 of 3 accounts found".
+/// Counts over all pages of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// What the rows are.
+    pub record: &'static Record,
+    /// Number of ids that were looked up; `None` for other statements.
+    pub looked_up: Option<usize>,
+    /// Rows so far.
+    pub count: usize,
+    /// Events refused so far.
+    pub refused: usize,
+}
+
+impl Tally {
+    /// Counts the rows of the first page, or of the only one.
+    #[must_use]
+    pub fn of(answer: &Answer) -> Tally {
+        let (record, looked_up) = (answer.record, answer.looked_up);
+        Tally { record, looked_up, count: answer.count(), refused: answer.refused() }
+    }
+
+    /// Adds the rows of a further page.
+    ///
+    /// # Panics
+    ///
+    /// If the page is of another record.
+    pub fn add(&mut self, answer: &Answer) {
+        assert_eq!(self.record, answer.record);
+        self.count += answer.count();
+        self.refused += answer.refused();
+    }
+
+    /// The counts as a sentence: "2 accounts", "1 of 3 accounts found".
     #[must_use]
     pub fn summary(&self) -> String {
-        let count = self.count();
-        let noun = |count| if count == 1 { self.record.name } else { self.record.plural };
-        if let Some(looked_up) = self.looked_up
+        let Tally { record, looked_up, count, refused } = *self;
+        let noun = |count| if count == 1 { record.name } else { record.plural };
+        if let Some(looked_up) = looked_up
             && looked_up != count
         {
             return format!("{count} of {looked_up} {} found", noun(looked_up));
         }
-        if self.record.field("status").is_some() {
-            let (done, refused) = (count - self.refused(), self.refused());
-            return match refused {
-                0 => format!("{count} {}", noun(count)),
-                _ => format!("{count} {}: {done} done, {refused} refused", noun(count)),
-            };
+        if refused == 0 {
+            return format!("{count} {}", noun(count));
         }
-        format!("{count} {}", noun(count))
+        format!("{count} {}: {} done, {refused} refused", noun(count), count - refused)
     }
 }
 
-/// The part of the results of a query that is wanted.
+/// The number of results of a query that does not have a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// As many as the limit of the query says; the default is what fits in the largest reply.
-    Limit,
-    /// All of them, whatever the limit.
+    /// As many as fit in the largest reply.
+    Reply,
+    /// All of them.
     All,
 }
 
-/// Sends a request and waits for its answer. Results that do not fit in one reply are read page by
-/// page, by timestamp; what is written meanwhile may be among those of later pages.
+/// Reads the answer to a request page by page: one reply is one page.
 ///
-/// # Errors
-///
-/// See [`ClientError`].
-///
-/// # Panics
-///
-/// Never: the client gives as many results as there were events to create.
-pub fn execute(
-    client: &mut Client,
-    request: &Request,
-    extent: Extent,
-) -> Result<Answer, ClientError> {
-    let form = request.form;
-    let page = u128::from(client.results_max(form.operation));
-    let limit_default = u128::from(form.operation.results_max());
-    let limit = form.event.field("limit").map(|field| field.read(&request.events));
-    let rows = match (limit, extent) {
-        (Some(_), Extent::All) => all_pages(client, request, u128::MAX)?,
-        (Some(limit), Extent::Limit) if limit > page => all_pages(client, request, limit)?,
-        _ => {
-            let results = client.call_bytes(form.operation, &request.events)?;
-            if form.operation.is_create() { created_rows(request, &results)? } else { results }
+/// The pages of a query are in order of timestamps, and later pages end where the ledger was when
+/// the first one was answered: however fast others write, there is a last page.
+#[derive(Clone, Debug)]
+pub struct Pages<'request> {
+    request: &'request Request,
+    /// The events of the next question; of a query the filter that selects the next page.
+    events: Vec<u8>,
+    /// Results that are still wanted.
+    left: u128,
+    is_first: bool,
+    is_done: bool,
+    /// The query has no limit, and is answered with one reply.
+    is_cut: bool,
+}
+
+impl<'request> Pages<'request> {
+    /// The pages of a request. The extent counts for queries without a limit.
+    #[must_use]
+    pub fn new(request: &'request Request, extent: Extent) -> Pages<'request> {
+        let has_limit = request.has_limit;
+        let left = match (request.form.event.field("limit"), extent) {
+            (Some(_), Extent::All) if !has_limit => u128::MAX,
+            (Some(limit), _) => limit.read(&request.events),
+            (None, _) => u128::MAX,
+        };
+        Pages {
+            request,
+            events: request.events.clone(),
+            left,
+            is_first: true,
+            is_done: false,
+            is_cut: extent == Extent::Reply && !has_limit,
         }
-    };
-    assert!(rows.len().is_multiple_of(form.result.size));
-    let looks_up = form.event.size == 16;
-    let is_full = rows.len() / form.result.size >= to_index(form.operation.results_max());
-    let may_have_more = extent == Extent::Limit && limit == Some(limit_default) && is_full;
-    Ok(Answer {
-        statement: form.name,
-        record: form.result,
-        rows,
-        looked_up: looks_up.then_some(request.count),
-        may_have_more,
+    }
+
+    /// Whether the cluster may have more results: they fill a reply, and no limit was given.
+    #[must_use]
+    pub fn may_have_more(&self) -> bool {
+        self.is_cut && self.left == 0
+    }
+
+    /// Whether there are no further pages.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Whether the request creates something, and must not be repeated unasked.
+    #[must_use]
+    pub fn creates(&self) -> bool {
+        self.request.form.operation.is_create()
+    }
+
+    /// Asks for the next page. There is at least one; it may be empty. After a failure the same
+    /// page is asked for again.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn next(&mut self, client: &mut Client) -> Result<Option<Answer>, ClientError> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let form = self.request.form;
+        let asked = self.left.min(client.results_max(form.operation).into());
+        if let Some(limit) = form.event.field("limit") {
+            limit.write(&mut self.events, asked);
+        }
+        let reply = client.call_reply(form.operation, &self.events)?;
+        let timestamp = reply.facts.timestamp;
+        let results = reply.results()?.to_vec();
+        let rows = if form.operation.is_create() {
+            created_rows(self.request, &results)?
+        } else {
+            results
+        };
+        assert!(rows.len().is_multiple_of(form.result.size));
+        self.advance(asked, &rows, timestamp);
+        let looked_up = (form.event.size == 16).then_some(self.request.count);
+        Ok(Some(Answer { statement: form.name, record: form.result, rows, looked_up }))
+    }
+
+    /// Makes the filter select what follows these rows; done if nothing can.
+    fn advance(&mut self, asked: u128, rows: &[u8], answered_at: u64) {
+        let form = self.request.form;
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        let count = u128::from(to_size(rows.len() / form.result.size));
+        self.left = self.left.saturating_sub(count);
+        self.is_done = form.event.field("limit").is_none() || count < asked || self.left == 0;
+        let Some(last) = rows.chunks_exact(form.result.size).last().filter(|_| !self.is_done)
+        else {
+            self.is_done = true;
+            return;
+        };
+        let field = |name: &str| form.event.field(name).expect("queries have times");
+        let timestamp = form.result.field("timestamp").expect("results have a timestamp");
+        let last = timestamp.read(last);
+        let (min, max) = (field("timestamp_min"), field("timestamp_max"));
+        if is_reversed(form.event, &self.events) {
+            self.is_done = last <= 1;
+            max.write(&mut self.events, last.saturating_sub(1));
+            return;
+        }
+        if is_first {
+            let given = max.read(&self.events);
+            let now = u128::from(answered_at);
+            max.write(&mut self.events, if given == 0 { now } else { given.min(now) });
+        }
+        self.is_done = last >= max.read(&self.events);
+        min.write(&mut self.events, last + 1);
+    }
+}
+
+/// Whether a filter asks for the newest results first.
+fn is_reversed(record: &Record, filter: &[u8]) -> bool {
+    record.field("flags").is_some_and(|flags| {
+        let Kind::Flags(names) = flags.kind else { return false };
+        let reversed = names.iter().find(|flag| flag.name == "reversed");
+        reversed.is_some_and(|flag| flags.read(filter) & flag.bit != 0)
     })
 }
 
-/// Reads pages of a query until there are no more results, or as many as the limit says.
-fn all_pages(client: &mut Client, request: &Request, limit: u128) -> Result<Vec<u8>, ClientError> {
-    let (form, mut filter) = (request.form, request.events.clone());
-    let field = |name: &str| form.event.field(name).expect("queries have limits and times");
-    let timestamp = form.result.field("timestamp").expect("results have a timestamp");
-    let is_reversed = form.event.field("flags").is_some_and(|flags| {
-        let Kind::Flags(names) = flags.kind else { return false };
-        let reversed = names.iter().find(|flag| flag.name == "reversed");
-        reversed.is_some_and(|flag| flags.read(&filter) & flag.bit != 0)
-    });
-    let page = u128::from(form.operation.results_max());
-    let size = form.result.size;
-    let mut rows = Vec::new();
-    let mut left = limit;
-    while left > 0 {
-        field("limit").write(&mut filter, left.min(page));
-        let results = client.call_bytes(form.operation, &filter)?;
-        let Some(last) = results.chunks_exact(size).last() else { break };
-        let last = timestamp.read(last);
-        left -= u128::from(to_size(results.len() / size));
-        rows.extend_from_slice(&results);
-        if is_reversed {
-            if last <= 1 {
-                break;
-            }
-            field("timestamp_max").write(&mut filter, last - 1);
-        } else {
-            field("timestamp_min").write(&mut filter, last + 1);
-        }
-    }
-    Ok(rows)
-}
-
-/// The id of each event, and what became of it.
+/// One row for each event: its id, status and timestamp.
 fn created_rows(request: &Request, results: &[u8]) -> Result<Vec<u8>, ClientError> {
     let result_size = CREATED_SIZE - 16;
     if results.len() != request.count * result_size {
-        let body_size = crate::protocol::to_size(results.len());
+        let body_size = to_size(results.len());
         return Err(ClientError::Server(crate::client::ServerError::Body { body_size }));
     }
     let events = request.events.chunks_exact(request.form.event.size);
@@ -204,13 +285,7 @@ pub(super) mod tests {
     /// An answer with these accounts.
     pub fn accounts(accounts: &[Account], looked_up: Option<usize>) -> Answer {
         let rows = accounts.as_bytes().to_vec();
-        Answer {
-            statement: "lookup_accounts",
-            record: &ACCOUNT,
-            rows,
-            looked_up,
-            may_have_more: false,
-        }
+        Answer { statement: "lookup_accounts", record: &ACCOUNT, rows, looked_up }
     }
 
     /// An answer to the creation of accounts 1, 2 …, with these statuses.
@@ -226,30 +301,84 @@ pub(super) mod tests {
         let results: Vec<CreateResult> = (0..).zip(statuses).map(result).collect();
         let rows = created_rows(&request, results.as_bytes()).unwrap();
         let record = Form::find("create_accounts").unwrap().result;
-        Answer { statement: "create_accounts", record, rows, looked_up: None, may_have_more: false }
+        Answer { statement: "create_accounts", record, rows, looked_up: None }
     }
 
-    /// Goal: what exists already is done, anything else but created is refused.
+    /// Goal: an event that exists already counts as done, and any other but a created one as refused.
     #[test]
     fn refusals() {
         let answer = created(&[u32::MAX, 21, 6, 1]);
         assert_eq!((answer.count(), answer.refused()), (4, 2));
-        assert_eq!(answer.summary(), "4 accounts: 2 done, 2 refused");
-        assert_eq!(created(&[u32::MAX]).summary(), "1 account");
+        assert_eq!(Tally::of(&answer).summary(), "4 accounts: 2 done, 2 refused");
+        assert_eq!(Tally::of(&created(&[u32::MAX])).summary(), "1 account");
         assert_eq!(accounts(&[Account::default()], None).refused(), 0);
     }
 
-    /// Goal: looking up more than there is says so.
+    /// Goal: the summary reports ids that were not found, and adds up pages.
     #[test]
     fn summaries() {
         let account = Account::default();
-        assert_eq!(accounts(&[account], Some(3)).summary(), "1 of 3 accounts found");
-        assert_eq!(accounts(&[], Some(1)).summary(), "0 of 1 account found");
-        assert_eq!(accounts(&[account, account], Some(2)).summary(), "2 accounts");
-        assert_eq!(accounts(&[], None).summary(), "0 accounts");
+        let summary =
+            |found: &[Account], looked_up| Tally::of(&accounts(found, looked_up)).summary();
+        assert_eq!(summary(&[account], Some(3)), "1 of 3 accounts found");
+        assert_eq!(summary(&[], Some(1)), "0 of 1 account found");
+        assert_eq!(summary(&[account, account], Some(2)), "2 accounts");
+        assert_eq!(summary(&[], None), "0 accounts");
+        let mut tally = Tally::of(&accounts(&[account], None));
+        tally.add(&accounts(&[account, account], None));
+        assert_eq!(tally.summary(), "3 accounts");
     }
 
-    /// Goal: flags have names, also those nobody knows; statuses have names.
+    fn query(text: &str) -> Request {
+        match parse(text) {
+            Ok(Statement::Request(request)) => request,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    /// Rows of accounts with these timestamps.
+    fn stamped(timestamps: &[u64]) -> Vec<u8> {
+        let account = |timestamp: &u64| Account { timestamp: *timestamp, ..Account::default() };
+        timestamps.iter().map(account).collect::<Vec<Account>>().as_bytes().to_vec()
+    }
+
+    /// Goal: pages end at one that is shorter than asked, and where the ledger was when the first
+    /// one was answered, so that a fast writer cannot make them endless; a limit that was typed
+    /// counts even with `--all`.
+    #[test]
+    fn pages_end() {
+        let times = |pages: &Pages<'_>| {
+            let field = |name| pages.request.form.event.field(name).unwrap();
+            let read = |name: &str| field(name).read(&pages.events);
+            (read("timestamp_min"), read("timestamp_max"))
+        };
+        let request = query("query_accounts;");
+        let mut pages = Pages::new(&request, Extent::All);
+        pages.advance(2, &stamped(&[10, 20]), 100);
+        assert_eq!((pages.is_done, times(&pages)), (false, (21, 100)));
+        // Later answers do not move the end.
+        pages.advance(2, &stamped(&[30, 40]), 200);
+        assert_eq!((pages.is_done, times(&pages)), (false, (41, 100)));
+        pages.advance(2, &stamped(&[100 - 1]), 300);
+        assert!(pages.is_done && !pages.may_have_more());
+        let request = query("query_accounts flags=reversed timestamp_max=50;");
+        let mut pages = Pages::new(&request, Extent::All);
+        pages.advance(2, &stamped(&[50, 40]), 100);
+        assert_eq!((pages.is_done, times(&pages)), (false, (0, 39)));
+        let request = query("query_accounts limit=3 timestamp_max=50;");
+        let mut pages = Pages::new(&request, Extent::All);
+        assert_eq!(pages.left, 3);
+        pages.advance(2, &stamped(&[10, 20]), 100);
+        assert_eq!((pages.is_done, pages.left, times(&pages)), (false, 1, (21, 50)));
+        pages.advance(1, &stamped(&[50]), 100);
+        assert!(pages.is_done && !pages.may_have_more());
+        let request = query("query_accounts;");
+        let mut pages = Pages::new(&request, Extent::Reply);
+        pages.advance(8189, &stamped(&vec![1; 8189]), 100);
+        assert!(pages.is_done && pages.may_have_more());
+    }
+
+    /// Goal: flags and statuses have names, unknown ones numbers.
     #[test]
     fn texts() {
         assert_eq!(flag_names(ACCOUNT_FLAGS, 9), ["linked", "history"]);

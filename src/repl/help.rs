@@ -1,11 +1,11 @@
-//! The help: of everything, and of each statement; from the same tables as the parser.
+//! The help: an overview, and one text for each statement, from the same tables as the parser.
 
 use super::schema::{FORMS, Form, Kind};
 
 /// The width of the help's texts, in columns.
 const COLUMNS_MAX: usize = 79;
 
-/// What can be said at all.
+/// The overview of all statements.
 ///
 /// # Panics
 ///
@@ -16,20 +16,21 @@ pub fn overview() -> String {
         "A statement is an operation and objects, and ends with a semicolon:\n\n  \
          OPERATION FIELD=VALUE FIELD=VALUE … , FIELD=VALUE … ;\n\n\
          Objects are separated by commas, flags are joined by `|`. Numbers are decimal\n\
-         or hex (0x1F), or count down from the maximum: -0 is the maximum, -1 one less.\n\n\
+         or hex (0x1F), or count down from the maximum: -0 is the maximum, -1 one less.\n\
+         Amounts are whole numbers. Statements cannot have comments.\n\n\
          Operations:\n",
     );
     for form in &FORMS {
         push_line(&mut text, &format!("  {:<22} ", form.name), form.about);
     }
     text.push_str(
-        "\nhelp OPERATION tells its fields and flags. exit or Ctrl-D ends.\n\
+        "\nhelp OPERATION lists its fields and flags. exit or Ctrl-D ends.\n\
          TAB completes, ↑ and ↓ go through the history, Ctrl-R searches it.",
     );
     text
 }
 
-/// One statement: what it does, its fields and flags, examples.
+/// The help of one statement: its purpose, fields, flags and examples.
 ///
 /// # Panics
 ///
@@ -67,13 +68,13 @@ pub fn statement(form: &Form) -> String {
     text
 }
 
-/// A name and what is said of it, beneath each other if that is long.
+/// Adds a name and its description, which continues below itself if it is long.
 fn push_line(text: &mut String, name: &str, about: &str) {
     push_words(text, name, about, name.len());
     text.push('\n');
 }
 
-/// Words behind a start, broken so that no line is too long; later lines are indented.
+/// Adds a start and words, broken so that no line is too long; later lines are indented.
 fn push_words(text: &mut String, start: &str, words: &str, indent: usize) {
     text.push_str(start);
     let mut column = start.len();

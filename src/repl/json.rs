@@ -1,4 +1,4 @@
-//! An answer as one line of JSON.
+//! An answer as one line of JSON, page by page.
 //!
 //! `{"statement":"lookup_accounts","results":[{"id":"1", …}]}`: fields of 64 and 128 bits are
 //! strings, since many readers of JSON lose digits of such numbers; smaller ones are numbers, flags
@@ -9,21 +9,27 @@ use super::schema::{Field, Kind, Record, value_name};
 use serde_json::json;
 use std::fmt::Write;
 
-/// The answer as one line.
+/// The end of an answer's line.
+pub const END: &str = "]}";
+
+/// A page of an answer as a part of its line; with the line's beginning if no rows come before it.
 ///
 /// # Panics
 ///
 /// Never: writing to a string does not fail.
 #[must_use]
-pub fn render(answer: &Answer) -> String {
-    let mut text = format!("{{\"statement\":{},\"results\":[", json!(answer.statement));
+pub fn render(answer: &Answer, rows_before: usize) -> String {
+    let mut text = String::new();
+    if rows_before == 0 {
+        write!(text, "{{\"statement\":{},\"results\":[", json!(answer.statement))
+            .expect("to a string");
+    }
     for (index, row) in answer.rows().enumerate() {
-        if index > 0 {
+        if rows_before + index > 0 {
             text.push(',');
         }
         push_object(&mut text, answer.record, row);
     }
-    text.push_str("]}");
     text
 }
 
@@ -101,12 +107,14 @@ mod tests {
     use crate::protocol::types::{Account, account_flags};
     use serde_json::Value;
 
-    /// Goal: the document is JSON, and no number in it loses digits.
+    /// Goal: the pages are one document of JSON, and no number in it loses digits.
     #[test]
     fn documents() {
         let flags = account_flags::HISTORY;
         let account = Account { id: u128::MAX - 1, code: 10, flags, ..Account::default() };
-        let text = render(&accounts(&[account, Account::default()], None));
+        let text = render(&accounts(&[account], None), 0)
+            + &render(&accounts(&[Account::default()], None), 1)
+            + END;
         assert!(!text.contains('\n'));
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["statement"], "lookup_accounts");
@@ -139,9 +147,9 @@ mod tests {
         let expected = "{\"statement\":\"create_accounts\",\"results\":[\
              {\"id\":\"1\",\"status\":\"created\",\"timestamp\":\"1700000000000000000\"},\
              {\"id\":\"2\",\"status\":77,\"timestamp\":\"1700000000000000001\"}]}";
-        assert_eq!(render(&created(&[u32::MAX, 77])), expected);
+        assert_eq!(render(&created(&[u32::MAX, 77]), 0) + END, expected);
         assert_eq!(
-            render(&accounts(&[], None)),
+            render(&accounts(&[], None), 0) + END,
             "{\"statement\":\"lookup_accounts\",\"results\":[]}"
         );
     }

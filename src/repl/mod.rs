@@ -1,8 +1,8 @@
 //! The statement language of `florin repl`, and the line editor.
 //!
-//! [`parse()`] reads a statement, [`execute`] sends it, [`table`] and [`json`] show what came back;
-//! [`schema`] is the vocabulary of them all. Only [`editor`] knows a terminal. Where statements
-//! come from (terminal, pipe, command line) and how the process ends is the command's concern.
+//! [`parse()`] reads a statement, [`Pages`] sends it and reads the answer, [`table`] and [`json`]
+//! render a page of it; [`schema`] is the vocabulary of them all. Only [`editor`] knows a terminal.
+//! The command decides where statements come from and how the process ends.
 
 pub mod answer;
 pub mod complete;
@@ -17,8 +17,9 @@ pub mod schema;
 pub mod table;
 pub mod token;
 
-pub use answer::{Answer, Extent, execute};
+pub use answer::{Answer, Extent, Pages, Tally};
 pub use editor::{Line, LineEditor};
 pub use error::SyntaxError;
 pub use parse::{Request, Statement, parse};
+pub use schema::Form;
 pub use token::statement_end;

@@ -2,10 +2,10 @@
 //!
 //! `10`, `0x1F`, `1_000_000`; `-0` is the maximum of the field, `-1` one less, and so on.
 
-/// What is wrong with a number.
+/// Why a text is not a number that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NumberError {
-    /// It is none.
+    /// It is not a number.
     Invalid,
     /// It is larger than the maximum.
     TooLarge,
@@ -15,11 +15,11 @@ pub enum NumberError {
 ///
 /// # Errors
 ///
-/// If the text is no number, or too large a one.
+/// If the text is not a number, or the number is too large.
 ///
 /// # Panics
 ///
-/// Never: what is too large was refused before.
+/// Never: larger numbers are refused before.
 pub fn parse_number(text: &str, max: u128) -> Result<u128, NumberError> {
     let (from_max, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(parse_number("-65535", 65_535), Ok(0));
     }
 
-    /// Goal: what is no number, or does not fit, is told apart.
+    /// Goal: texts that are not numbers, and numbers that are too large, give different errors.
     #[test]
     fn errors() {
         for text in ["", "-", "--1", "0x", "x1", "1f", "0xg", "_1", "1_", "0x_1", "1-", "+1"] {

@@ -1,17 +1,17 @@
-//! One statement's text to what it asks for.
+//! From the text of one statement to the request that it asks for.
 //!
 //! A statement is `operation field=value … , field=value … ;`: a name, then objects separated by
-//! commas. Values are numbers, or flags joined by `|`. Every mistake has its place in the text, and
-//! says what would have been right.
+//! commas. Values are numbers, or flags joined by `|`. Every mistake has its place in the text and
+//! what was expected there.
 
 use super::error::{SyntaxError, similar};
 use super::number::{NumberError, parse_number};
-use super::schema::{FORMS, Field, Flag, Form, Kind};
+use super::schema::{FORMS, Field, Flag, Form, Kind, TRANSFER};
 use super::token::{Token, TokenKind, Tokens, WORDS_OF_A_LINE};
-use crate::protocol::types::{TIMESTAMP_MAX, account_filter_flags};
+use crate::protocol::types::{TIMESTAMP_MAX, account_filter_flags, transfer_flags};
 use std::ops::Range;
 
-/// What a statement asks for.
+/// A statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// Nothing: white space, or a semicolon alone.
@@ -20,7 +20,7 @@ pub enum Statement {
     Help(Option<&'static Form>),
     /// The end.
     Exit,
-    /// Something of the cluster.
+    /// A request to the cluster.
     Request(Request),
 }
 
@@ -33,7 +33,14 @@ pub struct Request {
     pub count: usize,
     /// The events one after the other, as they travel.
     pub events: Vec<u8>,
+    /// Whether `limit` was given.
+    pub has_limit: bool,
+    /// What may not be what the user had in mind, a line for each.
+    pub notes: Vec<String>,
 }
+
+/// Notes of one statement; further ones would say the same.
+const NOTES_MAX: usize = 3;
 
 /// Reads the one statement of a text.
 ///
@@ -43,7 +50,7 @@ pub struct Request {
 ///
 /// # Panics
 ///
-/// Never: whatever the text.
+/// Never: any text has a result.
 pub fn parse(text: &str) -> Result<Statement, SyntaxError> {
     let mut parser = Parser { text, tokens: Tokens::new(text), ahead: None };
     let Some(token) = parser.next() else {
@@ -54,6 +61,7 @@ pub fn parse(text: &str) -> Result<Statement, SyntaxError> {
             parser.expect_end()?;
             Ok(Statement::Empty)
         }
+        _ if is_comment(&text[token.span.start..]) => Err(comment(token.span)),
         TokenKind::Word => match &text[token.span.clone()] {
             "help" => parser.help(),
             "exit" | "quit" => {
@@ -72,6 +80,15 @@ pub fn parse(text: &str) -> Result<Statement, SyntaxError> {
 fn operations() -> String {
     let names: Vec<&str> = FORMS.iter().map(|form| form.name).collect();
     format!("{}, help or exit", names.join(", "))
+}
+
+/// Whether a text begins like a comment in other languages.
+fn is_comment(text: &str) -> bool {
+    ["#", "--", "//", "/*"].iter().any(|mark| text.starts_with(mark))
+}
+
+fn comment(span: Range<usize>) -> SyntaxError {
+    SyntaxError::new(span, "statements cannot have comments").expected("the text without it")
 }
 
 fn did_you_mean(name: Option<&str>) -> String {
@@ -127,6 +144,9 @@ impl Parser<'_> {
     /// The token is not what it should be, or the text ends too early.
     fn unexpected(&self, token: Option<&Token>, wanted: &str) -> SyntaxError {
         if let Some(token) = token {
+            if is_comment(&self.text[token.span.start..]) {
+                return comment(token.span.clone());
+            }
             let found = &self.text[token.span.clone()];
             let message = format!("unexpected `{found}`");
             return SyntaxError::new(token.span.clone(), message).expected(wanted);
@@ -167,7 +187,8 @@ impl Parser<'_> {
 
     /// Objects, commas between them, and the semicolon.
     fn request(&mut self, form: &'static Form, name: &Token) -> Result<Statement, SyntaxError> {
-        let mut request = Request { form, count: 0, events: Vec::new() };
+        let (events, notes) = (Vec::new(), Vec::new());
+        let mut request = Request { form, count: 0, events, has_limit: false, notes };
         let mut object = Object::new(form);
         loop {
             let token = self.next();
@@ -180,7 +201,7 @@ impl Parser<'_> {
                     let token = token.expect("a comma is a token");
                     finish_at_comma(form, &object, &token)?;
                     check_object(form, &object, name)?;
-                    request.push(&object);
+                    request.push(&object, self.text);
                     object = Object::new(form);
                 }
                 Some(TokenKind::Semicolon) => {
@@ -190,7 +211,7 @@ impl Parser<'_> {
                         return Err(SyntaxError::new(span, message).expected(fields(form)));
                     }
                     check_object(form, &object, name)?;
-                    request.push(&object);
+                    request.push(&object, self.text);
                     self.expect_end()?;
                     return Ok(Statement::Request(request));
                 }
@@ -217,13 +238,7 @@ impl Parser<'_> {
     ) -> Result<(), SyntaxError> {
         let name = &self.text[token.span.clone()];
         let Some(field) = form.event.field(name) else {
-            if Form::find(name).is_some() {
-                let message = format!("`{name}` begins before {} has ended", form.name);
-                return Err(SyntaxError::new(token.span.clone(), message).expected("`;` before it"));
-            }
-            let hint = did_you_mean(similar(name, form.event.fields.iter().map(|f| f.name)));
-            let message = format!("{} has no field `{name}`{hint}", form.name);
-            return Err(SyntaxError::new(token.span.clone(), message).expected(fields(form)));
+            return Err(self.unknown_field(form, token));
         };
         if object.place(name).is_some() {
             let error = SyntaxError::new(token.span.clone(), format!("`{name}` is given twice"));
@@ -246,6 +261,30 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// A word where a field is expected.
+    fn unknown_field(&self, form: &Form, token: &Token) -> SyntaxError {
+        let name = &self.text[token.span.clone()];
+        let error = |message: String| SyntaxError::new(token.span.clone(), message);
+        if is_comment(name) {
+            return comment(token.span.clone());
+        }
+        if Form::find(name).is_some() {
+            let message = format!("`{name}` begins before {} has ended", form.name);
+            return error(message).expected("`;` before it");
+        }
+        let flags = form.event.fields.iter().find_map(|field| match field.kind {
+            Kind::Flags(flags) => Some(flags),
+            _ => None,
+        });
+        if flags.is_some_and(|flags| flags.iter().any(|flag| flag.name == name)) {
+            return error(format!("`{name}` is a flag, not a field"))
+                .expected(format!("several flags joined by `|`: `flags=…|{name}`"));
+        }
+        let hint = did_you_mean(similar(name, form.event.fields.iter().map(|f| f.name)));
+        error(format!("{} has no field `{name}`{hint}", form.name)).expected(fields(form))
+    }
+
+    /// The number of a field. A fraction is a mistake.
     fn number(&mut self, field: &Field) -> Result<(u128, Range<usize>), SyntaxError> {
         let max = field.max();
         let wanted = format!("a number from 0 to {max}: decimal, 0x…, or -N to count down from it");
@@ -254,11 +293,18 @@ impl Parser<'_> {
             return Err(self.unexpected(token.as_ref(), &wanted));
         };
         let word = &self.text[span.clone()];
+        if let Some(fraction) = self.text[span.end..].strip_prefix('.') {
+            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            let span = span.start..span.end + 1 + digits;
+            let message = format!("`{}` is not a whole number", &self.text[span.clone()]);
+            let expected = format!("{wanted}; amounts count the smallest unit, such as cents");
+            return Err(SyntaxError::new(span, message).expected(expected));
+        }
         match parse_number(word, max) {
             Ok(value) => Ok((value, span)),
             Err(error) => {
                 let message = match error {
-                    NumberError::Invalid => format!("`{word}` is no number"),
+                    NumberError::Invalid => format!("`{word}` is not a number"),
                     NumberError::TooLarge => format!("{word} is too large for {}", field.name),
                 };
                 Err(SyntaxError::new(span, message).expected(wanted))
@@ -295,11 +341,55 @@ impl Parser<'_> {
 }
 
 impl Request {
-    fn push(&mut self, object: &Object) {
+    /// The lookup of one id.
+    ///
+    /// # Panics
+    ///
+    /// If the form does not look up ids.
+    #[must_use]
+    pub fn lookup(form: &'static Form, id: u128) -> Request {
+        let mut events = form.event_default();
+        form.event.field("id").expect("lookups have ids").write(&mut events, id);
+        Request { form, count: 1, events, has_limit: false, notes: Vec::new() }
+    }
+
+    /// The number of a field of the first event, if it has such a field.
+    #[must_use]
+    pub fn event_value(&self, name: &str) -> Option<u128> {
+        self.form.event.field(name).map(|field| field.read(&self.events))
+    }
+
+    fn push(&mut self, object: &Object, text: &str) {
         self.events.extend_from_slice(&object.bytes);
         self.count += 1;
         assert_eq!(self.events.len(), self.count * self.form.event.size);
+        self.has_limit |= object.place("limit").is_some();
+        for note in notes(self.form, object, text) {
+            if self.notes.len() < NOTES_MAX {
+                self.notes.push(note);
+            }
+        }
     }
+}
+
+/// Notes on an object that is accepted.
+fn notes(form: &Form, object: &Object, text: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (field, span) in &object.given {
+        let typed = &text[span.clone()];
+        let value = field.read(&object.bytes);
+        // `-0` is the usual word for the maximum.
+        if typed.contains('-') && value != field.max() {
+            notes.push(format!("`{typed}` counts down from the maximum: {value} is sent"));
+        }
+    }
+    let posts = |flags| flags & u128::from(transfer_flags::POST_PENDING_TRANSFER) != 0;
+    let is_post = form.event == &TRANSFER && object.value(form, "flags").is_some_and(posts);
+    if is_post && object.place("amount").is_none() {
+        let without = "without `amount`, 0 of the pending transfer is posted and all of it released";
+        notes.push(format!("{without}; `amount=-0` posts all of it"));
+    }
+    notes
 }
 
 /// The fields of a statement, for "expected".
@@ -325,7 +415,7 @@ fn finish_at_comma(form: &Form, object: &Object, comma: &Token) -> Result<(), Sy
     Ok(())
 }
 
-/// What the cluster would answer with nothing, or what cannot be meant: said at once.
+/// Refuses objects that cannot be meant, or that the cluster would answer with nothing.
 fn check_object(form: &Form, object: &Object, name: &Token) -> Result<(), SyntaxError> {
     for required in form.required {
         if object.place(required).is_none() {

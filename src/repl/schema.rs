@@ -1,7 +1,7 @@
-//! What can be said and what comes back, as data: statements, records, fields and flags.
+//! The vocabulary of statements and answers as data: statements, records, fields and flags.
 //!
 //! A record is bytes with fields at offsets, exactly as it travels; parser, help, completion and
-//! both output formats read these tables and know no record of their own.
+//! all output formats read these tables and know no record of their own.
 
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 use crate::protocol::types::{
@@ -221,12 +221,12 @@ pub const TRANSFER_FLAGS: &[Flag] = &[
     flag(
         "post_pending_transfer",
         transfer_flags::POST_PENDING_TRANSFER,
-        "posts pending_id; amount=-0 all of it",
+        "posts `amount` of pending_id and releases the rest; amount=-0 posts all, no amount 0",
     ),
     flag(
         "void_pending_transfer",
         transfer_flags::VOID_PENDING_TRANSFER,
-        "releases what pending_id reserved",
+        "releases all that pending_id reserved; needs no amount",
     ),
     flag(
         "balancing_debit",

@@ -20,7 +20,7 @@ use super::account_id::parse_account_id;
 use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, Rfc3339};
-use super::output::print_error;
+use super::output::{JsonArgument, print_error};
 use super::patient::{PatientClient, Stop};
 use cursor::CursorFile;
 use delivery::{Delivery, End, Passed};
@@ -108,6 +108,9 @@ pub struct CdcArguments {
     /// Format of the events
     #[arg(long, value_enum, default_value = "jsonl")]
     pub format: Format,
+    /// Earlier spelling of `--format=json`
+    #[command(flatten)]
+    pub json: JsonArgument,
     /// Kinds of events
     #[arg(long, value_enum, value_delimiter = ',', default_value = "transfers")]
     pub what: Vec<What>,

@@ -23,7 +23,7 @@ use zerocopy::IntoBytes;
 use super::destination::Destination;
 use super::exit::{ExitClass, Failure};
 use super::moment::{Moment, TIME_HELP};
-use super::output::print_error;
+use super::output::{JsonArgument, print_error};
 use super::patient::Stop;
 use super::progress::{self, Counts};
 use crate::repl::schema::Record;
@@ -99,6 +99,9 @@ pub struct ExportArguments {
     /// Format of the rows
     #[arg(long, value_enum, default_value = "csv")]
     pub format: Format,
+    /// Earlier spelling of `--format=json`
+    #[command(flatten)]
+    pub json: JsonArgument,
     /// File to write; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
@@ -126,7 +129,8 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
     // First: reading may take hours, and is useless if the output cannot be written.
     let destination = Destination::open("--output", &arguments.output, &stop)?;
-    let sink = Sink::new(destination, arguments.format, arguments.what.record())?;
+    let format = if arguments.json.is_given() { Format::Jsonl } else { arguments.format };
+    let sink = Sink::new(destination, format, arguments.what.record())?;
     let mut source = arguments.source.open(&stop)?;
     let mut export = Export { sink, bar: progress_bar(&source), stop, is_gone: false };
     let result = export.run(&mut source, arguments.what, arguments.at);

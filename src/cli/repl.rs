@@ -27,6 +27,14 @@ use std::time::{Duration, Instant};
 
 /// Maximum size of one statement in bytes: a full request with all fields given has less.
 const STATEMENT_SIZE_MAX: usize = 16 << 20;
+/// Statements that a note lists; further ones are counted.
+const NOT_RUN_LISTED: usize = 10;
+/// Maximum length of the line of such a statement, in characters.
+const NOT_RUN_COLUMNS: usize = 72;
+/// The answers to events that are sent again.
+const RETRIED: &str = "\
+An event that was done answers `exists` then. In a linked chain the first event decides: if it
+answers `exists`, the chain was done, although the others answer `linked_event_failed`.";
 /// The width of tables that go to a file or a program, in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 120;
 
@@ -42,8 +50,9 @@ Examples:
 
 Statements end with a semicolon; `help` lists them. Scripts end with exit code 2 if a statement is
 wrong, 7 if the cluster cannot be reached, and 1 if all statements ran and the cluster refused some
-events. At the terminal every statement of a pasted text runs, whether or not one before it failed.
-Ctrl-C ends the statement that runs and discards those behind it; a second Ctrl-C ends the program.
+events. At the terminal a failure ends the text that was pasted or typed as one, and a note lists the
+statements of it that did not run. Ctrl-C ends the statement that runs and discards the input behind
+it; a second Ctrl-C ends the program.
 
 Long answers are read and printed page by page; each page of a table has its own widths.";
 
@@ -235,7 +244,7 @@ impl Repl {
                     if self.carry_out_all(&text) == Next::Exit {
                         return Ok(());
                     }
-                    if interrupt.load(Ordering::Relaxed) {
+                    if interrupt.swap(false, Ordering::Relaxed) {
                         // The kernel discards input that it has not delivered; so does the editor.
                         editor.discard_ahead().map_err(failed)?;
                     }
@@ -244,9 +253,8 @@ impl Repl {
         }
     }
 
-    /// Executes the statements of a text and prints failures. A failure does not end the text, just
-    /// as it does not end statements that are typed ahead on lines of their own; an interruption
-    /// does.
+    /// Executes the statements of a text up to the first failure or interruption, and lists those
+    /// behind it.
     fn carry_out_all(&mut self, text: &str) -> Next {
         let mut rest = text;
         loop {
@@ -258,17 +266,17 @@ impl Repl {
             };
             match result {
                 Ok(Next::Exit) => return Next::Exit,
-                Ok(Next::Continue) => {}
-                Err(failure) => print_error(&format!("error: {failure}\n")),
+                Ok(Next::Continue) if after.trim().is_empty() => return Next::Continue,
+                Ok(Next::Continue) if !self.is_interrupted() => rest = after,
+                Ok(Next::Continue) => {
+                    print_error(&format!("interrupted{}", not_run(after)));
+                    return Next::Continue;
+                }
+                Err(failure) => {
+                    print_error(&format!("error: {failure}{}\n", not_run(after)));
+                    return Next::Continue;
+                }
             }
-            if after.trim().is_empty() {
-                return Next::Continue;
-            }
-            if self.is_interrupted() {
-                print_error("note: interrupted: the statements behind this one did not run\n");
-                return Next::Continue;
-            }
-            rest = after;
         }
     }
 
@@ -432,13 +440,13 @@ impl Repl {
         Ok(page)
     }
 
-    /// The options of every session. They are short-lived, also at a terminal: an idle one is opened
-    /// again by the next statement, while an application that loses its session fails.
+    /// The options of every session, the first and those that follow a failure. An interactive
+    /// session is as long-lived as an application's; that of a script makes way before both.
     fn options(&self) -> Options {
         Options {
             deadline: self.deadline,
             interrupt: self.interrupt,
-            lifetime: Lifetime::Short,
+            lifetime: if self.is_interactive { Lifetime::Long } else { Lifetime::Short },
             ..Options::default()
         }
     }
@@ -457,6 +465,37 @@ fn interrupt_on_signal() -> Result<&'static AtomicBool, Failure> {
     Ok(flag)
 }
 
+/// Returns a note with the statements of a text behind a failure; nothing if there are none.
+fn not_run(text: &str) -> String {
+    let mut rest = text;
+    let (mut count, mut list) = (0, String::new());
+    while !rest.trim().is_empty() {
+        let (statement, after) = rest.split_at(statement_end(rest).unwrap_or(rest.len()));
+        rest = after;
+        let words: Vec<&str> = statement.split_whitespace().collect();
+        if words == [";"] {
+            continue;
+        }
+        count += 1;
+        if count <= NOT_RUN_LISTED {
+            let line = words.join(" ");
+            let cut = line.char_indices().nth(NOT_RUN_COLUMNS).map(|(place, _)| place);
+            list.push_str("\n  ");
+            list.push_str(&line[..cut.unwrap_or(line.len())]);
+            list.push_str(if cut.is_some() { "…" } else { "" });
+        }
+    }
+    let more = match count.saturating_sub(NOT_RUN_LISTED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    match count {
+        0 => String::new(),
+        1 => format!("\nThe statement behind it did not run:{list}"),
+        _ => format!("\nThe {count} statements behind it did not run:{list}{more}"),
+    }
+}
+
 /// Returns a mistake in a statement as a failure, with the exit code of a wrong command line.
 fn mistake(error: &SyntaxError, text: &str, line_first: usize) -> Failure {
     let rendered = error.render(text, line_first);
@@ -473,10 +512,8 @@ fn explain(error: &ClientError, request: &Request) -> Failure {
             message.push_str("; the outcome is unknown: ");
             message.push_str(RETRY);
         }
-        message.push_str(
-            ".\nAn event that was done answers `exists`; a linked chain that was done answers \
-             `exists` once and\n`linked_event_failed` for the rest.",
-        );
+        message.push_str(".\n");
+        message.push_str(RETRIED);
     }
     failure
 }
@@ -561,13 +598,28 @@ mod tests {
         assert!(failure.message.contains("127.0.0.1:1: connection refused"), "{failure}");
     }
 
-    /// Goal: a session at a terminal and one of a script make way before an application's.
+    /// Goal: a script's session makes way before an application's; an interactive one does not.
     #[test]
     fn lifetimes() {
-        for is_interactive in [false, true] {
+        for (is_interactive, expected) in [(false, Lifetime::Short), (true, Lifetime::Long)] {
             let options = Repl { is_interactive, ..repl() }.options();
-            assert_eq!(options.lifetime, Lifetime::Short);
+            assert_eq!(options.lifetime, expected);
         }
+    }
+
+    /// Goal: statements that do not run are counted and listed, each on one line.
+    #[test]
+    fn statements_not_run() {
+        assert_eq!(not_run(""), "");
+        assert_eq!(not_run(" ;\n"), "");
+        let one = "\nThe statement behind it did not run:\n  lookup_accounts id=1;";
+        assert_eq!(not_run("\nlookup_accounts\n id=1;\n"), one);
+        let many = not_run(&"lookup_accounts id=1;".repeat(12));
+        assert!(many.starts_with("\nThe 12 statements behind it did not run:\n  look"), "{many}");
+        assert!(many.ends_with("id=1;\n  and 2 more"), "{many}");
+        assert_eq!(many.lines().count(), 1 + 1 + NOT_RUN_LISTED + 1);
+        let long = not_run(&format!("lookup_accounts {};", "id=1, ".repeat(100)));
+        assert!(long.lines().all(|line| line.chars().count() < 80) && long.ends_with('…'));
     }
 
     /// Goal: an unknown outcome comes with what to do, and with what a retry answers.
@@ -588,7 +640,7 @@ mod tests {
         for error in [late, evicted] {
             let text = explained("create_accounts id=1;", error);
             assert_eq!(text.matches("safe to retry with the same ids.\n").count(), 1, "{text}");
-            assert!(text.contains("linked chain that was done answers `exists` once"), "{text}");
+            assert!(text.contains("In a linked chain the first event decides"), "{text}");
             let text = explained("lookup_accounts id=1;", error);
             assert!(!text.contains("safe to retry"), "{text}");
         }

@@ -348,8 +348,8 @@ pub(super) mod tests {
     #[test]
     fn pages_end() {
         let times = |pages: &Pages<'_>| {
-            let field = |name| pages.request.form.event.field(name).unwrap();
-            let read = |name: &str| field(name).read(&pages.events);
+            let event = pages.request.form.event;
+            let read = |name: &str| event.field(name).unwrap().read(&pages.events);
             (read("timestamp_min"), read("timestamp_max"))
         };
         let request = query("query_accounts;");

@@ -70,7 +70,7 @@ fn create_accounts_mistakes() {
     check("create_accounts , id=2;", ",", "before the comma", "id");
     check("create_accounts id 1;", "1", "unexpected", "`=` behind `id`");
     check("create_accounts id=;", ";", "unexpected", "a number from 0");
-    check("create_accounts id=one;", "one", "no number", "decimal, 0x");
+    check("create_accounts id=one;", "one", "not a number", "decimal, 0x");
     check("create_accounts code=65536;", "65536", "too large for code", "0 to 65535");
     check("create_accounts id=1 flags=linkd;", "linkd", "did you mean `linked`", "history");
     check("create_accounts id=1 flags=;", ";", "unexpected", "history");
@@ -95,8 +95,52 @@ fn create_transfers() {
     assert_eq!(transfers[0].flags, transfer_flags::PENDING);
     assert_eq!((transfers[1].amount, transfers[1].pending_id), (u128::MAX, 1));
     assert_eq!(transfers[1].flags, transfer_flags::POST_PENDING_TRANSFER);
-    check("create_transfers amount=1.5;", ".", "unexpected", "another field");
+    check("create_transfers amount=1.5;", "1.5", "not a whole number", "the smallest unit");
     check("create_transfers flags=history;", "history", "no flag", "post_pending_transfer");
+}
+
+/// Goal: accepted statements that may not be what the user has in mind have notes: numbers that
+/// count down from the maximum, and a pending transfer that is posted without an amount.
+#[test]
+fn hints() {
+    let notes = |text: &str| request(text).notes;
+    let transfer = "create_transfers id=1 debit_account_id=1 credit_account_id=2 ledger=1 code=1";
+    let negative = notes(&format!("{transfer} amount=-5;"));
+    let sent = "`amount=-5` counts down from the maximum: \
+                340282366920938463463374607431768211450 is sent";
+    assert_eq!(negative, [sent]);
+    let post = "create_transfers id=2 pending_id=1 flags=post_pending_transfer";
+    let [empty] = &notes(&format!("{post};"))[..] else { panic!("one note") };
+    assert!(empty.contains("0 of the pending transfer is posted"), "{empty}");
+    assert!(empty.contains("`amount=-0` posts all of it"), "{empty}");
+    let both = notes(&format!("{post}, id=-3;"));
+    assert_eq!(both.len(), 2, "{both:?}");
+    for text in [
+        format!("{transfer} amount=-0;"),
+        format!("{transfer} amount=5 flags=pending;"),
+        format!("{post} amount=0;"),
+        format!("{post} amount=-0;"),
+        "create_transfers id=2 pending_id=1 flags=void_pending_transfer;".to_owned(),
+        "lookup_accounts id=-0;".to_owned(),
+    ] {
+        assert_eq!(notes(&text), Vec::<String>::new(), "{text}");
+    }
+    assert_eq!(notes(&format!("lookup_accounts {} id=1;", "id=-1,".repeat(9))).len(), NOTES_MAX);
+}
+
+/// Goal: flags without a bar, and comments, are mistakes that say what is meant instead.
+#[test]
+fn habits() {
+    let text = "create_accounts id=1 ledger=1 code=1 flags=linked history;";
+    check(text, "history", "is a flag, not a field", "`flags=…|history`");
+    check("create_accounts history=1;", "history", "is a flag, not a field", "`flags=…|history`");
+    for mark in ["#", "--", "//", "/*"] {
+        for text in [format!("{mark} all;"), format!("lookup_accounts id=1 {mark} all;")] {
+            let error = parse(&text).expect_err(&text);
+            assert_eq!(error.message, "statements cannot have comments", "{text}");
+            assert!(!error.is_incomplete, "{text}");
+        }
+    }
 }
 
 /// Goal: lookups take ids, each its own object.

@@ -5,7 +5,7 @@
 
 use super::log::{Level, write};
 use super::metrics::Metrics;
-use super::metrics::readiness::{Verdict, verdict, write_plain};
+use super::metrics::readiness::{Readiness, Verdict};
 use super::metrics::text::Text;
 
 /// Looks, a tenth of a second apart, for which a replica is not ready before that is logged.
@@ -33,7 +33,8 @@ enum Line {
 impl ReadinessLog {
     /// Looks at what was published, every tenth of a second, and logs if need be.
     pub fn look(&mut self, metrics: &Metrics) {
-        let is_ready = verdict(metrics) == Verdict::Ready;
+        let readiness = Readiness::of(metrics);
+        let is_ready = readiness.verdict == Verdict::Ready;
         match self.line(is_ready) {
             None => {}
             Some(Line::Ready) => write(Level::Info, format_args!("ready again")),
@@ -41,7 +42,7 @@ impl ReadinessLog {
                 let mut buffer = [0; REASON_MAX];
                 let mut text = Text::new(&mut buffer);
                 // What did not fit is left out.
-                let _ = write_plain(metrics, &mut text);
+                let _ = readiness.write_plain(metrics, &mut text);
                 let reason = std::str::from_utf8(text.bytes()).unwrap_or("?").trim_end();
                 write(Level::Warning, format_args!("not ready: {reason}"));
             }

@@ -32,7 +32,7 @@ const RETRIES_MAX: u32 = 10_000;
 /// Mark of the reservation of space, which is nobody's operation and works on no memory.
 const GROWTH: u64 = u64::MAX;
 /// Bytes of locked memory below which rings are small.
-const LOCKED_MEMORY_WANTED: u64 = 1 << 20;
+pub const LOCKED_MEMORY_WANTED: u64 = 1 << 20;
 /// Entries of the submission queue of a small ring.
 const ENTRIES_SMALL: u32 = 64;
 /// When a ring is dropped with operations in flight, it waits so many times 100 ms for their end.

@@ -52,7 +52,7 @@ pub enum Unready {
     NoTime = 12,
     /// An op that is being executed waits for the disk.
     WaitsForDisk = 13,
-    /// Requests wait, and nothing is committed.
+    /// It has ops to execute or requests to order, and has executed nothing.
     StandsStill = 14,
     /// It executes later than the others commit.
     Behind = 15,
@@ -131,7 +131,7 @@ impl Unready {
             }
             Unready::NoTime => "no majority of the clocks agrees on the time",
             Unready::WaitsForDisk => "the op that it executes waits for the disk and stands still",
-            Unready::StandsStill => "requests wait, and nothing is committed",
+            Unready::StandsStill => "it has work to do, and has executed no op",
             Unready::Behind => "it has executed less than the others have committed",
         }
     }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::Metrics;
 use super::catalogue::Metric;
-use super::readiness::{Verdict, verdict, write_json, write_plain};
+use super::readiness::{Readiness, Verdict};
 use super::statsd::StatsD;
 use super::text::{TEXT_MAX, Text, write_all};
 use crate::io::bus::BusError;
@@ -302,9 +302,14 @@ const UNAVAILABLE: &str = "503 Service Unavailable";
 
 /// Answers whether the replica serves.
 fn answer_ready(metrics: &Metrics, json: bool, body: &mut Text<'_>) -> Response {
-    let written = if json { write_json(metrics, body) } else { write_plain(metrics, body) };
+    let readiness = Readiness::of(metrics);
+    let written = if json {
+        readiness.write_json(metrics, body)
+    } else {
+        readiness.write_plain(metrics, body)
+    };
     assert!(written.is_ok(), "there is room for a reason");
-    let status = if verdict(metrics) == Verdict::Ready { "200 OK" } else { UNAVAILABLE };
+    let status = if readiness.verdict == Verdict::Ready { "200 OK" } else { UNAVAILABLE };
     let content_type = if json { JSON } else { PLAIN };
     Response { status, has_body: true, content_type }
 }
@@ -550,8 +555,7 @@ mod tests {
         let (status, body) = get(address, "/readyz");
         assert_eq!(status, UNAVAILABLE);
         assert!(body.starts_with("opening: "), "{body}");
-        metrics.set_at(Metric::Standing, Standing::Backup as usize, 1);
-        metrics.set_at(Metric::Unready, Unready::Syncing as usize - 1, 1);
+        metrics.set_state(Standing::Backup, Some(Unready::Syncing));
         let (status, body) = get(address, "/readyz");
         assert_eq!((status.as_str(), body.lines().count()), (UNAVAILABLE, 1));
         assert!(body.starts_with("syncing: "), "{body}");
@@ -561,8 +565,7 @@ mod tests {
         assert!(head.contains("Content-Type: application/json"), "{head}");
         let value: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((&value["ready"], &value["reason"]), (&false.into(), &"syncing".into()));
-        metrics.set_at(Metric::Unready, Unready::Syncing as usize - 1, 0);
-        metrics.set(Metric::Ready, 1);
+        metrics.set_state(Standing::Backup, None);
         assert_eq!(get(address, "/readyz"), ("200 OK".to_owned(), "backup\n".to_owned()));
     }
 

@@ -13,11 +13,11 @@ pub mod readiness;
 pub mod statsd;
 pub mod text;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use crate::protocol::to_index;
 use crate::storage::DiskKind;
-use crate::vsr::Stage;
+use crate::vsr::{Stage, Standing, Unready};
 use catalogue::{BUCKET_BOUNDS_NS, DEFINITIONS, HISTOGRAM_VALUES, Kind, Label, Metric};
 
 /// A value that there is not.
@@ -41,6 +41,8 @@ pub struct Metrics {
     pub identity: Identity,
     /// When the serving thread's loop turned last, by its monotonic clock in nanoseconds.
     pub turned_ns: AtomicU64,
+    /// Standing and readiness in one value, so that no reader sees half of a change.
+    state: AtomicU16,
     values: Box<[AtomicU64]>,
     /// Where the values of each metric begin.
     starts: [u16; DEFINITIONS.len()],
@@ -70,7 +72,9 @@ impl Metrics {
             count += places(metric);
         }
         let values = (0..count).map(|_| AtomicU64::new(0)).collect();
-        let metrics = Metrics { identity, turned_ns: AtomicU64::new(0), values, starts };
+        let (turned_ns, state) = (AtomicU64::new(0), AtomicU16::new(0));
+        let metrics = Metrics { identity, turned_ns, state, values, starts };
+        metrics.set_state(Standing::Opening, Some(Unready::Opening));
         for metric in Metric::ALL {
             if metric.definition().label == Label::Replica {
                 for place in 0..Label::Replica.count() {
@@ -121,6 +125,30 @@ impl Metrics {
     /// Makes a value absent.
     pub fn forget(&self, metric: Metric, place: usize) {
         self.slot(metric, place).store(ABSENT, Ordering::Relaxed);
+    }
+
+    /// Publishes the standing of the replica, and why it is not ready, if it is not.
+    pub fn set_state(&self, standing: Standing, unready: Option<Unready>) {
+        let number = unready.map_or(0, |reason| reason as u8);
+        self.state.store(u16::from_be_bytes([standing as u8, number]), Ordering::Relaxed);
+        for (place, other) in Standing::ALL.iter().enumerate() {
+            self.set_at(Metric::Standing, place, (*other == standing).into());
+        }
+        for (place, reason) in Unready::ALL.iter().enumerate() {
+            self.set_at(Metric::Unready, place, (unready == Some(*reason)).into());
+        }
+        self.set(Metric::Ready, unready.is_none().into());
+    }
+
+    /// What was published last with [`Metrics::set_state`]; at first the replica is opening.
+    ///
+    /// # Panics
+    ///
+    /// Never: standings are numbered in order.
+    #[must_use]
+    pub fn state(&self) -> (Standing, Option<Unready>) {
+        let [standing, number] = self.state.load(Ordering::Relaxed).to_be_bytes();
+        (Standing::ALL[usize::from(standing)], Unready::from_number(number))
     }
 
     /// Adds to a counter. Only one thread may write to it.
@@ -217,6 +245,22 @@ mod tests {
         assert!(metrics.is_set(Metric::Op));
         metrics.set(Metric::Op, u64::MAX);
         assert_eq!(metrics.get(Metric::Op, 0), Some(i64::MAX));
+    }
+
+    /// Goal: every standing and every reason comes back, and the metrics say the same.
+    #[test]
+    fn states() {
+        let metrics = Metrics::new(Identity::default());
+        assert_eq!(metrics.state(), (Standing::Opening, Some(Unready::Opening)));
+        assert_eq!(metrics.get(Metric::Unready, 0), Some(1));
+        let reasons = Unready::ALL.into_iter().map(Some).chain([None]);
+        for unready in reasons {
+            for standing in Standing::ALL {
+                metrics.set_state(standing, unready);
+                assert_eq!(metrics.state(), (standing, unready));
+                assert_eq!(metrics.is_set(Metric::Ready), unready.is_none());
+            }
+        }
     }
 
     /// Goal: a duration goes into the first bucket that is not below it, and into the sum.

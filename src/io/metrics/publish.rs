@@ -1,11 +1,11 @@
-//! From what the components tell to metrics.
+//! Translates the reports of the components to metrics.
 
 use super::Metrics;
 use super::catalogue::{Label, Metric};
 use crate::io::bus::Bus;
 use crate::ledger::Ledger;
 use crate::storage::{StorageUse, StoreReport, TableReport};
-use crate::vsr::{Report, Standing, Unready};
+use crate::vsr::Report;
 
 /// A state machine that has metrics of its own.
 pub trait Publish {
@@ -63,20 +63,12 @@ fn publish_store(report: &StoreReport, blocks_used: u64, metrics: &Metrics) {
     }
 }
 
-/// Publishes how the replica is.
+/// Publishes the state of the replica.
 pub fn publish_replica(report: &Report, metrics: &Metrics) {
-    for (place, standing) in Standing::ALL.iter().enumerate() {
-        metrics.set_at(Metric::Standing, place, (*standing == report.standing).into());
-    }
-    let unready = report.unready();
-    for (place, reason) in Unready::ALL.iter().enumerate() {
-        metrics.set_at(Metric::Unready, place, (unready == Some(*reason)).into());
-    }
     for (place, count) in report.evicted.iter().enumerate() {
         metrics.set_at(Metric::Evictions, place, *count);
     }
     for (metric, value) in [
-        (Metric::Ready, u64::from(unready.is_none())),
         (Metric::StillFor, report.still_ns),
         (Metric::SessionsDisplaced, report.displaced),
         (Metric::View, report.view.into()),
@@ -108,6 +100,8 @@ pub fn publish_replica(report: &Report, metrics: &Metrics) {
         metrics.forget(Metric::ClockError, 0);
     }
     publish_peers(report, metrics);
+    // Last, so that the numbers which explain a reason are there before it.
+    metrics.set_state(report.standing, report.unready());
 }
 
 fn publish_peers(report: &Report, metrics: &Metrics) {
@@ -177,9 +171,10 @@ mod tests {
     use super::*;
     use crate::io::metrics::Identity;
     use crate::vsr::report::tests::report;
+    use crate::vsr::{Standing, Unready};
 
-    /// Goal: a replica is ready while it takes part and lacks nothing; lags are told of those that
-    /// were heard.
+    /// Goal: a replica is ready while it takes part and lacks nothing; replicas that were heard have
+    /// lags.
     #[test]
     fn replicas() {
         let metrics = Metrics::new(Identity::default());

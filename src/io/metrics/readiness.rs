@@ -1,7 +1,7 @@
-//! What `/readyz` answers: whether the replica serves, and if not, the reason in one line.
+//! The answer of `/readyz`: whether the replica serves, and if not, the reason in one line.
 //!
-//! Formats what the serving thread has published; judges only whether that is recent. Not covered:
-//! the judgement itself, see `vsr::readiness`.
+//! Formats the numbers that the serving thread has published; judges only whether they are recent.
+//! Not covered: the judgement itself, see `vsr::readiness`.
 
 use std::fmt::{self, Write};
 
@@ -10,7 +10,7 @@ use super::catalogue::{Label, Metric, Unit};
 use super::text::{Text, Value};
 use crate::vsr::{Standing, Unready};
 
-/// What the serving thread has published is not relied on if it has not turned for so long.
+/// Maximum age of published numbers that are relied on, in nanoseconds.
 const PUBLISHED_MAX_NS: u64 = 1_500_000_000;
 
 /// Whether a replica serves.
@@ -24,76 +24,76 @@ pub enum Verdict {
     Hung(u64),
 }
 
-/// Whether the replica serves.
-#[must_use]
-pub fn verdict(metrics: &Metrics) -> Verdict {
-    let age_ns = metrics.get(Metric::LoopAge, 0).unwrap_or(0).unsigned_abs();
-    if age_ns > PUBLISHED_MAX_NS {
-        return Verdict::Hung(age_ns);
-    }
-    if metrics.is_set(Metric::Ready) {
-        return Verdict::Ready;
-    }
-    let mut places = 0..Label::Unready.count();
-    let place = places.find(|place| metrics.get(Metric::Unready, *place) == Some(1));
-    // Before anything was published it is still opening.
-    Verdict::Unready(place.map_or(Unready::Opening, |place| Unready::ALL[place]))
+/// The answer of `/readyz`, judged once: its status, its text and its role belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether the replica serves.
+    pub verdict: Verdict,
+    /// The replica's role.
+    pub standing: Standing,
 }
 
-fn standing(metrics: &Metrics) -> Standing {
-    let mut places = 0..Label::Standing.count();
-    let place = places.find(|place| metrics.get(Metric::Standing, *place) == Some(1));
-    place.map_or(Standing::Opening, |place| Standing::ALL[place])
-}
-
-/// The answer as one line.
-///
-/// # Errors
-///
-/// If it does not fit.
-pub fn write_plain(metrics: &Metrics, out: &mut Text<'_>) -> fmt::Result {
-    match verdict(metrics) {
-        Verdict::Ready => writeln!(out, "{}", standing(metrics).name()),
-        Verdict::Unready(reason) => {
-            write!(out, "{}: ", reason.name())?;
-            write_reason(metrics, reason, out)?;
-            writeln!(out)
-        }
-        Verdict::Hung(age_ns) => {
-            write!(out, "hung: ")?;
-            write_hung(age_ns, out)?;
-            writeln!(out)
-        }
+impl Readiness {
+    /// Reads what was published.
+    #[must_use]
+    pub fn of(metrics: &Metrics) -> Readiness {
+        let (standing, unready) = metrics.state();
+        let age_ns = metrics.get(Metric::LoopAge, 0).unwrap_or(0).unsigned_abs();
+        let verdict = match unready {
+            _ if age_ns > PUBLISHED_MAX_NS => Verdict::Hung(age_ns),
+            None => Verdict::Ready,
+            Some(reason) => Verdict::Unready(reason),
+        };
+        Readiness { verdict, standing }
     }
-}
 
-/// The answer as a JSON object in one line. No text in it needs to be escaped.
-///
-/// # Errors
-///
-/// If it does not fit.
-pub fn write_json(metrics: &Metrics, out: &mut Text<'_>) -> fmt::Result {
-    let role = standing(metrics).name();
-    match verdict(metrics) {
-        Verdict::Ready => return writeln!(out, "{{\"ready\":true,\"role\":\"{role}\"}}"),
-        Verdict::Unready(reason) => {
-            let name = reason.name();
-            write!(out, "{{\"ready\":false,\"role\":\"{role}\",\"reason\":\"{name}\",\"text\":\"")?;
-            write_reason(metrics, reason, out)?;
+    /// Writes the answer as one line, with the numbers that were published.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit.
+    pub fn write_plain(&self, metrics: &Metrics, out: &mut Text<'_>) -> fmt::Result {
+        match self.verdict {
+            Verdict::Ready => out.write_str(self.standing.name())?,
+            Verdict::Unready(reason) => {
+                write!(out, "{}: ", reason.name())?;
+                write_reason(metrics, reason, out)?;
+            }
+            Verdict::Hung(age_ns) => {
+                write!(out, "hung: ")?;
+                write_hung(age_ns, out)?;
+            }
         }
-        Verdict::Hung(age_ns) => {
-            write!(out, "{{\"ready\":false,\"role\":\"{role}\",\"reason\":\"hung\",\"text\":\"")?;
-            write_hung(age_ns, out)?;
-        }
+        writeln!(out)
     }
-    writeln!(out, "\"}}")
+
+    /// Writes the answer as a JSON object in one line. No text in it needs to be escaped.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit.
+    pub fn write_json(&self, metrics: &Metrics, out: &mut Text<'_>) -> fmt::Result {
+        let role = self.standing.name();
+        let name = match self.verdict {
+            Verdict::Ready => return writeln!(out, "{{\"ready\":true,\"role\":\"{role}\"}}"),
+            Verdict::Unready(reason) => reason.name(),
+            Verdict::Hung(_) => "hung",
+        };
+        write!(out, "{{\"ready\":false,\"role\":\"{role}\",\"reason\":\"{name}\",\"text\":\"")?;
+        match self.verdict {
+            Verdict::Ready => {}
+            Verdict::Unready(reason) => write_reason(metrics, reason, out)?,
+            Verdict::Hung(age_ns) => write_hung(age_ns, out)?,
+        }
+        writeln!(out, "\"}}")
+    }
 }
 
 fn write_hung(age_ns: u64, out: &mut Text<'_>) -> fmt::Result {
     write!(out, "the serving thread has not turned for {}", Seconds(age_ns))
 }
 
-/// The reason with the numbers that belong to it.
+/// Writes a reason with the numbers that belong to it.
 fn write_reason(metrics: &Metrics, reason: Unready, out: &mut Text<'_>) -> fmt::Result {
     out.write_str(reason.text())?;
     match reason {
@@ -110,7 +110,7 @@ fn write_reason(metrics: &Metrics, reason: Unready, out: &mut Text<'_>) -> fmt::
     }
 }
 
-/// When each other replica was heard, and when it has answered.
+/// Writes when each other replica was heard, and when it has answered.
 fn write_contacts(metrics: &Metrics, out: &mut Text<'_>) -> fmt::Result {
     let identity = &metrics.identity;
     let mut mark = ':';
@@ -172,14 +172,14 @@ mod tests {
     fn plain(metrics: &Metrics) -> String {
         let mut buffer = [0; 2048];
         let mut text = Text::new(&mut buffer);
-        write_plain(metrics, &mut text).unwrap();
+        Readiness::of(metrics).write_plain(metrics, &mut text).unwrap();
         String::from_utf8(text.bytes().to_vec()).unwrap()
     }
 
     fn json(metrics: &Metrics) -> serde_json::Value {
         let mut buffer = [0; 2048];
         let mut text = Text::new(&mut buffer);
-        write_json(metrics, &mut text).unwrap();
+        Readiness::of(metrics).write_json(metrics, &mut text).unwrap();
         serde_json::from_slice(text.bytes()).unwrap()
     }
 
@@ -207,7 +207,20 @@ mod tests {
         assert_eq!(json(&metrics(&report()))["ready"], true);
     }
 
-    /// Goal: what was published long ago is not relied on.
+    /// Goal: an answer is judged once: a change while it is written does not give it the status of
+    /// one state and the text of the other.
+    #[test]
+    fn judged_once() {
+        let metrics = metrics(&report());
+        let readiness = Readiness::of(&metrics);
+        publish_replica(&Report { syncing: true, ..report() }, &metrics);
+        let mut buffer = [0; 2048];
+        let mut text = Text::new(&mut buffer);
+        readiness.write_plain(&metrics, &mut text).unwrap();
+        assert_eq!((readiness.verdict, text.bytes()), (Verdict::Ready, &b"primary\n"[..]));
+    }
+
+    /// Goal: numbers that were published long ago are not relied on.
     #[test]
     fn old_news() {
         let metrics = metrics(&report());

@@ -162,6 +162,34 @@ fn benchmark_of_itself() {
     assert_eq!(again.status.code(), Some(3), "the file was kept and is not overwritten");
 }
 
+/// Goal: a benchmark prints its first line before it starts its server; a signal ends it, and its
+/// server and its temporary file go with it.
+#[test]
+fn benchmark_interrupted() {
+    for signal in ["-TERM", "-INT"] {
+        let directory = Directory::new(&format!("interrupted{signal}"));
+        let mut child = florin(&["benchmark", "--development", "--transfer-count=1000000000"])
+            .env("TMPDIR", &directory.0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let file = line.strip_prefix("starting a throw-away server on ").unwrap().to_owned();
+        assert!(Path::new(&file).starts_with(&directory.0), "{file}");
+        while !Path::new(&file).exists() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        let messages: Vec<String> = lines.map(Result::unwrap).collect();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{messages:?}");
+        assert_eq!(messages.last().unwrap(), "florin: interrupted: there is no result");
+        assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "{file} is gone");
+    }
+}
+
 /// A data file as `tools/golden/make.py` has kept it.
 fn golden_file(sectors: &[u8], path: &str) {
     let (sectors, size) = sectors.split_at(sectors.len() - 8);

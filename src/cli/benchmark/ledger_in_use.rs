@@ -1,4 +1,4 @@
-//! What a benchmark would write into a ledger that somebody else uses.
+//! Protects a ledger that somebody else uses from a benchmark.
 //!
 //! Accounts and transfers cannot be deleted, so a benchmark of a running cluster starts only if
 //! that cluster is empty, or if the user says `--yes`.
@@ -11,7 +11,7 @@ use crate::cli::output::print_error;
 use crate::client::{Client, ClientError};
 use crate::protocol::types::{Account, QueryFilter};
 
-/// Refuses a cluster that has an account, unless the user has agreed; says what will be written.
+/// Refuses a cluster that has an account, unless the user has agreed; prints what will be written.
 ///
 /// A ledger without accounts has no transfers either, so that the question is about accounts only.
 ///
@@ -33,7 +33,7 @@ fn first_account(client: &mut Client) -> Result<Option<Account>, ClientError> {
     Ok(client.query_accounts(&filter)?.first().copied())
 }
 
-/// What is there, and what will be written.
+/// Returns a sentence on the ledger, and one on what will be written.
 fn describe(found: Option<&Account>, plan: &Plan, addresses: &str) -> String {
     let state = match found {
         None => "is empty".to_owned(),

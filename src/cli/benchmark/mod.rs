@@ -17,12 +17,14 @@ pub mod work;
 #[cfg(test)]
 mod tests;
 
+use super::connect::connect_patiently;
 use super::environment::is_given;
 use super::exit::{ExitClass, Failure};
 use super::output::{OutputArguments, print};
+use super::patient::Stop;
 use super::progress::{self, Counts};
 use crate::client::{
-    Client, IdGenerator, Lifetime, Options, Poller, Random, Wire, WireOptions, resolve_addresses,
+    IdGenerator, Lifetime, Options, Poller, Random, Wire, WireOptions, resolve_addresses,
 };
 use crate::protocol::{Operation, Release, to_index};
 use distribution::Distribution;
@@ -222,32 +224,47 @@ fn run_phase(
     phase
 }
 
+/// The failure of a benchmark that SIGINT or SIGTERM ends.
+fn interrupted() -> Failure {
+    Failure::new(ExitClass::Error, "interrupted: there is no result")
+}
+
+/// Options of the session that only asks whether the ledger is in use: it makes way before an
+/// application's. The clients that make the load are as long-lived as those.
+fn question_options() -> Options {
+    Options { lifetime: Lifetime::Short, ..Options::default() }
+}
+
 /// Runs the benchmark and prints its report.
 ///
 /// # Errors
 ///
-/// If the server cannot be started or reached, or any result is not what it should be.
+/// If the server cannot be started or reached, a result is not the expected one, or a signal ends
+/// the benchmark.
 pub fn run(arguments: &BenchmarkArguments) -> Result<(), Failure> {
     arguments.check()?;
+    let stop = Stop::on_signals()?;
     let (server, addresses) = if let Some(list) = &arguments.addresses {
         let addresses = resolve_addresses(list)
             .map_err(|error| Failure::new((&error).into(), format!("--addresses: {error}")))?;
         (None, addresses)
     } else {
-        let server = Server::start(&arguments.server_options())?;
+        let server = Server::start(&arguments.server_options());
+        // The server may have got the same signal, and fail for it.
+        let server = if stop.is_wanted() { Err(interrupted()) } else { server }?;
         let addresses = vec![server.address().into()];
         (Some(server), addresses)
     };
     let cluster = if server.is_some() { 0 } else { arguments.cluster };
     if let Some(list) = &arguments.addresses {
-        let mut client = Client::connect(cluster, &addresses, &Options::default())?;
+        let mut client = connect_patiently(cluster, &addresses, &question_options())?;
         let plan = arguments.plan(u32::MAX, u32::MAX);
         ledger_in_use::check(&mut client, &plan, list, arguments.yes)?;
     }
     let options =
         WireOptions { cluster, addresses, release: Release::SERVER, lifetime: Lifetime::Long };
     let server = RefCell::new(server);
-    let report = measure(arguments, &options, &server)?;
+    let report = measure(arguments, &options, &server, &stop)?;
     if let Some(server) = server.into_inner() {
         server.stop()?;
     }
@@ -263,12 +280,18 @@ fn measure(
     arguments: &BenchmarkArguments,
     options: &WireOptions,
     server: &RefCell<Option<Server>>,
+    stop: &Stop,
 ) -> Result<Report, Failure> {
     let poller = Poller::new();
     let now_ns = poller.now_ns();
     let wires: Result<Vec<Wire>, _> =
         (0..arguments.clients).map(|_| Wire::new(options, now_ns)).collect();
-    let mut check = || server.borrow_mut().as_mut().map_or(Ok(()), Server::check);
+    let mut check = || {
+        if stop.is_wanted() {
+            return Err(interrupted());
+        }
+        server.borrow_mut().as_mut().map_or(Ok(()), Server::check)
+    };
     let delay_ns = arguments.transfer_batch_delay * 1000;
     let mut load = Load::new(wires?, poller, delay_ns, &mut check);
     load.register()?;

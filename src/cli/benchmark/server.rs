@@ -1,5 +1,5 @@
-//! A throw-away server for a benchmark: a child process of the same executable, and what `/proc`
-//! and its metrics tell about it.
+//! A throw-away server for a benchmark: a child process of the same executable, and its use of the
+//! machine according to `/proc` and its metrics.
 
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::output::print_error;
@@ -13,13 +13,13 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
-/// Metrics are there at once or not at all.
+/// Timeout for a request of metrics: they are served at once or not at all.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start the server.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
-    /// Where the data file shall be; must not exist. Otherwise in a directory that is removed.
+    /// Path of the data file, which must not exist; by default in a directory that is removed.
     pub file: Option<PathBuf>,
     /// Small geometry, and no demands on the file system.
     pub is_development: bool,
@@ -27,18 +27,18 @@ pub struct ServerOptions {
     pub arguments: Vec<String>,
 }
 
-/// What a server has used.
+/// The resources that a server has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processor time of all its threads, in nanoseconds.
     pub processor_ns: u64,
     /// Bytes that it caused to be written to the storage layer.
     pub written_bytes: u64,
-    /// Most memory that was resident at a time, in bytes.
+    /// Maximum resident memory, in bytes.
     pub memory_peak_bytes: u64,
     /// Size of the data file in bytes.
     pub file_bytes: u64,
-    /// How long the slowest request of its disk took, in nanoseconds.
+    /// Duration of the slowest disk request, in nanoseconds.
     pub disk_longest_ns: u64,
 }
 
@@ -51,7 +51,7 @@ pub struct Server {
     /// Kept open, so that the server can write.
     _stdout: BufReader<ChildStdout>,
     messages: Messages,
-    /// Where it tells its metrics.
+    /// Address of its metrics.
     metrics: SocketAddr,
     file: PathBuf,
     /// To be removed at the end.
@@ -64,7 +64,7 @@ fn failed(what: &str, error: &std::io::Error) -> Failure {
     Failure::new(ExitClass::Error, format!("{what}: {error}"))
 }
 
-/// A directory that nobody else uses.
+/// Creates a directory of our own.
 fn directory_make() -> Result<PathBuf, Failure> {
     let name = format!("florin-benchmark-{}", std::process::id());
     let directory = std::env::temp_dir().join(name);
@@ -119,6 +119,7 @@ impl Server {
             let message = format!("{} exists already", file.display());
             return Err(Failure::new(ExitClass::DataFile, message));
         }
+        print_error(&format!("starting a throw-away server on {}", file.display()));
         format(&executable, &file, options)?;
         let file_bytes_at_birth = file_size(&file);
         let mut child = spawn(&executable, &file, options)?;
@@ -152,7 +153,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -164,7 +165,7 @@ impl Server {
         self.file_bytes_at_birth
     }
 
-    /// Whether it still runs.
+    /// Checks that it still runs.
     ///
     /// # Errors
     ///
@@ -180,7 +181,7 @@ impl Server {
         }
     }
 
-    /// What it has used so far; zero where the system does not tell.
+    /// Its use so far; zero where the system does not report it.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let read = |name: &str| {
@@ -268,11 +269,11 @@ fn spawn(executable: &Path, file: &Path, options: &ServerOptions) -> Result<Chil
         .map_err(|error| failed("starting `florin start`", &error))
 }
 
-/// What a server has to say. While it runs that fits the pipe: it says little.
+/// Messages of a server. The few of a running one fit the pipe.
 #[derive(Debug)]
 struct Messages {
     stderr: BufReader<ChildStderr>,
-    /// What was read already.
+    /// Messages read so far.
     said: String,
 }
 
@@ -282,7 +283,7 @@ impl Messages {
         Messages { stderr: BufReader::new(stderr), said: String::new() }
     }
 
-    /// Waits until the server says where it tells its metrics, which is soon after its port.
+    /// Waits for the message with the address of the metrics, which follows the port soon.
     fn find_metrics(&mut self) -> Result<SocketAddr, Failure> {
         loop {
             let start = self.said.len();
@@ -297,9 +298,9 @@ impl Messages {
         }
     }
 
-    /// Prints what an ended server had to say.
+    /// Prints the messages of an ended server.
     fn print(&mut self) {
-        // As much of it as is text.
+        // Bytes that are not text end it: then the rest is not printed.
         let _ = self.stderr.read_to_string(&mut self.said);
         if !self.said.is_empty() {
             print_error(self.said.trim_end());
@@ -319,17 +320,17 @@ fn metrics_text(address: SocketAddr) -> Option<String> {
     stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
     let mut text = String::new();
-    // What was read until an error stays.
+    // Text that was read before an error is kept.
     let _ = stream.read_to_string(&mut text);
     Some(text)
 }
 
-/// How long the slowest request of the disk took, in a text of metrics.
+/// Finds the duration of the slowest disk request in a text of metrics.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn disk_longest_ns(text: &str) -> u64 {
     let lines = text.lines().filter_map(|line| line.strip_prefix("florin_disk_longest_seconds{"));
     let seconds = lines.filter_map(|line| line.split_once("} ")?.1.trim().parse::<f64>().ok());
-    // Negative or no number: 0.
+    // 0 if it is negative or not a number.
     (seconds.fold(0.0, f64::max) * 1e9) as u64
 }
 
@@ -382,7 +383,7 @@ mod tests {
         assert_eq!(field(text, "VmHWM:"), None);
     }
 
-    /// Goal: the system tells of this very process what is read of a server.
+    /// Goal: the facts that are read of a server exist of this very process.
     #[test]
     fn own_process() {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap();
@@ -390,8 +391,8 @@ mod tests {
         assert!(field(&read("status"), "VmHWM:").unwrap() > 0);
     }
 
-    /// Goal: the address of the metrics is found in the message that tells it, and among metrics
-    /// the slowest request of any kind.
+    /// Goal: the address of the metrics is found in its message, and among metrics the slowest
+    /// request of any kind.
     #[test]
     fn metrics() {
         let line = "2026-11-26 metrics at http://127.0.0.1:9100/metrics\n";

@@ -157,7 +157,7 @@ fn run_against(ledger: Ledger, text: &str) -> Result<Report, Failure> {
         release: Release::SERVER,
         lifetime: Lifetime::Long,
     };
-    measure(&arguments, &options, &RefCell::new(None))
+    measure(&arguments, &options, &RefCell::new(None), &Stop::never())
 }
 
 /// Goal: every record arrives once and reads back the same, whatever the order of ids, the number
@@ -197,6 +197,12 @@ fn refused_transfers() {
     let ledger = Ledger { refuse_from: Some(500), ..Ledger::default() };
     let failure = run_against(ledger, "--transfer-count=1000 --clients=2").unwrap_err();
     assert!(failure.message.contains("`exceeds_credits`"), "{failure}");
+}
+
+/// Goal: the session that asks whether the ledger is in use makes way first.
+#[test]
+fn question_is_short() {
+    assert_eq!(question_options().lifetime, Lifetime::Short);
 }
 
 /// Goal: a transfer that reads back differently fails the validation.

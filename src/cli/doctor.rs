@@ -17,7 +17,7 @@ use super::output::{OutputArguments, print};
 use super::start::memory_needed;
 use crate::io::file::{DataFile, FileError};
 use crate::io::memory::{self, HumanSize};
-use crate::io::ring::Ring;
+use crate::io::ring::{LOCKED_MEMORY_WANTED, Ring};
 use crate::io::system::{Limit, clock_state, file_system_space, limit};
 use crate::protocol::{AlignedMemory, SECTOR_SIZE, to_index};
 use crate::storage::{Config, Zones};
@@ -25,8 +25,10 @@ use crate::vsr::Superblock;
 
 /// Operations of the ring that is tried: about as many as a server's.
 const RING_OPERATIONS: u32 = 512;
-/// Locked memory that older kernels want for it.
-const LOCKED_MEMORY_MIN: u64 = 8 << 20;
+/// Locked memory that a ring needs on kernels that count all of its memory, in bytes.
+const LOCKED_MEMORY_OLD: u64 = 8 << 20;
+/// The first kernel that does not: major and minor version.
+const KERNEL_LOCKS_LITTLE: (u32, u32) = (5, 12);
 /// Files that a server opens: connections and some more.
 const OPEN_FILES_MIN: u64 = 256;
 /// Space for the growth of the data that should be there.
@@ -176,12 +178,7 @@ impl Subject {
 fn check_all(subject: &Subject) -> Vec<Check> {
     let mut checks = vec![check_kernel(), check_ring(), check_cpu()];
     checks.push(check_memory(subject));
-    checks.push(check_limit(
-        "locked memory",
-        Limit::LockedMemory,
-        LOCKED_MEMORY_MIN,
-        "io_uring works best with 8 MiB: `ulimit -l 8192`, or LimitMEMLOCK=8M in the unit",
-    ));
+    checks.push(check_locked_memory(kernel_version(kernel_release().trim())));
     checks.push(check_limit(
         "open files",
         Limit::OpenFiles,
@@ -197,7 +194,7 @@ fn check_all(subject: &Subject) -> Vec<Check> {
 }
 
 fn check_kernel() -> Check {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let text = kernel_release();
     let release = text.trim();
     let Some(version) = kernel_version(release) else {
         return Check::warn("kernel", format!("unknown: `{release}`"), "Linux 5.11 or newer");
@@ -208,6 +205,10 @@ fn check_kernel() -> Check {
         return Check::fail("kernel", format!("Linux {release}"), remedy);
     }
     Check::ok("kernel", format!("Linux {release}"))
+}
+
+fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
 /// Major and minor version.
@@ -288,6 +289,25 @@ fn check_memory(subject: &Subject) -> Check {
         return Check::warn("memory", found, "little of it is used in development");
     }
     Check::fail("memory", found, remedy)
+}
+
+/// Checks the limit for rings. Below it on a new kernel a server uses a small ring, and starts if
+/// there is room for that: [`check_ring`] tries it.
+fn check_locked_memory(kernel: Option<(u32, u32)>) -> Check {
+    let (min, remedy) = locked_memory_for(kernel);
+    check_limit("locked memory", Limit::LockedMemory, min, remedy)
+}
+
+/// Returns the locked memory that a ring of full size needs on this kernel, and the remedy.
+fn locked_memory_for(kernel: Option<(u32, u32)>) -> (u64, &'static str) {
+    if kernel.is_none_or(|kernel| kernel < KERNEL_LOCKS_LITTLE) {
+        let remedy = "io_uring needs 8 MiB before Linux 5.12: `ulimit -l 8192`, or LimitMEMLOCK=8M \
+                      in the unit";
+        return (LOCKED_MEMORY_OLD, remedy);
+    }
+    let remedy = "servers start, each with a small ring of 8 KiB, which costs some system calls \
+                  under load; for full ones `ulimit -l 8192`, or LimitMEMLOCK=8M in the unit";
+    (LOCKED_MEMORY_WANTED, remedy)
 }
 
 fn check_limit(name: &'static str, which: Limit, min: u64, remedy: &str) -> Check {
@@ -519,7 +539,21 @@ mod tests {
         assert_eq!(value["checks"].as_array().unwrap().len(), checks.len());
     }
 
-    /// Goal: limits that are too low, and places where no file can be made, are told with a remedy.
+    /// Goal: a limit of locked memory is judged as the server does: on new kernels 1 MiB is enough.
+    #[test]
+    fn locked_memory() {
+        for (kernel, min) in [
+            (None, LOCKED_MEMORY_OLD),
+            (Some((5, 11)), LOCKED_MEMORY_OLD),
+            (Some((5, 12)), LOCKED_MEMORY_WANTED),
+            (Some((6, 1)), LOCKED_MEMORY_WANTED),
+        ] {
+            assert_eq!(locked_memory_for(kernel).0, min, "{kernel:?}");
+        }
+        assert_eq!((LOCKED_MEMORY_WANTED, LOCKED_MEMORY_OLD), (1 << 20, 8 << 20));
+    }
+
+    /// Goal: limits that are too low, and directories that cannot be written to, have a remedy.
     #[test]
     fn findings() {
         let check = check_limit("open files", Limit::OpenFiles, u64::MAX, "raise it");

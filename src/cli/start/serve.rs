@@ -125,9 +125,10 @@ fn server_make(
     let table = memory_table(service, superblock);
     let Superblock { cluster, replica, replica_count, .. } = *superblock;
     let kind = if replica < replica_count { "replica" } else { "standby" };
+    let replicas = if replica_count == 1 { "replica" } else { "replicas" };
     let total = HumanSize(table.total());
     log::info(format_args!(
-        "{kind} {replica} of cluster {cluster} ({replica_count} replicas): reserving {total}"
+        "{kind} {replica} of cluster {cluster} ({replica_count} {replicas}): reserving {total}"
     ));
     // Development may take what others use, and rely on it that little is touched; nobody can take
     // more than there is.
@@ -155,13 +156,13 @@ fn endpoint_start(
     service: &Service,
     server: &Server<Replica<Ledger>>,
 ) -> Result<Option<Endpoint>, Failure> {
-    if !service.telling.is_wanted() {
+    if !service.monitoring.is_wanted() {
         return Ok(None);
     }
     let (metrics, clock) = server.metrics();
     let options = EndpointOptions {
-        listen: service.telling.metrics,
-        statsd: service.telling.statsd,
+        listen: service.monitoring.metrics,
+        statsd: service.monitoring.statsd,
         file: File::open(&service.path).ok(),
     };
     let reserved = Arc::clone(&metrics);

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::process::{Output, Stdio};
 
 /// Words that succeed, with a part of what is printed; words that fail, with the exit code and a
-/// part of what is said. `DIR` is a folder with the data file `there`, `ADDRESS` a server's.
+/// part of the message. `DIR` is a folder with the data file `there`, `ADDRESS` a server's.
 type Uses = ((&'static str, &'static str), (&'static str, i32, &'static str));
 
 /// By command, in an order in which each has what it needs.
@@ -108,8 +108,8 @@ fn commands() -> BTreeSet<String> {
     Arguments::command().get_subcommands().map(|it| it.get_name().to_owned()).collect()
 }
 
-/// Goal: each command does what it is for, and says what is wrong with an exit code of its own; a
-/// failure is told on standard error alone, where it names what is wrong.
+/// Goal: each command does what it is for, and has an exit code of its own for each failure, which
+/// is reported on standard error alone and names the mistake.
 #[test]
 fn good_and_bad() {
     let folder = std::env::temp_dir().join(format!("florin-test-uses-{}", std::process::id()));
@@ -128,7 +128,7 @@ fn good_and_bad() {
         assert!(text(&output.stdout).contains(shown), "{good}: {}", text(&output.stdout));
         let output = florin(bad, &place, &address);
         assert_eq!(output.status.code(), Some(code), "{bad}: {}", text(&output.stderr));
-        // What was found is printed, a failure is told.
+        // Findings are printed, a failure is reported.
         let all = text(&output.stdout) + &text(&output.stderr);
         assert!(all.contains(told) && !output.stderr.is_empty(), "{bad}: {all}");
         used.extend(good.split(' ').next().map(str::to_owned));
@@ -175,18 +175,80 @@ fn environment() {
     assert!(code == 2 && all.contains("--addresses cannot be used with PATH"), "{all}");
 }
 
-/// Goal: one spelling for JSON wherever a command prints one document, and the earlier one.
+/// Goal: one spelling for JSON wherever a command has it, and the earlier one, which `--help` does
+/// not show.
 #[test]
 fn json_everywhere() {
-    for words in ["version", "doctor --development .", "inspect constants"] {
+    let folder = std::env::temp_dir().join(format!("florin-test-json-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let (mut server, address) = serve_dev(&folder.join("dev.florin"));
+    let create = "repl --addresses=ADDRESS --command=create_accounts_id=1_ledger=1_code=1";
+    assert!(florin(create, "", &address).status.success());
+    for (words, other) in [
+        ("version", "table"),
+        ("doctor --development .", "table"),
+        ("inspect constants", "table"),
+        ("status --addresses=ADDRESS", "table"),
+        ("balance --addresses=ADDRESS --account=1", "table"),
+        (create, "table"),
+        ("export --addresses=ADDRESS --what=accounts", "csv"),
+        ("cdc --addresses=ADDRESS --until=now --what=accounts", "jsonl"),
+        ("benchmark --addresses=ADDRESS --yes --transfer-count=10 --query-count=1", "table"),
+    ] {
         for option in ["--format=json", "--json"] {
-            let output = florin(&format!("{words} {option}"), "", "");
-            let document: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
-            assert!(document.is_ok(), "{words} {option}: {}", text(&output.stdout));
+            let output = florin(&format!("{words} {option}"), "", &address);
+            let shown = text(&output.stdout);
+            // `export` and `cdc` print a document on each line.
+            let lines = if other == "table" { vec![&shown[..]] } else { shown.lines().collect() };
+            assert!(!shown.is_empty(), "{words} {option}: {}", text(&output.stderr));
+            for line in lines {
+                let document: Result<serde_json::Value, _> = serde_json::from_str(line);
+                assert!(document.is_ok(), "{words} {option}: {line}");
+            }
         }
-        let both = florin(&format!("{words} --format=table --json"), "", "");
+        let both = florin(&format!("{words} --format={other} --json"), "", &address);
         assert_eq!(both.status.code(), Some(2), "{words}: {}", text(&both.stderr));
+        let help = florin(&format!("{} --help", words.split(' ').next().unwrap()), "", &address);
+        assert!(!text(&help.stdout).contains("--json"), "{words}");
     }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Goal: a benchmark of a cluster that has accounts is refused without `--yes`, and writes nothing
+/// then; one of an empty cluster is not. Both say what is written, and where.
+#[test]
+fn benchmark_of_a_ledger_in_use() {
+    let folder = std::env::temp_dir().join(format!("florin-test-in-use-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let (mut server, address) = serve_dev(&folder.join("dev.florin"));
+    let run = |yes: &str| {
+        let words =
+            "benchmark --addresses=ADDRESS --account-count=10 --transfer-count=50 --query-count=0";
+        let output = florin(&format!("{words}{yes}"), "", &address);
+        (output.status.code(), text(&output.stderr))
+    };
+    let accounts = || {
+        let words = "export --addresses=ADDRESS --what=accounts --json";
+        text(&florin(words, "", &address).stdout).lines().count()
+    };
+    let written = "creates 10 accounts and 50 transfers in ledger";
+    let (code, message) = run("");
+    assert!(code == Some(0) && message.contains("is empty. This benchmark"), "{message}");
+    assert!(message.contains(written) && accounts() == 10, "{message}");
+    let (code, message) = run("");
+    assert!(code == Some(2) && message.contains("it has accounts, the first of"), "{message}");
+    assert!(message.contains(written) && message.contains("Give --yes"), "{message}");
+    assert_eq!(accounts(), 10, "a benchmark that is refused writes nothing");
+    let (code, message) = run(" --yes");
+    assert!(code == Some(0) && message.contains(written), "{message}");
+    assert_eq!(accounts(), 20);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Goal: `help` lists the commands, and shows what `--help` of a command shows.

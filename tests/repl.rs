@@ -202,7 +202,57 @@ fn more_than_a_page() {
         ids.reverse();
         assert_eq!(ids, all[10_000 - count..], "{statement}");
     }
-    assert_eq!(query(&[], "query_accounts limit=10"), (all[..10].to_vec(), String::new()));
+    // A limit that is given counts, whether or not all is wanted otherwise.
+    for options in [&[][..], &["--all"]] {
+        let first = query(options, "query_accounts limit=10");
+        assert_eq!(first, (all[..10].to_vec(), String::new()));
+        let (ids, _) = query(options, "query_accounts limit=10 flags=reversed");
+        assert_eq!(ids, all[9990..].iter().rev().copied().collect::<Vec<u32>>());
+    }
+    // As a table, page behind page, with one summary and one numbering.
+    let output = server.repl(&["--all", "--format=table", "--command=query_accounts"], "");
+    let shown = text(&output.stdout);
+    assert!(shown.ends_with("\n10000 accounts\n"), "{}", &shown[shown.len() - 200..]);
+    assert_eq!(shown.matches(" accounts\n").count(), 1);
+}
+
+/// Goal: an account without balances over time is explained, as far as it can be.
+#[test]
+fn no_balances() {
+    let server = Server::start("balances");
+    server.script(ACCOUNTS);
+    let note = |account_id: u32| {
+        let command = format!("--command=get_account_balances account_id={account_id}");
+        let output = server.repl(&["--format=json", &command], "");
+        assert!(output.status.success());
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["results"], Value::from(vec![Value::Null; 0]));
+        text(&output.stderr)
+    };
+    assert_eq!(note(1), "", "it has a history, and no transfer yet");
+    let without = "note: account 2 was created without flags=history: only its current balances \
+                   are kept\n";
+    assert_eq!(note(2), without);
+    assert_eq!(note(3), "note: there is no account 3\n");
+}
+
+/// Goal: hints come on standard error before the answer, which is as it would be without.
+#[test]
+fn hints() {
+    let server = Server::start("hints");
+    let pending = "create_transfers id=9 debit_account_id=1 credit_account_id=2 amount=10 \
+                   ledger=700 code=1 flags=pending;";
+    server.script(&format!("{ACCOUNTS}{pending}"));
+    let post = "create_transfers id=10 pending_id=9 flags=post_pending_transfer;";
+    let output = server.repl(&["--format=table"], post);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("note: without `amount`, 0 of the pending"));
+    assert_eq!(server.json("lookup_transfers id=10;")[0]["amount"], "0");
+    let accounts = server.json("lookup_accounts id=1;");
+    assert_eq!(
+        (&accounts[0]["debits_pending"], &accounts[0]["debits_posted"]),
+        (&"0".into(), &"0".into())
+    );
 }
 
 /// Goal: failures are told apart by their exit code, and nothing after a mistake is executed.
@@ -280,8 +330,10 @@ fn readme_transcript() {
             expected.push('\n');
         }
     }
-    assert_eq!(shell.last(), Some(&"florin repl"));
-    assert!(statements.matches(';').count() >= 4, "{statements}");
+    assert_eq!(shell, ["export PATH=\"$PWD/target/release:$PATH\"", "florin repl"]);
+    assert_eq!(statements.matches(';').count(), 4, "{statements}");
+    assert_eq!(expected.matches("\n2 accounts, ").count(), 2, "{expected}");
+    assert_eq!(expected.matches("\n1 transfer, ").count(), 2, "{expected}");
     let server = Server::start("readme");
     let output = server.script(&statements);
     assert_eq!(normalized(&output), normalized(&expected));
@@ -455,7 +507,7 @@ fn interrupted_at_the_terminal() {
     session.screen.expect("1 ledger=1 code=1;");
     session.screen.expect("\n");
     // There is no sign on the screen that the statement was sent: until then the signal is ignored.
-    while !session.screen.has("interrupted while waiting", Duration::from_millis(300)) {
+    while !session.screen.has("interrupted while waiting", Duration::from_secs(5)) {
         signal("-INT", &session.process);
     }
     session.screen.expect("safe to retry");
@@ -466,4 +518,57 @@ fn interrupted_at_the_terminal() {
     session.types("exit\r");
     assert!(session.ends().success());
     assert_eq!(server.json("lookup_accounts id=2;").as_array().unwrap().len(), 0);
+}
+
+/// Goal: a failure within a pasted text ends it, and the statements behind it are counted and
+/// listed: none vanishes in silence. Lines behind the paste run.
+#[test]
+fn pasted() {
+    let server = Server::start("pasted");
+    let mut session = Session::start(&server, "xterm");
+    let lines = format!("{}nonsense;\r{}{}", create(1), create(2), create(3));
+    session.types(&format!("\u{1b}[200~{lines}\u{1b}[201~\r"));
+    session.screen.expect("1  created");
+    session.screen.expect("error: no operation `nonsense`");
+    session.screen.expect("The 2 statements behind it did not run:");
+    session.screen.expect("  create_accounts id=2 ledger=1 code=1;");
+    session.screen.expect("  create_accounts id=3 ledger=1 code=1;");
+    session.screen.expect("> ");
+    session.types(&create(4));
+    session.screen.expect("4  created");
+    session.types("exit\r");
+    assert!(session.ends().success());
+    let accounts = server.json("query_accounts;");
+    let ids: Vec<&Value> = accounts.as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    assert_eq!(ids, ["1", "4"]);
+}
+
+/// Goal: on a terminal without an editor Ctrl-C ends the wait for an answer, too; the statements
+/// behind it are listed; and a second SIGINT ends the program, even where it cannot notice one.
+#[test]
+fn interrupted_twice() {
+    let server = Server::start("twice");
+    let mut session = Session::start(&server, "dumb");
+    let signal = |name: &str, process: &Child| {
+        let status = Command::new("kill").args([name, &process.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    signal("-STOP", &server.process);
+    session.types(&format!("{} {}", create(1).trim(), create(2)));
+    session.screen.expect("id=2 ledger=1 code=1;");
+    session.screen.expect("\n");
+    // One signal is not lost: it ends the wait, whether or not that has begun.
+    while !session.screen.has("interrupted while waiting", Duration::from_secs(5)) {
+        signal("-INT", &session.process);
+    }
+    session.screen.expect("The statement behind it did not run:");
+    session.screen.expect("  create_accounts id=2 ledger=1 code=1;");
+    session.screen.expect("> ");
+    signal("-CONT", &server.process);
+    // Until the second of two signals: they may arrive as one.
+    while session.process.try_wait().unwrap().is_none() {
+        signal("-INT", &session.process);
+        std::thread::yield_now();
+    }
+    assert_eq!(session.ends().code(), Some(130));
 }

@@ -386,7 +386,8 @@ fn notes(form: &Form, object: &Object, text: &str) -> Vec<String> {
     let posts = |flags| flags & u128::from(transfer_flags::POST_PENDING_TRANSFER) != 0;
     let is_post = form.event == &TRANSFER && object.value(form, "flags").is_some_and(posts);
     if is_post && object.place("amount").is_none() {
-        let without = "without `amount`, 0 of the pending transfer is posted and all of it released";
+        let without =
+            "without `amount`, 0 of the pending transfer is posted and all of it released";
         notes.push(format!("{without}; `amount=-0` posts all of it"));
     }
     notes

@@ -5,7 +5,7 @@
 
 use super::parse::Request;
 use super::schema::{CREATED_SIZE, Field, Flag, Kind, Record, value_name};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, ServerError};
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 use crate::protocol::to_size;
 
@@ -14,7 +14,7 @@ use crate::protocol::to_size;
 pub struct Answer {
     /// The statement's name.
     pub statement: &'static str,
-    /// What the rows are.
+    /// The record of each row.
     pub record: &'static Record,
     /// The rows, one after the other.
     pub rows: Vec<u8>,
@@ -54,7 +54,7 @@ impl Answer {
 /// Counts over all pages of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// What the rows are.
+    /// The record of each row.
     pub record: &'static Record,
     /// Number of ids that were looked up; `None` for other statements.
     pub looked_up: Option<usize>,
@@ -170,6 +170,10 @@ impl<'request> Pages<'request> {
     /// # Errors
     ///
     /// See [`ClientError`].
+    ///
+    /// # Panics
+    ///
+    /// Never: the client has checked that the reply has whole results.
     pub fn next(&mut self, client: &mut Client) -> Result<Option<Answer>, ClientError> {
         if self.is_done {
             return Ok(None);
@@ -188,39 +192,49 @@ impl<'request> Pages<'request> {
             results
         };
         assert!(rows.len().is_multiple_of(form.result.size));
-        self.advance(asked, &rows, timestamp);
+        self.advance(asked, &rows, timestamp)?;
         let looked_up = (form.event.size == 16).then_some(self.request.count);
         Ok(Some(Answer { statement: form.name, record: form.result, rows, looked_up }))
     }
 
-    /// Makes the filter select what follows these rows; done if nothing can.
-    fn advance(&mut self, asked: u128, rows: &[u8], answered_at: u64) {
+    /// Makes the filter select the results behind these rows; done if there can be none.
+    ///
+    /// Each page narrows the range of timestamps, so there is a last one. A reply with a timestamp
+    /// outside of that range would break this, and is refused.
+    fn advance(&mut self, asked: u128, rows: &[u8], answered_at: u64) -> Result<(), ClientError> {
         let form = self.request.form;
         let is_first = std::mem::replace(&mut self.is_first, false);
         let count = u128::from(to_size(rows.len() / form.result.size));
         self.left = self.left.saturating_sub(count);
         self.is_done = form.event.field("limit").is_none() || count < asked || self.left == 0;
-        let Some(last) = rows.chunks_exact(form.result.size).last().filter(|_| !self.is_done)
-        else {
+        let last = rows.chunks_exact(form.result.size).last();
+        let Some(last) = last.filter(|_| !self.is_done) else {
             self.is_done = true;
-            return;
+            return Ok(());
         };
         let field = |name: &str| form.event.field(name).expect("queries have times");
         let timestamp = form.result.field("timestamp").expect("results have a timestamp");
         let last = timestamp.read(last);
         let (min, max) = (field("timestamp_min"), field("timestamp_max"));
+        let (lowest, highest) = (min.read(&self.events), max.read(&self.events));
+        if last < lowest || (highest != 0 && last > highest) {
+            let body_size = to_size(rows.len());
+            return Err(ClientError::Server(ServerError::Body { body_size }));
+        }
         if is_reversed(form.event, &self.events) {
             self.is_done = last <= 1;
             max.write(&mut self.events, last.saturating_sub(1));
-            return;
+            return Ok(());
         }
-        if is_first {
-            let given = max.read(&self.events);
-            let now = u128::from(answered_at);
-            max.write(&mut self.events, if given == 0 { now } else { given.min(now) });
-        }
-        self.is_done = last >= max.read(&self.events);
+        let end = match (is_first, highest) {
+            (false, _) => highest,
+            (true, 0) => answered_at.into(),
+            (true, _) => highest.min(answered_at.into()),
+        };
+        max.write(&mut self.events, end);
+        self.is_done = last >= end;
         min.write(&mut self.events, last + 1);
+        Ok(())
     }
 }
 
@@ -238,7 +252,7 @@ fn created_rows(request: &Request, results: &[u8]) -> Result<Vec<u8>, ClientErro
     let result_size = CREATED_SIZE - 16;
     if results.len() != request.count * result_size {
         let body_size = to_size(results.len());
-        return Err(ClientError::Server(crate::client::ServerError::Body { body_size }));
+        return Err(ClientError::Server(ServerError::Body { body_size }));
     }
     let events = request.events.chunks_exact(request.form.event.size);
     let mut rows = Vec::with_capacity(request.count * CREATED_SIZE);
@@ -354,28 +368,43 @@ pub(super) mod tests {
         };
         let request = query("query_accounts;");
         let mut pages = Pages::new(&request, Extent::All);
-        pages.advance(2, &stamped(&[10, 20]), 100);
+        pages.advance(2, &stamped(&[10, 20]), 100).unwrap();
         assert_eq!((pages.is_done, times(&pages)), (false, (21, 100)));
         // Later answers do not move the end.
-        pages.advance(2, &stamped(&[30, 40]), 200);
+        pages.advance(2, &stamped(&[30, 40]), 200).unwrap();
         assert_eq!((pages.is_done, times(&pages)), (false, (41, 100)));
-        pages.advance(2, &stamped(&[100 - 1]), 300);
+        pages.advance(2, &stamped(&[100 - 1]), 300).unwrap();
         assert!(pages.is_done && !pages.may_have_more());
         let request = query("query_accounts flags=reversed timestamp_max=50;");
         let mut pages = Pages::new(&request, Extent::All);
-        pages.advance(2, &stamped(&[50, 40]), 100);
+        pages.advance(2, &stamped(&[50, 40]), 100).unwrap();
         assert_eq!((pages.is_done, times(&pages)), (false, (0, 39)));
         let request = query("query_accounts limit=3 timestamp_max=50;");
         let mut pages = Pages::new(&request, Extent::All);
         assert_eq!(pages.left, 3);
-        pages.advance(2, &stamped(&[10, 20]), 100);
+        pages.advance(2, &stamped(&[10, 20]), 100).unwrap();
         assert_eq!((pages.is_done, pages.left, times(&pages)), (false, 1, (21, 50)));
-        pages.advance(1, &stamped(&[50]), 100);
+        pages.advance(1, &stamped(&[50]), 100).unwrap();
         assert!(pages.is_done && !pages.may_have_more());
         let request = query("query_accounts;");
         let mut pages = Pages::new(&request, Extent::Reply);
-        pages.advance(8189, &stamped(&vec![1; 8189]), 100);
+        pages.advance(8189, &stamped(&vec![1; 8189]), 100).unwrap();
         assert!(pages.is_done && pages.may_have_more());
+    }
+
+    /// Goal: a server that ignores the range of a page cannot make the pages endless.
+    #[test]
+    fn pages_outside_of_the_range() {
+        for (text, page) in [
+            ("query_accounts;", [10, 20]),
+            ("query_accounts flags=reversed timestamp_max=50;", [50, 40]),
+        ] {
+            let request = query(text);
+            let mut pages = Pages::new(&request, Extent::All);
+            pages.advance(2, &stamped(&page), 100).unwrap();
+            let again = pages.advance(2, &stamped(&[page[0]; 2]), 100);
+            assert!(matches!(again, Err(ClientError::Server(_))), "{text}: {again:?}");
+        }
     }
 
     /// Goal: flags and statuses have names, unknown ones numbers.

@@ -1,18 +1,18 @@
-//! What can stand at the cursor: operations, fields not given yet, flags not given yet.
+//! Completion at the cursor: operations, and fields and flags not given yet.
 
 use super::schema::{FORMS, Flag, Form, Kind};
 use super::token::{Token, TokenKind, Tokens, WORDS_OF_A_LINE};
 
-/// What can stand at the cursor.
+/// The completions at the cursor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completion {
-    /// Where the word at the cursor begins, in bytes: it would be replaced.
+    /// Start of the word at the cursor, which is replaced, in bytes.
     pub start: usize,
     /// The words with what follows them: `id=`, `create_accounts `, `linked`.
     pub words: Vec<String>,
 }
 
-/// What can stand at a place of a text, which may hold several statements.
+/// Returns the completions at a place of a text, which may hold several statements.
 ///
 /// # Panics
 ///
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(completion.words.first().map_or("", String::as_str), first, "{text}");
     }
 
-    /// Goal: at each place of a statement just what can stand there is offered.
+    /// Goal: at each place of a statement exactly the valid words are offered.
     #[test]
     fn places() {
         check("^", "", "create_accounts ", 12);

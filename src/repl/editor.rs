@@ -1,7 +1,7 @@
 //! The line editor: history across sessions, statements of several lines, completion and colours.
 //!
 //! Enter ends the input only if the last statement in it is finished or wrong; otherwise it starts
-//! another line. What to do with the input is the caller's concern.
+//! another line. The caller decides what to do with the input.
 
 use super::complete::complete;
 use super::highlight::highlight;
@@ -28,14 +28,14 @@ const HISTORY_MAX: usize = 10_000;
 const PROMPT: &str = "> ";
 const PROMPT_COLOURED: &str = "\x1b[1;32m>\x1b[0m ";
 
-/// What the person at the terminal did.
+/// The action of the person at the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     /// Gave statements.
     Text(String),
-    /// Pressed Ctrl-C: wants to start over with this input.
+    /// Pressed Ctrl-C, to start over with this input.
     Interrupted,
-    /// Pressed Ctrl-D: wants to end.
+    /// Pressed Ctrl-D, to end.
     End,
 }
 
@@ -66,7 +66,7 @@ impl LineEditor {
     ///
     /// # Errors
     ///
-    /// If the terminal cannot be used. An unreadable history is as good as none.
+    /// If the terminal cannot be used. An unreadable history is ignored.
     pub fn new(history: Option<&Path>, has_colours: bool) -> io::Result<LineEditor> {
         let interrupted = Arc::default();
         let mut editor = with_assistant(has_colours, &interrupted).map_err(io_error)?;
@@ -93,7 +93,7 @@ impl LineEditor {
         Ok(())
     }
 
-    /// Lets the person write statements.
+    /// Reads statements.
     ///
     /// # Errors
     ///
@@ -108,8 +108,8 @@ impl LineEditor {
         }
     }
 
-    /// Remembers what was written, for this session and those to come. A history that cannot be
-    /// kept is no reason to stop.
+    /// Adds statements to the history of this session and of later ones. A history that cannot be
+    /// kept does not end the session.
     pub fn remember(&mut self, text: &str) {
         let is_new = self.editor.add_history_entry(text.trim()).unwrap_or(false);
         if let Some(path) = self.history.as_deref().filter(|_| is_new) {
@@ -153,7 +153,7 @@ impl ConditionalEventHandler for Interrupt {
     }
 }
 
-/// What the editor asks while somebody types.
+/// Completion, colours and validation while a person types.
 struct Assistant;
 
 impl Helper for Assistant {}
@@ -200,8 +200,7 @@ impl Validator for Assistant {
     }
 }
 
-/// Whether the last statement of a text is finished, or wrong in a way that cannot be mended by
-/// going on.
+/// Whether the last statement of a text is finished, or has a mistake that more text cannot mend.
 ///
 /// # Panics
 ///

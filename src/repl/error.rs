@@ -9,11 +9,11 @@ const COLUMNS_MAX: usize = 78;
 /// A mistake in a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// Where, in bytes of the text; empty at its end if something is missing there.
+    /// The place of the mistake, in bytes of the text; empty at its end if something is missing.
     pub span: Range<usize>,
-    /// What is wrong.
+    /// The mistake.
     pub message: String,
-    /// What would have been right; may be empty.
+    /// The valid alternatives; may be empty.
     pub expected: String,
     /// Whether the text is right so far and only not finished.
     pub is_incomplete: bool,
@@ -27,14 +27,14 @@ impl SyntaxError {
         SyntaxError { span, message, expected: String::new(), is_incomplete: false }
     }
 
-    /// The same with what would have been right.
+    /// The same with the valid alternatives.
     #[must_use]
     pub fn expected(self, expected: impl Into<String>) -> SyntaxError {
         SyntaxError { expected: expected.into(), ..self }
     }
 
-    /// The mistake as several lines for people: what, the line of the text (of a long one the part
-    /// around the place), the caret, what was expected. `line_first` is the number of the text's
+    /// The mistake as several human-readable lines: the message, the line of the text (of a long one
+    /// the part around the place), the caret, the valid alternatives. `line_first` is the number of the text's
     /// first line; none are shown if it is zero.
     ///
     /// # Panics
@@ -43,7 +43,7 @@ impl SyntaxError {
     #[must_use]
     pub fn render(&self, text: &str, line_first: usize) -> String {
         assert!(self.span.start <= self.span.end && self.span.end <= text.len());
-        // What is missing at the end is shown behind the last thing there.
+        // The place of something that is missing at the end is behind the last token.
         let start = self.span.start.min(text.trim_end().len());
         let line_start = text[..start].rfind('\n').map_or(0, |position| position + 1);
         let line = text[line_start..].lines().next().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Colours for what is typed: which part of the text is what.
+//! Colours of the parts of a text while it is typed.
 
 use super::schema::{Form, Kind};
 use super::token::{TokenKind, Tokens, WORDS_OF_A_LINE};
 use std::fmt::Write;
 use std::ops::Range;
 
-/// What a part of the text is.
+/// The kind of a part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The name of an operation, or help, or exit.
@@ -35,7 +35,7 @@ impl Part {
 }
 
 /// The parts of a text that have a colour, in order. The word that ends the text may still be
-/// typed, so it is no mistake if a right one begins like it.
+/// typed, so it is not a mistake if a valid word begins like it.
 #[must_use]
 pub fn parts(text: &str) -> Vec<(Range<usize>, Part)> {
     let mut parts = Vec::new();
@@ -169,7 +169,7 @@ mod tests {
         );
     }
 
-    /// Goal: the word being typed is no mistake as long as it can become right.
+    /// Goal: the word being typed is not a mistake while it can become a valid one.
     #[test]
     fn forgives_what_is_typed() {
         check("crea", &[("crea", Operation)]);

@@ -35,7 +35,7 @@ pub struct Request {
     pub events: Vec<u8>,
     /// Whether `limit` was given.
     pub has_limit: bool,
-    /// What may not be what the user had in mind, a line for each.
+    /// Hints about values that the user may not have meant, a line for each.
     pub notes: Vec<String>,
 }
 

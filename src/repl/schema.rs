@@ -20,11 +20,11 @@ pub struct Flag {
     pub name: &'static str,
     /// The bit.
     pub bit: u128,
-    /// What it does, for the help.
+    /// Its effect, for the help.
     pub about: &'static str,
 }
 
-/// What a field's number means.
+/// The meaning of a field's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A number.
@@ -35,9 +35,9 @@ pub enum Kind {
     Timestamp,
     /// A set of bits.
     Flags(&'static [Flag]),
-    /// What became of an account.
+    /// The status of a creation of an account.
     AccountStatus,
-    /// What became of a transfer.
+    /// The status of a creation of a transfer.
     TransferStatus,
     /// Why there is a change event.
     EventType,
@@ -48,13 +48,13 @@ pub enum Kind {
 pub struct Field {
     /// As it is typed and shown.
     pub name: &'static str,
-    /// What its number means.
+    /// The meaning of its number.
     pub kind: Kind,
-    /// Where it is in the record, in bytes.
+    /// Its offset in the record, in bytes.
     pub offset: usize,
     /// Its bytes: 1, 2, 4, 8 or 16.
     pub size: usize,
-    /// What it is for, for the help; empty in records that only come back.
+    /// Its purpose, for the help; empty in records that are only received.
     pub about: &'static str,
 }
 
@@ -120,17 +120,17 @@ impl Record {
 pub struct Form {
     /// As it is typed.
     pub name: &'static str,
-    /// What is sent.
+    /// The operation that is sent.
     pub operation: Operation,
-    /// What is typed: objects to create, ids, or a filter.
+    /// The record that is typed: objects to create, ids, or a filter.
     pub event: &'static Record,
-    /// What comes back. For creates, one row is the event's id and then a [`CreateResult`].
+    /// The record that is received. For creates, one row is the event's id and then a [`CreateResult`].
     pub result: &'static Record,
     /// Fields that must be given.
     pub required: &'static [&'static str],
-    /// What it does, in a line.
+    /// Its effect, in a line.
     pub about: &'static str,
-    /// How it is used, a statement on each line.
+    /// Examples, a statement on each line.
     pub examples: &'static str,
 }
 
@@ -221,7 +221,7 @@ pub const TRANSFER_FLAGS: &[Flag] = &[
     flag(
         "post_pending_transfer",
         transfer_flags::POST_PENDING_TRANSFER,
-        "posts `amount` of pending_id and releases the rest; amount=-0 posts all, no amount 0",
+        "posts `amount` of pending_id (0 if not given; amount=-0 posts all), releases the rest",
     ),
     flag(
         "void_pending_transfer",
@@ -231,12 +231,12 @@ pub const TRANSFER_FLAGS: &[Flag] = &[
     flag(
         "balancing_debit",
         transfer_flags::BALANCING_DEBIT,
-        "moves only what keeps the account's debits within its credits",
+        "moves at most the amount that keeps the account's debits within its credits",
     ),
     flag(
         "balancing_credit",
         transfer_flags::BALANCING_CREDIT,
-        "moves only what keeps the account's credits within its debits",
+        "moves at most the amount that keeps the account's credits within its debits",
     ),
     flag("closing_debit", transfer_flags::CLOSING_DEBIT, "closes the debit account"),
     flag("closing_credit", transfer_flags::CLOSING_CREDIT, "closes the credit account"),
@@ -284,7 +284,7 @@ pub static TRANSFER: Record = Record {
         id: Kind::Number, "chosen by you; neither 0 nor the maximum";
         debit_account_id: Kind::Number, "the account whose debits grow";
         credit_account_id: Kind::Number, "the account whose credits grow";
-        amount: Kind::Number, "what moves; -0 is as much as possible";
+        amount: Kind::Number, "the amount that moves; -0 is the maximum";
         pending_id: Kind::Number, "the pending transfer to post or void";
         user_data_128: Kind::Number, "yours, can be queried";
         user_data_64: Kind::Number, "yours, can be queried";
@@ -391,7 +391,7 @@ const fn created_status(kind: Kind) -> Field {
     Field { name: "status", kind, offset, size: 4, about: "" }
 }
 
-/// What became of an account.
+/// The result of a creation of an account.
 static CREATED_ACCOUNT: Record = Record {
     name: "account",
     plural: "accounts",
@@ -399,7 +399,7 @@ static CREATED_ACCOUNT: Record = Record {
     fields: &[CREATED_ID, created_status(Kind::AccountStatus), CREATED_TIMESTAMP],
 };
 
-/// What became of a transfer.
+/// The result of a creation of a transfer.
 static CREATED_TRANSFER: Record = Record {
     name: "transfer",
     plural: "transfers",
@@ -560,7 +560,7 @@ pub static FORMS: [Form; 9] = [
         event: &CHANGE_EVENTS_FILTER,
         result: &CHANGE_EVENT,
         required: &[],
-        about: "reads what changed, in order, with both accounts as of then",
+        about: "reads changes in order, each with both accounts as they were then",
         examples: "get_change_events limit=10;\nget_change_events timestamp_min=1 limit=10;",
     },
 ];

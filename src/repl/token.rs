@@ -1,11 +1,11 @@
 //! Text to tokens: words, the four signs of the language, and where one statement ends.
 //!
-//! There are no quotes and no comments, so a semicolon always ends a statement. What a word means
-//! is the parser's concern.
+//! There are no quotes and no comments, so a semicolon always ends a statement. The parser decides
+//! the meaning of a word.
 
 use std::ops::Range;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// Letters, digits, `_` and `-`: a name or a number.
@@ -25,9 +25,9 @@ pub enum TokenKind {
 /// A token and its place in the text, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What it is.
+    /// Its kind.
     pub kind: TokenKind,
-    /// Where it is.
+    /// Its place.
     pub span: Range<usize>,
 }
 
@@ -78,8 +78,8 @@ impl Iterator for Tokens<'_> {
 /// Words that are statements alone, and end with their line too.
 pub const WORDS_OF_A_LINE: [&str; 3] = ["help", "exit", "quit"];
 
-/// Where the first statement of a text ends: behind its semicolon, or for `help` and `exit` behind
-/// its line. Nothing if it goes on behind the text.
+/// Returns the end of the first statement of a text: behind its semicolon, or for `help` and `exit`
+/// behind its line. None if it continues behind the text.
 #[must_use]
 pub fn statement_end(text: &str) -> Option<usize> {
     let semicolon = text.find(';').map(|position| position + 1);

@@ -241,7 +241,7 @@ fn words() {
     check("= 1;", "=", "unexpected", "help or exit");
 }
 
-/// Goal: what could go on is told from what is wrong already.
+/// Goal: a text that may continue is distinguished from a mistake.
 #[test]
 fn incomplete() {
     for text in [

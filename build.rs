@@ -46,7 +46,7 @@ fn is_file(path: &str) -> bool {
     Path::new(path).is_file()
 }
 
-/// What git prints, if there is git and it succeeds.
+/// Returns the output of git, if it succeeds and prints anything.
 fn git(words: &[&str]) -> Option<String> {
     let output = Command::new("git").args(words).output().ok().filter(|it| it.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();

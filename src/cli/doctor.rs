@@ -1,9 +1,10 @@
-//! `florin doctor`: whether this machine has what a server needs, and what to do if not.
+//! `florin doctor`: checks that this machine has what a server needs, and prints remedies.
 //!
-//! Each check tries what the server will do, or asks the kernel, and says what it found; a warning
-//! or a failure comes with its remedy. Given a data file, its own geometry counts; given another
-//! path, a file of production size that would be made there. Nothing is changed; one small file is
-//! made beside the path and removed. Not covered: the network, other replicas (`florin status`).
+//! Each check tries an operation of the server, or asks the kernel, and reports its finding; a
+//! warning or a failure comes with its remedy. Given a data file, its own geometry counts; given
+//! another path, a file of production size that would be created there. Nothing is changed; one
+//! small file is created beside the path and removed. Not covered: the network, other replicas
+//! (`florin status`).
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
@@ -23,29 +24,29 @@ use crate::protocol::{AlignedMemory, SECTOR_SIZE, to_index};
 use crate::storage::{Config, Zones};
 use crate::vsr::Superblock;
 
-/// Operations of the ring that is tried: about as many as a server's.
+/// Number of operations of the ring that is tried: about that of a server.
 const RING_OPERATIONS: u32 = 512;
 /// Locked memory that a ring needs on kernels that count all of its memory, in bytes.
 const LOCKED_MEMORY_OLD: u64 = 8 << 20;
 /// The first kernel that does not: major and minor version.
 const KERNEL_LOCKS_LITTLE: (u32, u32) = (5, 12);
-/// Files that a server opens: connections and some more.
+/// Number of files that a server opens: connections and some more.
 const OPEN_FILES_MIN: u64 = 256;
-/// Space for the growth of the data that should be there.
+/// Disk space for the growth of the data that is enough, in bytes.
 const SPACE_COMFORT: u64 = 10 << 30;
-/// The oldest kernel that has all that is used: major and minor version.
+/// The oldest kernel with all features that a server uses: major and minor version.
 const KERNEL_MIN: (u32, u32) = (5, 11);
-/// A clock whose error may be larger is badly kept, in microseconds.
+/// Maximum error of a clock that is kept well, in microseconds.
 const CLOCK_ERROR_MAX_US: i64 = 500_000;
-/// Columns of a terminal that the lines fit.
+/// Width of the terminal that the lines fit, in columns.
 const WIDTH: usize = 80;
 
 const EXAMPLES: &str = "\
 Examples:
   florin doctor
-      this machine, and the directory one is in
+      checks this machine, and the current directory
   florin doctor /data/0_0.florin
-      for a data file that is there, or will be made there
+      checks for a data file that exists, or will be created there
   florin doctor --development test.florin
 
 Exit codes: 0 a server can be started, perhaps with warnings; 4 it cannot.";
@@ -54,18 +55,18 @@ Exit codes: 0 a server can be started, perhaps with warnings; 4 it cannot.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DoctorArguments {
-    /// What `start --development` needs instead
+    /// Check what `start --development` needs
     #[arg(long)]
     pub development: bool,
     /// Form of the output
     #[command(flatten)]
     pub output: OutputArguments,
-    /// A data file, or where one is to be made, or a directory
+    /// A data file, the path of one to be created, or a directory
     #[arg(value_name = "PATH", default_value = ".")]
     pub path: PathBuf,
 }
 
-/// What a check has come to.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Ok,
@@ -83,7 +84,7 @@ impl Verdict {
     }
 }
 
-/// A check: what was found, and what to do about it.
+/// A check: its finding, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Check {
     name: &'static str,
@@ -107,7 +108,7 @@ impl Check {
     }
 }
 
-/// Checks everything and prints what was found.
+/// Checks everything and prints the findings.
 ///
 /// # Errors
 ///
@@ -132,15 +133,15 @@ pub fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     Err(Failure::new(ExitClass::Machine, message))
 }
 
-/// What the machine is to be good for.
+/// The server that the machine is checked for.
 struct Subject {
     path: PathBuf,
-    /// Where the file is or will be.
+    /// Directory of the file.
     directory: PathBuf,
     development: bool,
-    /// Of the data file, if there is one that can be read.
+    /// Superblock of the data file, if there is one that can be read.
     superblock: Option<Superblock>,
-    /// Why the file that is there cannot be read.
+    /// Why an existing file cannot be read.
     problem: Option<FileError>,
 }
 
@@ -165,7 +166,7 @@ impl Subject {
         subject
     }
 
-    /// Geometry of the file that is there, or would be made.
+    /// Geometry of the file that exists, or would be created.
     fn config(&self) -> Config {
         match &self.superblock {
             Some(superblock) => superblock.config,
@@ -219,10 +220,10 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
 
 fn check_ring() -> Check {
     match Ring::new(RING_OPERATIONS) {
-        Ok(_) => Check::ok("io_uring", "allowed, with what is needed"),
+        Ok(_) => Check::ok("io_uring", "allowed, with all features that are needed"),
         Err(error) => {
             let text = error.to_string();
-            // What happened, then what it means and what to do.
+            // The error, then its meaning and the remedy.
             let (found, remedy) = text.rsplit_once("): ").unwrap_or((&text, ""));
             let closed = if remedy.is_empty() { "" } else { ")" };
             Check::fail("io_uring", format!("{found}{closed}"), remedy)
@@ -230,7 +231,7 @@ fn check_ring() -> Check {
     }
 }
 
-/// Features that make checksums fast, by what they are for.
+/// Features that make checksums fast.
 #[cfg(target_arch = "x86_64")]
 fn cpu_features() -> Vec<(&'static str, bool)> {
     vec![
@@ -285,7 +286,7 @@ fn check_memory(subject: &Subject) -> Check {
     let remedy = "lower --cache-transfers, --cache-accounts, --cache-grid or --filters of `start`, \
                   use --development, or give it more memory";
     if subject.development {
-        // What was never touched costs nothing, and `start` does not ask.
+        // Memory that is never touched costs nothing, and `start` does not check it.
         return Check::warn("memory", found, "little of it is used in development");
     }
     Check::fail("memory", found, remedy)
@@ -350,8 +351,7 @@ fn check_data_file(subject: &Subject) -> Option<Check> {
         superblock.cluster, superblock.replica, superblock.replica_count
     );
     if superblock.replica_count == 2 {
-        let remedy = "if either of two replicas is away nothing is answered: one or three are \
-                      better";
+        let remedy = "two replicas answer nothing while either is down: one or three are better";
         return Some(Check::warn(NAME, found, remedy));
     }
     Some(Check::ok(NAME, found))
@@ -363,13 +363,13 @@ fn check_direct(subject: &Subject) -> Check {
     let name = format!(".florin-doctor-{}", std::process::id());
     let path = subject.directory.join(name);
     let result = try_direct(&path);
-    // It may not have been made.
+    // It may not have been created.
     let _ = fs::remove_file(&path);
     let directory = subject.directory.display();
     match result {
         Ok(()) => Check::ok(NAME, format!("works in {directory}")),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let found = format!("the file system of {directory} has none");
+            let found = format!("the file system of {directory} does not support it");
             if subject.development {
                 return Check::warn(NAME, found, "fine for development");
             }
@@ -377,7 +377,7 @@ fn check_direct(subject: &Subject) -> Check {
         }
         Err(error) => Check::fail(
             NAME,
-            format!("no file can be made in {directory}: {error}"),
+            format!("no file can be created in {directory}: {error}"),
             "name a directory that exists and may be written to",
         ),
     }
@@ -430,13 +430,16 @@ fn check_clock() -> Check {
     match clock_state() {
         Err(error) => Check::warn(NAME, format!("unknown: {error}"), REMEDY),
         Ok(state) if !state.synchronised => {
-            Check::warn(NAME, "nothing keeps it, as far as the kernel knows", REMEDY)
+            Check::warn(NAME, "not synchronised, as far as the kernel knows", REMEDY)
         }
         Ok(state) if state.error_us > CLOCK_ERROR_MAX_US => {
-            let found = format!("kept, but perhaps wrong by {} ms", state.error_us / 1000);
+            let found =
+                format!("synchronised, but with an error of up to {} ms", state.error_us / 1000);
             Check::warn(NAME, found, REMEDY)
         }
-        Ok(state) => Check::ok(NAME, format!("kept to {} ms", state.error_us.div_euclid(1000) + 1)),
+        Ok(state) => {
+            Check::ok(NAME, format!("synchronised to {} ms", state.error_us.div_euclid(1000) + 1))
+        }
     }
 }
 
@@ -457,7 +460,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// For people.
+/// Human-readable.
 fn lines(checks: &[Check]) -> String {
     let names = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     let mut text = Vec::new();
@@ -508,7 +511,7 @@ mod tests {
         assert_eq!(kernel_version("none"), None);
     }
 
-    /// Goal: every check is made, has a remedy unless all is well, and is shown in 80 columns.
+    /// Goal: every check is done, has a remedy unless its verdict is ok, and is shown in 80 columns.
     #[test]
     fn shown() {
         let subject = Subject::of(&std::env::temp_dir(), true);

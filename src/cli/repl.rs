@@ -56,7 +56,7 @@ it; a second Ctrl-C ends the program.
 
 Long answers are read and printed page by page; each page of a table has its own widths.";
 
-/// How answers are shown.
+/// The form of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Human-readable
@@ -133,7 +133,7 @@ pub fn run(arguments: &ReplArguments) -> Result<(), Failure> {
     }
 }
 
-/// What follows a statement.
+/// The effect of a statement on the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Continue,

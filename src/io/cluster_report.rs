@@ -1,6 +1,6 @@
-//! Tells the operator of a cluster who leads it, and when this replica cannot follow.
+//! Logs the leader of the cluster, and the reasons for which this replica cannot follow.
 //!
-//! A line when the view changes or has begun, and one when the replica begins and ends to fetch a
+//! A line when the view changes or has begun, and one when the replica starts and ends to fetch a
 //! checkpoint, or to recover a lost file; once a minute while it is too far behind for the others'
 //! logs, or while no majority of the clocks agrees. Nothing in a cluster of one. Not covered:
 //! metrics.
@@ -14,31 +14,31 @@ use crate::vsr::{ClusterState, Role};
 const LOOK_TICKS: u64 = 10;
 /// Looks between two warnings of a replica that cannot catch up: a minute.
 const REPEAT_LOOKS: u64 = 600;
-/// Looks without a time before that is told: five seconds. After a start it takes some.
+/// Looks without an agreed time before that is logged: five seconds. After a start it takes some.
 const TIMELESS_LOOKS: u64 = 50;
 
-/// When to tell.
+/// Decides when to log.
 #[derive(Debug, Default)]
 pub struct ClusterReport {
     ticks: u64,
     looks: u64,
-    told: Option<(u32, Role)>,
-    /// Whether blocks were missing when that was told last.
+    logged: Option<(u32, Role)>,
+    /// Whether blocks were missing at the last line about that.
     syncing: bool,
-    /// It was told that the replica has no vote.
+    /// Whether the last line about it said that the replica has no vote.
     recovering: bool,
-    /// The replica had none since it was told last that it votes; that may pass between two looks.
+    /// Whether the replica had no vote since the last line about that, if only between two looks.
     was_recovering: bool,
-    /// The look at which it may be said again that the replica is too far behind.
+    /// The look from which on another line may report that the replica is too far behind.
     behind_next: u64,
-    /// Looks since a majority of the clocks agreed last.
+    /// Looks since a majority of the clocks last agreed.
     timeless: u64,
-    /// The look at which it may be said again that they do not, if it was said.
+    /// The look from which on another line may report that they do not; none if none has.
     timeless_next: Option<u64>,
 }
 
 impl ClusterReport {
-    /// Lets a tick pass, and looks now and then; what to print, if anything.
+    /// Counts a tick, and looks at the state now and then; returns the message to log, if any.
     pub fn tick(&mut self, state: Option<ClusterState>) -> Option<ClusterMessage> {
         self.ticks += 1;
         let state = state?;
@@ -50,8 +50,8 @@ impl ClusterReport {
         self.looks += 1;
         self.was_recovering |= state.recovering;
         self.timeless = if state.clocks_agree { 0 } else { self.timeless + 1 };
-        if self.told != Some((state.view, state.role)) {
-            self.told = Some((state.view, state.role));
+        if self.logged != Some((state.view, state.role)) {
+            self.logged = Some((state.view, state.role));
             return Some(ClusterMessage::View(state));
         }
         if state.syncing != self.syncing {
@@ -79,10 +79,10 @@ impl ClusterReport {
     }
 }
 
-/// What to print.
+/// A message to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterMessage {
-    /// Who leads.
+    /// The leader.
     View(ClusterState),
     /// Blocks of the checkpoint are being fetched, or all are there.
     Sync(ClusterState),
@@ -97,7 +97,7 @@ pub enum ClusterMessage {
 }
 
 impl ClusterMessage {
-    /// Writes it to the operator.
+    /// Logs it.
     pub fn log(&self) {
         let level = match self {
             ClusterMessage::Behind(_) | ClusterMessage::Timeless => Level::Warning,
@@ -119,14 +119,11 @@ impl fmt::Display for ClusterMessage {
                     Role::Primary => write!(formatter, "view {view}: this replica is the primary"),
                     Role::Follower => write!(formatter, "view {view}: following replica {primary}"),
                     Role::Changing => {
-                        write!(
-                            formatter,
-                            "view {view}: waiting for it to begin on replica {primary}"
-                        )
+                        write!(formatter, "view {view}: waiting for replica {primary} to start it")
                     }
                     Role::Recovering if state.recovering => write!(
                         formatter,
-                        "the data file is a new one: asking the other replicas for their views; \
+                        "the data file was recreated: asking the other replicas for their views; \
                          all but a minority must answer"
                     ),
                     Role::Recovering => write!(
@@ -138,18 +135,18 @@ impl fmt::Display for ClusterMessage {
             }
             ClusterMessage::Sync(state) if state.syncing => write!(
                 formatter,
-                "fetching what is missing of a checkpoint that was taken over; until then the \
-                 cluster has one replica less to lose"
+                "fetching the missing blocks of an installed checkpoint; until it is complete, \
+                 the cluster tolerates one failure less"
             ),
             ClusterMessage::Sync(state) => write!(
                 formatter,
-                "the checkpoint that was taken over is complete; executed op {}, the cluster op {}",
+                "the installed checkpoint is complete; executed op {}, the cluster op {}",
                 state.executed, state.committed
             ),
             ClusterMessage::Recover(state) if state.recovering => write!(
                 formatter,
-                "recovering the lost data file from the others: until that is complete, this \
-                 replica has no vote, and the cluster one replica less to lose"
+                "recovering the lost data file from the other replicas: until it is complete, \
+                 this replica has no vote, and the cluster tolerates one failure less"
             ),
             ClusterMessage::Recover(state) => write!(
                 formatter,
@@ -159,16 +156,16 @@ impl fmt::Display for ClusterMessage {
             ),
             ClusterMessage::Timeless => write!(
                 formatter,
-                "there is no time that a majority of the replicas' clocks agrees on, as \
-                 seen from here: without it a primary serves nobody; set the clocks right (NTP), \
-                 and start replicas that are away"
+                "no majority of the replicas' clocks agrees on a time, as seen from here: without \
+                 one a primary serves no client; set the clocks right (NTP), and start the \
+                 replicas that are down"
             ),
             ClusterMessage::Timed => {
                 write!(formatter, "a majority of the replicas' clocks agrees on the time again")
             }
             ClusterMessage::Behind(state) => write!(
                 formatter,
-                "this replica has executed op {} and the cluster op {}: the others' logs \
+                "this replica has executed op {} and the cluster op {}: the logs of the others \
                  do not reach back that far; asking for a newer checkpoint",
                 state.executed, state.committed
             ),
@@ -196,8 +193,8 @@ mod tests {
         }
     }
 
-    /// Goal: clocks that do not agree are told of when that lasts, then once a minute, and when
-    /// they agree again; a short time without says nothing.
+    /// Goal: clocks that do not agree for long are logged, then once a minute, and when they agree
+    /// again; a short disagreement is not.
     #[test]
     fn clocks() {
         let mut report = ClusterReport::default();
@@ -206,20 +203,21 @@ mod tests {
         assert!(report.look(agreed).is_some());
         assert!((1..TIMELESS_LOOKS).all(|_| report.look(timeless).is_none()));
         assert_eq!(report.look(agreed), None);
-        let told = (0..REPEAT_LOOKS + TIMELESS_LOOKS).filter_map(|_| report.look(timeless)).count();
-        assert_eq!(told, 2);
+        let count =
+            (0..REPEAT_LOOKS + TIMELESS_LOOKS).filter_map(|_| report.look(timeless)).count();
+        assert_eq!(count, 2);
         assert!(ClusterMessage::Timeless.to_string().contains("set the clocks right"));
         assert_eq!(report.look(agreed), Some(ClusterMessage::Timed));
         assert_eq!(report.look(agreed), None);
     }
 
-    /// Goal: each change is told once, being too far behind once a minute, and nothing else.
+    /// Goal: each change is logged once, being too far behind once a minute, and nothing else.
     #[test]
-    fn told_once() {
+    fn logged_once() {
         let mut report = ClusterReport::default();
         let changing = state(2, Role::Changing, false);
         let text = report.look(changing).unwrap().to_string();
-        assert_eq!(text, "view 2: waiting for it to begin on replica 1");
+        assert_eq!(text, "view 2: waiting for replica 1 to start it");
         assert_eq!(report.look(changing), None);
         let text = report.look(state(2, Role::Follower, false)).unwrap().to_string();
         assert_eq!(text, "view 2: following replica 1");
@@ -249,7 +247,7 @@ mod tests {
         assert!(report.look(follower).unwrap().to_string().contains("votes again"));
     }
 
-    /// Goal: that a replica votes again is told even if it had no vote for an instant only.
+    /// Goal: a replica that votes again is logged, even if it had no vote for an instant only.
     #[test]
     fn brief_recovery() {
         let mut report = ClusterReport::default();
@@ -257,11 +255,11 @@ mod tests {
         let recovering = ClusterState { recovering: true, ..follower };
         assert_eq!(report.tick(None), None);
         assert_eq!(report.tick(Some(recovering)), None);
-        let told: Vec<String> = (0..5 * LOOK_TICKS)
+        let lines: Vec<String> = (0..5 * LOOK_TICKS)
             .filter_map(|_| report.tick(Some(follower)))
             .map(|message| message.to_string())
             .collect();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("following") && told[1].contains("votes again"), "{told:?}");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("following") && lines[1].contains("votes again"), "{lines:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Reports how far a replica is that is opening its data file: a line a second, and one at the end.
+//! Logs the progress of a replica that opens its data file: a line a second, and one at the end.
 //!
 //! Not covered: the start before the loop turns (`florin start` reports that), what happens in the
 //! cluster afterwards ([`cluster_report`](super::cluster_report)).
@@ -12,7 +12,7 @@ use crate::vsr::{Report, Standing};
 /// Looks between two lines: a second.
 const LINE_LOOKS: u64 = 10;
 
-/// When to report.
+/// Decides when to log.
 #[derive(Debug, Default)]
 pub struct OpeningReport {
     looks: u64,

@@ -10,7 +10,7 @@ use crate::protocol::to_index;
 const ZIPF_EXPONENT: f64 = 0.99;
 const THRESHOLD_ONE: f64 = 4_294_967_296.0;
 
-/// How often each account is chosen.
+/// The distribution of the chosen accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Distribution {
     /// All equally.
@@ -35,7 +35,7 @@ impl Distribution {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// Of 2^32: how often the slot's own account is meant.
+    /// Share of the slot's own account, of 2^32.
     threshold: u32,
     /// The account that is meant otherwise.
     alias: u32,

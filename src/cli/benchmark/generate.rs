@@ -1,6 +1,6 @@
 //! Generated accounts and transfers: a function of the seed and the number of the batch.
 //!
-//! The same batch can be generated again, so that validation needs no copy of what was sent.
+//! The same batch can be generated again, so that validation needs no copy of it.
 //! Every record has random user data and a random code, none of them zero, as real records do.
 
 use super::distribution::{Chooser, Distribution};
@@ -19,14 +19,14 @@ const STREAM_QUERIES: u64 = 3 << 60;
 /// Draws of the credit account before the next account is taken instead.
 const CREDIT_DRAWS_MAX: u32 = 64;
 
-/// What to generate.
+/// The accounts and transfers to generate.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// All randomness but time-ordered ids follows from it.
     pub seed: u64,
     /// Accounts; at least two.
     pub account_count: u32,
-    /// The first so many accounts are hot.
+    /// Number of hot accounts: the first ones.
     pub account_count_hot: u32,
     /// Which accounts transfers are between.
     pub account_distribution: Distribution,
@@ -34,7 +34,7 @@ pub struct Plan {
     pub account_batch_count: u32,
     /// Transfers.
     pub transfer_count: u64,
-    /// Of a hundred transfers, how many debit a hot account, if there are any.
+    /// Percentage of transfers that debit a hot account, if there are any.
     pub transfer_hot_percent: u32,
     /// Transfers of one request at most.
     pub transfer_batch_count: u32,
@@ -48,7 +48,7 @@ pub struct Plan {
     pub is_imported: bool,
 }
 
-/// Generates what a plan says.
+/// Generates the accounts and transfers of a plan.
 #[derive(Debug)]
 pub struct Generator {
     plan: Plan,
@@ -190,12 +190,12 @@ impl Generator {
         self.transfers_with(batch, transfers, |_, _| ());
     }
 
-    /// As [`Generator::transfers`]; also tells the indexes of each transfer's accounts.
+    /// As [`Generator::transfers`]; also calls `note` with the indexes of each transfer's accounts.
     pub fn transfers_with(
         &self,
         batch: u64,
         transfers: &mut [Transfer],
-        mut tell: impl FnMut(u32, u32),
+        mut note: impl FnMut(u32, u32),
     ) {
         let mut random = Random::new(self.plan.seed, STREAM_TRANSFERS | batch);
         let ids = self.transfer_ids(batch);
@@ -212,7 +212,7 @@ impl Generator {
         for (offset, transfer) in (0..).zip(transfers) {
             let bits = random.next_u64();
             let (debit, credit) = self.choose_accounts(&mut random);
-            tell(debit, credit);
+            note(debit, credit);
             *transfer = Transfer {
                 id: ids.at(offset),
                 debit_account_id: self.account_id(debit),
@@ -349,13 +349,13 @@ mod tests {
             let mut generator = generator(Plan { id_order, ..plan() });
             let (first, second) = (batch(&mut generator, 0), batch(&mut generator, 1));
             let mut again = vec![Transfer::default(); 300];
-            let mut told = 0;
+            let mut count = 0;
             generator.transfers_with(0, &mut again, |debit, credit| {
                 assert_ne!(debit, credit);
-                told += 1;
+                count += 1;
             });
             assert_eq!(first, again);
-            assert_eq!(told, 300);
+            assert_eq!(count, 300);
             assert!(first.iter().zip(&second).all(|(a, b)| a.id != b.id));
             assert_ne!(first[0].user_data_128, second[0].user_data_128);
         }

@@ -1,4 +1,5 @@
-//! The ids of generated accounts and transfers: a function of their number, to be told again.
+//! The ids of generated accounts and transfers: a function of their number, so that they can be
+//! generated again.
 
 use crate::client::random::mix;
 
@@ -95,7 +96,7 @@ mod tests {
         }
     }
 
-    /// Goal: each order is what its name says.
+    /// Goal: each order is the one of its name.
     #[test]
     fn orders() {
         assert_eq!(IdRange::new(IdOrder::Sequential, 0, 0, 0).at(2), 3);

@@ -15,7 +15,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const ANSWER_DEADLINE_NS: u64 = 120_000_000_000;
 /// Longest wait for all sessions to open.
 const SESSION_DEADLINE: Duration = Duration::from_secs(30);
-/// Largest latency that is told from larger ones, in microseconds: one hour.
+/// Maximum latency that is recorded exactly, in microseconds: one hour.
 const LATENCY_MAX_US: u64 = 3_600_000_000;
 const LATENCY_DIGITS: u8 = 3;
 
@@ -29,11 +29,11 @@ pub trait Work {
     ///
     /// # Errors
     ///
-    /// If they are not what they should be, which ends the benchmark.
+    /// If they are not the expected ones, which ends the benchmark.
     fn finish(&mut self, batch: u64, results: &[u8]) -> Result<u64, Failure>;
 }
 
-/// What was measured of one work.
+/// Measurements of one work.
 #[derive(Clone, Debug)]
 pub struct Phase {
     /// Sum of what the batches counted for.
@@ -72,7 +72,7 @@ impl Default for Phase {
     }
 }
 
-/// What a client is doing.
+/// The state of a client.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
     staged: Option<u64>,
@@ -86,7 +86,7 @@ pub struct Load<'world> {
     wires: Vec<Wire>,
     poller: Poller,
     delay_ns: u64,
-    /// Looks whether the server still lives.
+    /// Fails if the server has ended, or the user wants to stop.
     check: &'world mut dyn FnMut() -> Result<(), Failure>,
 }
 
@@ -128,8 +128,8 @@ impl<'world> Load<'world> {
         Ok(())
     }
 
-    /// Whether it makes sense to wait on for sessions: not if the cluster is another one, or nobody
-    /// is there.
+    /// Fails if waiting for sessions makes no sense: the cluster is another one, or no replica
+    /// answers.
     fn check_sessions(&self, start_ns: u64) -> Result<(), ClientError> {
         let waited = Duration::from_nanos(self.poller.now_ns() - start_ns);
         let is_late = waited >= SESSION_DEADLINE;
@@ -155,11 +155,12 @@ impl<'world> Load<'world> {
         &self.wires[0]
     }
 
-    /// Does a work with the first `clients` of the wires; tells each batch's number of events.
+    /// Does a work with the first `clients` of the wires; reports each batch's number of events to
+    /// `progress`.
     ///
     /// # Errors
     ///
-    /// If a client fails, the server ends or the work is not content with a result.
+    /// If a client fails, the server ends or the work rejects a result.
     ///
     /// # Panics
     ///
@@ -232,7 +233,7 @@ impl<'world> Load<'world> {
         Ok(())
     }
 
-    /// From time to time: does the server live, and does it answer?
+    /// Checks from time to time that the server lives and answers.
     fn look_after(&mut self, checked_at_ns: &mut u64) -> Result<(), Failure> {
         let now_ns = self.poller.now_ns();
         if u128::from(now_ns - *checked_at_ns) < CHECK_INTERVAL.as_nanos() {
@@ -245,7 +246,7 @@ impl<'world> Load<'world> {
             if wire.is_waiting() && waited_ns > ANSWER_DEADLINE_NS {
                 let waited = Duration::from_nanos(waited_ns);
                 let connection = wire.connection_error();
-                // Nobody sends it again.
+                // The request is not sent again.
                 return Err(ClientError::Deadline { waited, request: None, connection }.into());
             }
         }
@@ -262,7 +263,7 @@ fn stage_next(work: &mut dyn Work, lane: &mut Lane, wire: &mut Wire, next: &mut 
     }
 }
 
-/// The failure of a work whose results are not what they should be.
+/// Returns the failure of a work whose results are not the expected ones.
 #[must_use]
 pub fn refused(message: String) -> Failure {
     Failure::new(ExitClass::Error, message)

@@ -1,4 +1,4 @@
-//! `florin benchmark`: how fast is it here?
+//! `florin benchmark`: measures the throughput and latency of a cluster on this machine.
 //!
 //! Starts a throw-away server (or uses a running cluster), creates accounts and transfers, queries
 //! some of them and reports throughput, latencies and what the server used. One thread serves all
@@ -58,27 +58,27 @@ Examples:
 #[command(after_long_help = EXAMPLES)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct BenchmarkArguments {
-    /// Accounts to create
+    /// Number of accounts to create
     #[arg(long, value_name = "N", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(2..))]
     pub account_count: u32,
-    /// How many of the accounts are hot; see --transfer-hot-percent
+    /// Number of hot accounts; see --transfer-hot-percent
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub account_count_hot: u32,
-    /// How often each account takes part in transfers
+    /// Distribution of transfers over accounts
     #[arg(long, value_enum, default_value = "uniform")]
     pub account_distribution: Distribution,
-    /// Transfers to create
+    /// Number of transfers to create
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     pub transfer_count: u64,
     /// Percentage of transfers that debit a hot account, if there are any
     #[arg(long, value_name = "PERCENT", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(..=100))]
     pub transfer_hot_percent: u32,
-    /// Make all transfers pending
+    /// Create pending transfers only
     #[arg(long)]
     pub transfer_pending: bool,
-    /// Transfers in one request, and accounts; less if the cluster accepts less
+    /// Maximum number of transfers or accounts in one request; fewer if the cluster accepts fewer
     #[arg(long, value_name = "N", default_value_t = 8189,
         value_parser = clap::value_parser!(u32).range(1..=8189))]
     pub transfer_batch_count: u32,
@@ -86,30 +86,30 @@ pub struct BenchmarkArguments {
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0,
         value_parser = clap::value_parser!(u64).range(..=60_000_000))]
     pub transfer_batch_delay: u64,
-    /// Queries of all transfers of a random account
+    /// Number of queries, each for all transfers of a random account
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub query_count: u64,
     /// Order of the ids of accounts and transfers
     #[arg(long, value_enum, default_value = "tbid")]
     pub id_order: IdOrder,
-    /// Clients, each with one request in flight
+    /// Number of clients, each with one request in flight
     #[arg(long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX))]
     pub clients: u32,
     /// Read all accounts and transfers back and compare them
     #[arg(long)]
     pub validate: bool,
-    /// Accounts do not keep the history of their balances
+    /// Create accounts without the history of their balances
     #[arg(long)]
     pub no_history: bool,
-    /// Accounts and transfers bring their timestamps (one client only)
+    /// Import accounts and transfers with timestamps of their own (one client only)
     #[arg(long)]
     pub imported: bool,
-    /// Of everything random but time-ordered ids
+    /// Seed of all random choices but time-ordered ids
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Where the throw-away server's data file shall be, and stay; must not exist [default: in a
-    /// temporary directory, removed at the end]
+    /// Data file of the throw-away server, which stays; must not exist [default: in a temporary
+    /// directory, removed at the end]
     #[arg(long, value_name = "PATH", conflicts_with = "addresses")]
     pub file: Option<PathBuf>,
     /// Use the cluster at these addresses instead of a throw-away server. The variable
@@ -150,7 +150,7 @@ pub struct BenchmarkArguments {
 }
 
 impl BenchmarkArguments {
-    /// What no single option can tell.
+    /// Checks the options together.
     ///
     /// # Errors
     ///
@@ -206,7 +206,7 @@ impl BenchmarkArguments {
     }
 }
 
-/// Does a work behind a progress bar.
+/// Does a work, and shows its progress.
 fn run_phase(
     load: &mut Load<'_>,
     work: &mut dyn Work,

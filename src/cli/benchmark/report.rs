@@ -1,4 +1,4 @@
-//! What a benchmark found out, for people and for programs.
+//! The report of a benchmark: human-readable, and as JSON.
 
 use super::generate::Plan;
 use super::load::Phase;
@@ -22,7 +22,7 @@ const PERCENTILES: [(&str, f64); 11] = [
     ("p100", 100.0),
 ];
 
-/// What the server used, as far as we could ask.
+/// Resources that the server used, as far as the system reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerUsage {
     /// Size of the data file after it was formatted, in bytes.
@@ -35,10 +35,10 @@ pub struct ServerUsage {
     pub end: Usage,
 }
 
-/// All that was found out.
+/// The results of a benchmark.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was generated.
+    /// The plan of what was generated.
     pub plan: Plan,
     /// Sessions.
     pub clients: u32,
@@ -48,9 +48,9 @@ pub struct Report {
     pub transfers: Phase,
     /// The queries.
     pub queries: Phase,
-    /// Accounts and transfers that were read back and found right.
+    /// Number of accounts and transfers that were read back and are the expected ones.
     pub validated: Option<(u64, u64)>,
-    /// If the server was ours.
+    /// Present if the server was ours.
     pub server: Option<ServerUsage>,
 }
 
@@ -143,7 +143,7 @@ fn phase_json(phase: &Phase) -> Value {
 }
 
 impl Report {
-    /// For people: no line is longer than 80 columns.
+    /// Human-readable: no line is longer than 80 columns.
     #[must_use]
     pub fn text(&self) -> String {
         let phases = [
@@ -178,7 +178,7 @@ impl Report {
         lines.join("\n")
     }
 
-    /// What numbers of requests and results do not say.
+    /// Adds facts about requests and results.
     fn facts(&self, lines: &mut Vec<String>) {
         let batches = self.transfers.batches;
         if batches > 0 {
@@ -218,7 +218,7 @@ impl Report {
             ],
             bytes("written", written),
             bytes("data file", file),
-            bytes("  without what it had at birth", growth),
+            bytes("  without its size at creation", growth),
             vec![
                 "  memory at most".to_owned(),
                 String::new(),
@@ -232,7 +232,7 @@ impl Report {
         ]));
     }
 
-    /// For programs: one JSON object.
+    /// One JSON object.
     #[must_use]
     pub fn json(&self) -> Value {
         let plan = &self.plan;
@@ -336,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Goal: the text for people has the rates, the percentiles and what the server used.
+    /// Goal: the human-readable text has the rates, the percentiles and the use of the server.
     #[test]
     fn text() {
         let text = report().text();
@@ -352,7 +352,7 @@ mod tests {
             "\n  processor time                       1000 ns     1.00 s\n",
             "\n  written                          300.0 bytes  286.1 MiB\n",
             "\n  data file                        350.0 bytes  333.8 MiB\n",
-            "\n    without what it had at birth   250.0 bytes  238.4 MiB\n",
+            "\n    without its size at creation   250.0 bytes  238.4 MiB\n",
             "\n  memory at most                                 64.0 MiB",
             "\n  slowest disk request                          76.500 ms",
         ];
@@ -363,7 +363,7 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
-    /// Goal: the object for programs has the same numbers, unrounded.
+    /// Goal: the JSON object has the same numbers, unrounded.
     #[test]
     fn json_object() {
         let value = report().json();

@@ -208,7 +208,7 @@ impl Server {
             return Ok(());
         }
         self.messages.print();
-        Err(Failure::new(ExitClass::Error, format!("the server ended badly: {status}")))
+        Err(Failure::new(ExitClass::Error, format!("the server did not end cleanly: {status}")))
     }
 }
 

@@ -22,7 +22,7 @@ where
         .map_err(|_| refused(format!("{} bytes of results do not divide", results.len())))
 }
 
-/// Demands that every event was created.
+/// Checks that every event was created.
 fn check_created(
     results: &[u8],
     count: u32,
@@ -140,7 +140,7 @@ fn batches_per_lookup(wire_limit: u32, batch_count: u32) -> u64 {
     u64::from((wire_limit / batch_count).max(1))
 }
 
-/// Reads all transfers and compares them with what was generated, adding up the accounts.
+/// Reads all transfers and compares them with the generated ones, adding up the accounts.
 pub struct ValidateTransfers<'world> {
     generator: &'world Generator,
     totals: &'world mut [Totals],
@@ -168,7 +168,7 @@ impl<'world> ValidateTransfers<'world> {
     }
 
     /// Generates the transfers of a lookup again.
-    fn generate(&mut self, lookup: u64, mut tell: impl FnMut(u32, u32)) {
+    fn generate(&mut self, lookup: u64, mut note: impl FnMut(u32, u32)) {
         let first = lookup * self.per_lookup;
         let end = (first + self.per_lookup).min(self.generator.transfer_batches());
         self.scratch.clear();
@@ -176,7 +176,7 @@ impl<'world> ValidateTransfers<'world> {
             let start = self.scratch.len();
             let size = to_index(self.generator.transfer_batch_size(batch));
             self.scratch.resize(start + size, Transfer::default());
-            self.generator.transfers_with(batch, &mut self.scratch[start..], &mut tell);
+            self.generator.transfers_with(batch, &mut self.scratch[start..], &mut note);
         }
     }
 }
@@ -220,7 +220,7 @@ impl Work for ValidateTransfers<'_> {
     }
 }
 
-/// Reads all accounts and compares them with what was generated and the sums of the transfers.
+/// Reads all accounts and compares them with the generated ones and the sums of the transfers.
 pub struct ValidateAccounts<'world> {
     generator: &'world Generator,
     totals: &'world [Totals],

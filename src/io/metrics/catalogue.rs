@@ -10,7 +10,7 @@ use crate::storage::DiskKind;
 use crate::storage::config::RUN_LEVELS_MAX;
 use crate::vsr::{EVICTION_REASONS, Stage, Standing, Unready};
 
-/// What stands before each name.
+/// Prefix of each name.
 pub const PREFIX: &str = "florin_";
 /// Upper bounds of the buckets of histograms, in nanoseconds: 10 µs to 10 s.
 pub const BUCKET_BOUNDS_NS: [u64; 19] = [
@@ -37,7 +37,7 @@ pub const BUCKET_BOUNDS_NS: [u64; 19] = [
 /// Values of a histogram: its buckets, one for what is larger, and the sum in nanoseconds.
 pub const HISTOGRAM_VALUES: usize = BUCKET_BOUNDS_NS.len() + 2;
 
-/// How a metric behaves.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows, from zero when the process starts unless the help says otherwise.
@@ -60,16 +60,16 @@ impl Kind {
     }
 }
 
-/// What a value counts.
+/// The unit of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Kept in nanoseconds, told in seconds.
+    /// Kept in nanoseconds, shown in seconds.
     Seconds,
     /// Bytes.
     Bytes,
     /// Ops of the log.
     Ops,
-    /// Things that the name tells.
+    /// Things named by the metric.
     Count,
     /// 1 for yes, 0 for no.
     Flag,
@@ -89,7 +89,7 @@ impl Unit {
     }
 }
 
-/// What distinguishes the values of one metric.
+/// The label that distinguishes the values of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label {
     /// There is one value.
@@ -98,13 +98,13 @@ pub enum Label {
     Replica,
     /// Stage of the work.
     Stage,
-    /// What is asked of the disk.
+    /// The kind of a request of the disk.
     Request,
-    /// How a replica is.
+    /// The standing of a replica.
     Standing,
-    /// What became of an account that was to be created.
+    /// The status of a creation of an account.
     AccountStatus,
-    /// What became of a transfer that was to be created.
+    /// The status of a creation of a transfer.
     TransferStatus,
     /// Level of runs of an index.
     Level,
@@ -201,16 +201,16 @@ impl std::fmt::Display for LabelValue {
     }
 }
 
-/// What is known of a metric beforehand.
+/// The definition of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Definition {
     /// Without the prefix.
     pub name: &'static str,
-    /// How it behaves.
+    /// Its kind.
     pub kind: Kind,
-    /// What it counts.
+    /// Its unit.
     pub unit: Unit,
-    /// What distinguishes its values.
+    /// The label of its values.
     pub label: Label,
     /// For people: what it says.
     pub help: &'static str,
@@ -245,7 +245,7 @@ macro_rules! metrics {
 
 metrics! {
     Standing, "standing", Gauge, Flag, Standing,
-        "How the replica is: 1 for what it does now, 0 for everything else.";
+        "Standing of the replica: 1 for the one that it has, 0 for all others.";
     Ready, "ready", Gauge, Flag, None,
         "Whether the replica serves: 1 when /readyz is 200.";
     Unready, "unready", Gauge, Flag, Unready,
@@ -260,11 +260,11 @@ metrics! {
         "Newest op known to be committed; executed soon, unless the replica is behind.";
     CheckpointOp, "checkpoint_op", Gauge, Ops, None, "Op of the durable checkpoint here.";
     Syncing, "syncing", Gauge, Flag, None,
-        "Whether blocks of a checkpoint that was taken over may be missing here.";
+        "Whether blocks of an installed checkpoint may be missing here.";
     TooFarBehind, "too_far_behind", Gauge, Flag, None,
         "Whether the logs of the others do not reach back to what must be executed here next.";
     ReplicaOp, "replica_op", Gauge, Ops, Replica,
-        "Newest op that another replica told of having in its log.";
+        "Newest op that another replica has reported in its log.";
     ReplicaLag, "replica_lag_ops", Gauge, Ops, Replica,
         "Ops by which the log of another replica is known to be behind the log here.";
     ReplicaCheckpoint, "replica_checkpoint_op", Gauge, Ops, Replica,
@@ -296,8 +296,8 @@ metrics! {
          serving thread takes the answer: read, write, durable_write (of the log and the \
          superblock), sync.";
     DiskLongest, "disk_longest_seconds", Gauge, Seconds, Request,
-        "Seconds that the slowest of them took since the start. Whatever waits for the disk \
-         takes as long.";
+        "Seconds that the slowest of them took since the start; work that waited for it took as \
+         long.";
     LoopTurns, "loop_turns_total", Counter, Count, None, "Turns of the serving thread's loop.";
     LoopBusy, "loop_busy_seconds_total", Counter, Seconds, None,
         "Seconds that the serving thread worked instead of waiting; at a rate near 1 it is the \
@@ -311,15 +311,15 @@ metrics! {
         "Results of creating transfers, by status; ops executed again after a restart count \
          again. Statuses that did not occur are left out.";
     Events, "events", Gauge, Count, None,
-        "Events in the log: transfers, expiries, and ids burnt by failures.";
+        "Events in the log: transfers, expiries, and ids orphaned by failures.";
     Accounts, "accounts", Gauge, Count, None, "Accounts.";
     Sessions, "sessions", Gauge, Count, None, "Sessions of clients.";
     SessionsMax, "sessions_max", Gauge, Count, None,
-        "Sessions at most; one more takes the place of the least recently active.";
+        "Maximum number of sessions; one more takes the place of the least recently active.";
     SessionsDisplaced, "sessions_displaced_total", Counter, Count, None,
         "Sessions that made way for new ones, as seen by this primary.";
     Evictions, "evictions_total", Counter, Count, Eviction,
-        "Clients that were told that their session is over, by reason.";
+        "Clients that were notified that their session is over, by reason.";
     RequestsInFlight, "requests_in_flight", Gauge, Count, None,
         "Requests accepted here and not answered yet.";
     RequestsWaiting, "requests_waiting", Gauge, Count, None,
@@ -329,12 +329,12 @@ metrics! {
     PreparesInFlight, "prepares_in_flight", Gauge, Count, None,
         "Prepares of this primary that are not executed yet.";
     PreparesRequested, "repair_prepares_requested", Gauge, Count, None,
-        "Prepares that repair of the log has asked others for.";
+        "Prepares that repair of the log has requested from peers.";
     BlocksRequested, "repair_blocks_requested", Gauge, Count, None,
-        "Blocks that repair of the grid has asked others for.";
+        "Blocks that repair of the grid has requested from peers.";
     BlocksMissing, "repair_blocks_missing", Gauge, Flag, None,
-        "Whether blocks that are needed here are being had from others.";
-    BlocksRepaired, "repair_blocks_total", Counter, Count, None, "Blocks had from others.";
+        "Whether blocks that are needed here are being fetched from peers.";
+    BlocksRepaired, "repair_blocks_total", Counter, Count, None, "Blocks fetched from peers.";
     LogRepairs, "repair_log_total", Counter, Count, None,
         "Copies of the superblock, and slots and sectors of the log, that were damaged.";
     ScrubCycles, "scrub_cycles_total", Counter, Count, None,
@@ -398,7 +398,7 @@ metrics! {
     Broken, "connections_broken_total", Counter, Count, None,
         "Connections closed because of what they sent: damaged bytes, or another cluster's.";
     Stalled, "connections_stalled_total", Counter, Count, None,
-        "Connections closed because they did not go on, or did not take their replies.";
+        "Connections closed because they made no progress, or did not take their replies.";
     Received, "messages_received_total", Counter, Count, None, "Messages received.";
     Sent, "messages_sent_total", Counter, Count, None, "Messages sent to clients.";
     SendsQueued, "sends_queued", Gauge, Count, None, "Messages not yet taken by clients.";
@@ -426,7 +426,7 @@ impl Metric {
         self as usize
     }
 
-    /// What is known of it beforehand.
+    /// Its definition.
     #[must_use]
     pub fn definition(self) -> &'static Definition {
         &DEFINITIONS[self.index()]

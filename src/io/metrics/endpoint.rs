@@ -1,9 +1,9 @@
-//! The thread that tells of metrics: HTTP for Prometheus and health checks, datagrams for StatsD.
+//! The thread that serves metrics: HTTP for Prometheus and health checks, datagrams for StatsD.
 //!
 //! It only reads [`Metrics`], so nothing that happens here can hold up the server. A few
 //! connections at a time, one request on each, all within some seconds; when there are too many
-//! the oldest makes way. All buffers are made before the allocator is frozen. It speaks just so
-//! much HTTP/1.1 as scrapers and probes need: GET and HEAD, no bodies, no connection kept.
+//! the oldest makes way. All buffers are made before the allocator is frozen. It speaks the part of
+//! HTTP/1.1 that scrapers and probes need: GET and HEAD, no bodies, no connection kept.
 //!
 //! | path | |
 //! |---|---|
@@ -31,37 +31,37 @@ use crate::io::bus::BusError;
 use crate::io::clock::Clock;
 use crate::io::system::{WAITED_NONE, Waited, cpu_ns, file_system_space, wait, waited};
 
-/// Connections at a time.
+/// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 8;
-/// Bytes of a request at most, its headers included.
+/// Maximum size of a request with its headers, in bytes.
 const REQUEST_MAX: usize = 4096;
-/// Headers of a request at most.
+/// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
-/// Bytes of the head of a response at most.
+/// Maximum size of the head of a response, in bytes.
 const HEAD_MAX: usize = 256;
-/// A connection lasts no longer.
+/// Maximum duration of a connection.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
-/// Between two visits of what happens by time.
+/// Maximum wait before the thread looks at the time, in milliseconds.
 const PAUSE_MS: i32 = 200;
-/// Between two rounds of StatsD.
+/// Interval of StatsD.
 const STATSD_TIME: Duration = Duration::from_secs(10);
-/// A serving thread that has not turned for so long is not healthy.
+/// Maximum age of the last turn of a healthy serving thread, in nanoseconds.
 const AGE_MAX_NS: u64 = 5_000_000_000;
-/// Bytes of a page of memory, as the kernel counts them for a process.
+/// Size of the pages in which the kernel counts the memory of a process, in bytes.
 const PAGE_SIZE: u64 = 4096;
 
-/// Where to tell.
+/// Options of the endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointOptions {
     /// Address to listen on for HTTP.
     pub listen: Option<SocketAddr>,
     /// Address to send StatsD to.
     pub statsd: Option<SocketAddr>,
-    /// The data file, to ask for its length and the space beside it.
+    /// The data file, whose length and free space are metrics.
     pub file: Option<File>,
 }
 
-/// Metrics cannot be told.
+/// Why metrics cannot be served.
 #[derive(Debug)]
 pub enum EndpointError {
     /// The address cannot be listened on.
@@ -76,7 +76,7 @@ impl fmt::Display for EndpointError {
             // Not frozen: it listens at the start.
             EndpointError::Listen(error) => write!(formatter, "--metrics: {error}"),
             // Not frozen: as the one above.
-            EndpointError::System(error) => write!(formatter, "cannot tell metrics: {error}"),
+            EndpointError::System(error) => write!(formatter, "cannot serve metrics: {error}"),
         }
     }
 }
@@ -92,7 +92,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens and starts the thread; returns when it allocates no more.
+    /// Listens and starts the thread; returns once the thread no longer allocates.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Endpoint {
         let listener = options.listen.map(listen).transpose().map_err(EndpointError::Listen)?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let statsd = options.statsd.map(|address| StatsD::new(address, &metrics));
-        let mut teller = Teller {
+        let mut server = HttpServer {
             connections: (0..CONNECTIONS_MAX).map(|_| Connection::new()).collect(),
             listener,
             statsd: statsd.transpose().map_err(system)?,
@@ -121,7 +121,7 @@ impl Endpoint {
         let work = move || {
             ready_of_thread.store(true, Ordering::Release);
             while !stop_of_thread.load(Ordering::Relaxed) {
-                teller.turn();
+                server.turn();
             }
         };
         // Not frozen: the thread is started before.
@@ -133,7 +133,7 @@ impl Endpoint {
         Ok(Endpoint { stop, thread: Some(thread), address })
     }
 
-    /// Where it listens, with the real port if the system chose it.
+    /// The address that it listens on, with the real port if the system chose it.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -167,7 +167,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, BusError> {
     Ok(listener)
 }
 
-/// What a connection is doing.
+/// The direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     Reading,
@@ -189,7 +189,7 @@ struct Connection {
     sent: usize,
 }
 
-/// How a request is answered.
+/// The answer to a request, without its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Response {
     status: &'static str,
@@ -221,7 +221,7 @@ impl Connection {
         self.sent = 0;
     }
 
-    /// What has arrived; whether that is a whole request, or an error if there will be none.
+    /// Receives bytes; returns whether the request is whole, or an error if it never will be.
     fn receive(&mut self) -> io::Result<bool> {
         let Some(stream) = &mut self.stream else { return Ok(false) };
         let count = stream.read(&mut self.request[self.received..])?;
@@ -233,7 +233,7 @@ impl Connection {
         Ok(whole || self.received == REQUEST_MAX)
     }
 
-    /// Sends some of the response; whether that was all of it.
+    /// Sends some of the response; returns whether that was all of it.
     fn send(&mut self) -> io::Result<bool> {
         let Some(stream) = &mut self.stream else { return Ok(true) };
         let rest = match self.sent.checked_sub(self.head_length) {
@@ -244,7 +244,7 @@ impl Connection {
         Ok(self.sent == self.head_length + self.body_length)
     }
 
-    /// Writes the response to what has arrived into the buffers.
+    /// Writes the response to the request that has arrived into the buffers.
     fn answer(&mut self, metrics: &Metrics) {
         let mut body = Text::new(&mut self.body);
         let response = respond(&self.request[..self.received], metrics, &mut body);
@@ -263,13 +263,17 @@ impl Connection {
     }
 }
 
-/// Answers a request: the body, and what stands before it.
+/// Answers a request: writes the body, and returns the rest.
 fn respond(request: &[u8], metrics: &Metrics, body: &mut Text<'_>) -> Response {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     let whole = matches!(parsed.parse(request), Ok(httparse::Status::Complete(_)));
     let (Some(method), Some(path), true) = (parsed.method, parsed.path, whole) else {
-        return plain("400 Bad Request", "this is no HTTP request of a size that is taken", body);
+        return plain(
+            "400 Bad Request",
+            "this is not a valid HTTP request, or it is larger than 4096 bytes",
+            body,
+        );
     };
     if method != "GET" && method != "HEAD" {
         return plain("405 Method Not Allowed", "GET or HEAD only", body);
@@ -300,7 +304,7 @@ const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const UNAVAILABLE: &str = "503 Service Unavailable";
 
-/// Answers whether the replica serves.
+/// Answers `/readyz`, from one judgement.
 fn answer_ready(metrics: &Metrics, json: bool, body: &mut Text<'_>) -> Response {
     let readiness = Readiness::of(metrics);
     let written = if json {
@@ -322,7 +326,7 @@ fn wants_json(headers: &[httparse::Header<'_>]) -> bool {
     })
 }
 
-/// Whether the serving thread turns.
+/// Answers `/healthz`: whether the serving thread turns.
 fn health(metrics: &Metrics, body: &mut Text<'_>) -> Response {
     let age_ns = metrics.get(Metric::LoopAge, 0).unwrap_or(0).unsigned_abs();
     if age_ns <= AGE_MAX_NS {
@@ -337,7 +341,7 @@ fn health(metrics: &Metrics, body: &mut Text<'_>) -> Response {
     Response { status: UNAVAILABLE, has_body: true, content_type: PLAIN }
 }
 
-/// What is asked of the kernel about the process.
+/// Files with the kernel's facts about the process.
 #[derive(Debug)]
 struct ProcessFiles {
     /// Memory in pages: all, resident.
@@ -351,7 +355,7 @@ impl ProcessFiles {
         ProcessFiles { memory: File::open("/proc/self/statm").ok(), data_file }
     }
 
-    /// Publishes what the serving thread does not know.
+    /// Publishes facts that the serving thread does not know.
     fn publish(&self, metrics: &Metrics) {
         metrics.set(Metric::CpuSeconds, cpu_ns());
         if let Some(pages) = self.resident_pages() {
@@ -374,8 +378,8 @@ impl ProcessFiles {
     }
 }
 
-/// Everything that the thread has.
-struct Teller {
+/// The state of the thread.
+struct HttpServer {
     listener: Option<TcpListener>,
     connections: Box<[Connection]>,
     statsd: Option<StatsD>,
@@ -385,8 +389,8 @@ struct Teller {
     clock: Clock,
 }
 
-impl Teller {
-    /// Waits a while, and does what there is to do.
+impl HttpServer {
+    /// Waits for events, and handles them.
     fn turn(&mut self) {
         let mut waiting = [WAITED_NONE; CONNECTIONS_MAX + 1];
         if let Some(listener) = &self.listener {
@@ -414,7 +418,7 @@ impl Teller {
         }
     }
 
-    /// Brings up to date what the serving thread does not publish itself.
+    /// Publishes the metrics that the serving thread does not publish itself.
     fn refresh(&self) {
         self.process.publish(&self.metrics);
         let now_ns = self.clock.monotonic_ns();
@@ -422,7 +426,7 @@ impl Teller {
         self.metrics.set(Metric::LoopAge, now_ns.saturating_sub(turned_ns));
     }
 
-    /// Goes on with connections at which something has happened, and ends those that take too long.
+    /// Continues connections with events, and ends those that take too long.
     fn serve(&mut self, waiting: &[Waited]) {
         for (index, place) in waiting.iter().enumerate().take(CONNECTIONS_MAX) {
             if self.connections[index].stream.is_none() {
@@ -432,13 +436,13 @@ impl Teller {
             if late {
                 self.refuse(index);
             } else if place.revents != 0 {
-                self.go_on(index);
+                self.proceed(index);
             }
         }
     }
 
-    /// Receives or sends some of a connection.
-    fn go_on(&mut self, index: usize) {
+    /// Receives or sends some bytes of a connection.
+    fn proceed(&mut self, index: usize) {
         let reading = self.connections[index].doing == Doing::Reading;
         let connection = &mut self.connections[index];
         let result = if reading { connection.receive() } else { connection.send() };
@@ -464,7 +468,7 @@ impl Teller {
         self.metrics.add(Metric::MetricsRefused, 1);
     }
 
-    /// Accepts what waits; the oldest connections make way.
+    /// Accepts connections that wait; the oldest ones make way.
     fn accept(&mut self) {
         for _ in 0..CONNECTIONS_MAX {
             let Some(listener) = &self.listener else { return };
@@ -603,7 +607,7 @@ mod tests {
         assert_eq!(ask(address, &long).0, "400 Bad Request");
     }
 
-    /// Goal: connections that say nothing, however many, keep nobody from asking.
+    /// Goal: silent connections, however many, do not prevent an answer to another one.
     #[test]
     fn silent_connections() {
         let (_endpoint, address, metrics) = endpoint();

@@ -1,9 +1,9 @@
-//! Metrics: what the serving thread publishes, and who reads it.
+//! Metrics: numbers that the serving thread publishes, and their readers.
 //!
 //! [`Metrics`] is a fixed array of numbers. The serving thread alone writes it, with plain stores,
 //! while it works; [`endpoint`] reads it on a thread of its own and answers Prometheus, health
-//! checks and StatsD. So nobody who asks, however slow or hostile, can hold up the server, and
-//! nothing allocates. Numbers are read one by one: two of them may be some microseconds apart.
+//! checks and StatsD. So no client, however slow or hostile, can hold up the server, and nothing
+//! allocates. Numbers are read one by one: two of them may be some microseconds apart.
 //! Not covered: what the numbers mean ([`catalogue`] says it), how they come about (the core).
 
 pub mod catalogue;
@@ -20,10 +20,10 @@ use crate::storage::DiskKind;
 use crate::vsr::{Stage, Standing, Unready};
 use catalogue::{BUCKET_BOUNDS_NS, DEFINITIONS, HISTOGRAM_VALUES, Kind, Label, Metric};
 
-/// A value that there is not.
+/// The mark of a value that is absent.
 const ABSENT: u64 = 1 << 63;
 
-/// Who a server is: the same for all its metrics.
+/// The identity of a server: the same for all its metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster.
@@ -37,9 +37,9 @@ pub struct Identity {
 /// The numbers. See the module.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Who publishes them.
+    /// The server that publishes them.
     pub identity: Identity,
-    /// When the serving thread's loop turned last, by its monotonic clock in nanoseconds.
+    /// Time of the last turn of the serving thread's loop, by its monotonic clock in nanoseconds.
     pub turned_ns: AtomicU64,
     /// Standing and readiness in one value, so that no reader sees half of a change.
     state: AtomicU16,
@@ -58,7 +58,7 @@ const fn places(metric: usize) -> usize {
 }
 
 impl Metrics {
-    /// All zero; what is of other replicas is absent, and so is the clock.
+    /// All zero; the values of other replicas are absent, and so is the clock.
     ///
     /// # Panics
     ///
@@ -140,7 +140,7 @@ impl Metrics {
         self.set(Metric::Ready, unready.is_none().into());
     }
 
-    /// What was published last with [`Metrics::set_state`]; at first the replica is opening.
+    /// Returns the state that was published last; at first the replica is opening.
     ///
     /// # Panics
     ///
@@ -174,12 +174,12 @@ impl Metrics {
         self.get(metric, 0).is_some_and(|value| value != 0)
     }
 
-    /// Counts how long a stage of the work took.
+    /// Records the duration of a stage of the work.
     pub fn record_stage(&self, stage: Stage, duration_ns: u64) {
         self.record(Metric::StageSeconds, stage as usize, duration_ns);
     }
 
-    /// Counts how long a request of the disk took.
+    /// Records the duration of a request of the disk.
     pub fn record_disk(&self, kind: DiskKind, duration_ns: u64) {
         let place = kind as usize;
         self.record(Metric::DiskSeconds, place, duration_ns);
@@ -188,7 +188,7 @@ impl Metrics {
         longest.store(value, Ordering::Relaxed);
     }
 
-    /// Counts a duration. Every one has a bucket.
+    /// Records a duration. Every one has a bucket.
     fn record(&self, metric: Metric, place: usize, duration_ns: u64) {
         let first = place * HISTOGRAM_VALUES;
         let bucket = BUCKET_BOUNDS_NS.partition_point(|bound| *bound < duration_ns);
@@ -205,7 +205,7 @@ impl Metrics {
         std::array::from_fn(|value| self.slot(metric, first + value).load(Ordering::Relaxed))
     }
 
-    /// All values in one row, for who keeps older ones beside them.
+    /// All values in one row, for a reader that keeps older ones beside them.
     #[must_use]
     pub fn values(&self) -> &[AtomicU64] {
         &self.values
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(other, [0; HISTOGRAM_VALUES]);
     }
 
-    /// Goal: requests of the disk are told apart, and of each kind the slowest is known.
+    /// Goal: each kind of request of the disk has its own histogram and its slowest request.
     #[test]
     fn slowest_request() {
         let metrics = Metrics::new(Identity::default());

@@ -143,7 +143,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// How long ago something was last.
+/// The time since an event; none if it never happened.
 struct Age(Option<i64>);
 
 impl fmt::Display for Age {

@@ -15,10 +15,10 @@ use super::text::{Text, Value};
 
 /// Bytes of a datagram at most: they must not be split on their way.
 const DATAGRAM_MAX: usize = 1432;
-/// What stands before each name.
+/// Prefix of each name.
 const PREFIX: &str = "florin.";
 
-/// Where metrics are sent to, and what was sent of counters before.
+/// A sender of metrics, and the values of counters that it has sent.
 #[derive(Debug)]
 pub struct StatsD {
     socket: UdpSocket,
@@ -72,7 +72,7 @@ impl StatsD {
                 let whole = text.len();
                 if write_lines(metrics, values, *metric, place, &mut text).is_err() {
                     text.truncate(whole);
-                    // Nobody is there, or too slow: that is no reason to wait.
+                    // The thread does not wait for a receiver that is missing or slow.
                     let _ = socket.send(text.bytes());
                     text.truncate(0);
                     let again = write_lines(metrics, values, *metric, place, &mut text);

@@ -33,7 +33,7 @@ impl<'a> Text<'a> {
         self.length == 0
     }
 
-    /// What was written.
+    /// The bytes that were written.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[..self.length]

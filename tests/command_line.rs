@@ -232,7 +232,7 @@ fn files_of_all_releases() {
     assert!(opened > 0, "there is a file of each release");
 }
 
-/// Goal: failures are told apart by their exit code and explain themselves on standard error.
+/// Goal: each failure has its exit code and is explained on standard error.
 #[test]
 fn exit_codes() {
     let directory = Directory::new("codes");
@@ -259,7 +259,7 @@ fn exit_codes() {
     }
 }
 
-/// Goal: mistakes in setting up a cluster are told apart, and nothing is made or served.
+/// Goal: mistakes in setting up a cluster have different messages, and nothing is created or served.
 #[test]
 fn cluster_mistakes() {
     let directory = Directory::new("cluster");

@@ -122,7 +122,7 @@ fn good_and_bad() {
     let wrong = florin("dev --address=0 DIR", &place, "");
     assert_eq!(wrong.status.code(), Some(3), "{}", text(&wrong.stderr));
     assert!(text(&wrong.stderr).contains("is not a regular file"), "{}", text(&wrong.stderr));
-    for ((good, shown), (bad, code, told)) in USES {
+    for ((good, shown), (bad, code, message)) in USES {
         let output = florin(good, &place, &address);
         assert!(output.status.success(), "{good}: {}", text(&output.stderr));
         assert!(text(&output.stdout).contains(shown), "{good}: {}", text(&output.stdout));
@@ -130,7 +130,7 @@ fn good_and_bad() {
         assert_eq!(output.status.code(), Some(code), "{bad}: {}", text(&output.stderr));
         // Findings are printed, a failure is reported.
         let all = text(&output.stdout) + &text(&output.stderr);
-        assert!(all.contains(told) && !output.stderr.is_empty(), "{bad}: {all}");
+        assert!(all.contains(message) && !output.stderr.is_empty(), "{bad}: {all}");
         used.extend(good.split(' ').next().map(str::to_owned));
     }
     server.kill().unwrap();

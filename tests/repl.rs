@@ -42,7 +42,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Whoever does not read its input may have ended already.
+        // A program that does not read its input may have ended already.
         let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
         process.wait_with_output().unwrap()
     }
@@ -138,7 +138,7 @@ fn statements() {
     assert_eq!(events[0]["credit_account_credits_posted"], "25");
 }
 
-/// Goal: one document for each statement; help is no statement of the cluster.
+/// Goal: one document for each statement that asks the cluster.
 #[test]
 fn json_documents() {
     let server = Server::start("json");
@@ -255,7 +255,7 @@ fn hints() {
     );
 }
 
-/// Goal: failures are told apart by their exit code, and nothing after a mistake is executed.
+/// Goal: each failure has its exit code, and nothing after a mistake is executed.
 #[test]
 fn exit_codes() {
     let server = Server::start("codes");
@@ -305,7 +305,7 @@ fn host_names() {
     assert_eq!(text(&output.stdout), "0 accounts\n", "{}", text(&output.stderr));
 }
 
-/// Goal: what the README shows is what happens.
+/// Goal: the transcript of the README is what happens: all of its four statements.
 #[test]
 fn readme_transcript() {
     let path = format!("{}/README.md", env!("CARGO_MANIFEST_DIR"));
@@ -357,7 +357,7 @@ fn terminal() -> (File, File) {
     (person, program.unwrap())
 }
 
-/// What has been on the screen so far, as it arrives.
+/// The text on the screen so far, as it arrives.
 struct Screen {
     arriving: Receiver<Vec<u8>>,
     text: String,
@@ -436,7 +436,7 @@ impl Session {
     }
 }
 
-/// Goal: at a terminal words are completed, statements go on over lines, mistakes do not end
+/// Goal: at a terminal words are completed, statements continue over lines, mistakes do not end
 /// anything, and the history is there again in the next session.
 #[test]
 fn at_the_terminal() {

@@ -175,8 +175,8 @@ fn explain(reason: EvictionReason) -> &'static str {
 
 impl ClientError {
     /// Whether the request may have been executed, or may be later. It is safe to send events with
-    /// the same ids again, on a new client if need be: an event that was done answers `exists`. Of a
-    /// linked chain the first event decides: if it answers `exists`, the chain was done, although
+    /// the same ids again, on a new client if need be: an event that was done answers `exists`. In
+    /// a linked chain the first event decides: if it answers `exists`, the chain was done, although
     /// the others answer `linked_event_failed`.
     #[must_use]
     pub fn is_outcome_unknown(&self) -> bool {

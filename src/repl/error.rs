@@ -33,9 +33,9 @@ impl SyntaxError {
         SyntaxError { expected: expected.into(), ..self }
     }
 
-    /// The mistake as several human-readable lines: the message, the line of the text (of a long one
-    /// the part around the place), the caret, the valid alternatives. `line_first` is the number of the text's
-    /// first line; none are shown if it is zero.
+    /// The mistake as several human-readable lines: the message, the line of the text (of a long
+    /// one the part around the place), the caret, the valid alternatives. `line_first` is the number
+    /// of the text's first line; no numbers are shown if it is zero.
     ///
     /// # Panics
     ///

@@ -259,7 +259,7 @@ fn exit_codes() {
     }
 }
 
-/// Goal: mistakes in setting up a cluster have different messages, and nothing is created or served.
+/// Goal: each mistake in setting up a cluster has its message, and nothing is created or served.
 #[test]
 fn cluster_mistakes() {
     let directory = Directory::new("cluster");

@@ -511,7 +511,7 @@ mod tests {
         assert_eq!(kernel_version("none"), None);
     }
 
-    /// Goal: every check is done, has a remedy unless its verdict is ok, and is shown in 80 columns.
+    /// Goal: every check is done, has a remedy unless its verdict is ok, and fits 80 columns.
     #[test]
     fn shown() {
         let subject = Subject::of(&std::env::temp_dir(), true);

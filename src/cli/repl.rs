@@ -50,8 +50,8 @@ Examples:
 
 Statements end with a semicolon; `help` lists them. Scripts end with exit code 2 if a statement is
 wrong, 7 if the cluster cannot be reached, and 1 if all statements ran and the cluster refused some
-events. At the terminal a failure ends the text that was pasted or typed as one, and a note lists the
-statements of it that did not run. Ctrl-C ends the statement that runs and discards the input behind
+events. At the terminal a failure ends the text that was pasted or typed as one; the statements of
+it that did not run are listed. Ctrl-C ends the statement that runs and discards the input behind
 it; a second Ctrl-C ends the program.
 
 Long answers are read and printed page by page; each page of a table has its own widths.";

@@ -1,8 +1,8 @@
 //! Logs that a replica is not ready, and that it is ready again.
 //!
-//! A warning with the reason of `/readyz` once the replica was not ready for five seconds, then each
-//! minute, so that a log alone shows that a replica is cut off or stands still. Not covered: the
-//! judgement.
+//! A warning with the reason of `/readyz` once the replica was not ready for five seconds, then
+//! each minute, so that a log alone shows that a replica is cut off or stands still. Not covered:
+//! the judgement.
 
 use super::log::{Level, write};
 use super::metrics::Metrics;

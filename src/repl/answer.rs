@@ -318,7 +318,7 @@ pub(super) mod tests {
         Answer { statement: "create_accounts", record, rows, looked_up: None }
     }
 
-    /// Goal: an event that exists already counts as done, and any other but a created one as refused.
+    /// Goal: an event that exists already counts as done, any other but a created one as refused.
     #[test]
     fn refusals() {
         let answer = created(&[u32::MAX, 21, 6, 1]);

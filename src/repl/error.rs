@@ -34,8 +34,8 @@ impl SyntaxError {
     }
 
     /// The mistake as several human-readable lines: the message, the line of the text (of a long
-    /// one the part around the place), the caret, the valid alternatives. `line_first` is the number
-    /// of the text's first line; no numbers are shown if it is zero.
+    /// one the part around the place), the caret, the valid alternatives. `line_first` is the
+    /// number of the text's first line; no numbers are shown if it is zero.
     ///
     /// # Panics
     ///

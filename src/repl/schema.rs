@@ -124,7 +124,8 @@ pub struct Form {
     pub operation: Operation,
     /// The record that is typed: objects to create, ids, or a filter.
     pub event: &'static Record,
-    /// The record that is received. For creates, one row is the event's id and then a [`CreateResult`].
+    /// The record that is received. For creates, a row is the event's id and then a
+    /// [`CreateResult`].
     pub result: &'static Record,
     /// Fields that must be given.
     pub required: &'static [&'static str],

@@ -173,8 +173,8 @@ mod tests {
     use crate::vsr::report::tests::report;
     use crate::vsr::{Standing, Unready};
 
-    /// Goal: a replica is ready while it takes part and lacks nothing; replicas that were heard have
-    /// lags.
+    /// Goal: a replica is ready while it takes part and lacks nothing; replicas that were heard
+    /// have lags.
     #[test]
     fn replicas() {
         let metrics = Metrics::new(Identity::default());

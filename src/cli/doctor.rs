@@ -26,10 +26,6 @@ use crate::vsr::Superblock;
 
 /// Number of operations of the ring that is tried: about that of a server.
 const RING_OPERATIONS: u32 = 512;
-/// Locked memory that a ring needs on kernels that count all of its memory, in bytes.
-const LOCKED_MEMORY_OLD: u64 = 8 << 20;
-/// The first kernel that does not: major and minor version.
-const KERNEL_LOCKS_LITTLE: (u32, u32) = (5, 12);
 /// Number of files that a server opens: connections and some more.
 const OPEN_FILES_MIN: u64 = 256;
 /// Disk space for the growth of the data that is enough, in bytes.
@@ -179,7 +175,15 @@ impl Subject {
 fn check_all(subject: &Subject) -> Vec<Check> {
     let mut checks = vec![check_kernel(), check_ring(), check_cpu()];
     checks.push(check_memory(subject));
-    checks.push(check_locked_memory(kernel_version(kernel_release().trim())));
+    // Below the limit a server uses a small ring, and starts if there is room for that: see the
+    // check of io_uring.
+    checks.push(check_limit(
+        "locked memory",
+        Limit::LockedMemory,
+        LOCKED_MEMORY_WANTED,
+        "servers start, each with a small ring of 8 KiB, which costs some system calls under load; \
+         for full ones `ulimit -l 8192`, or LimitMEMLOCK=8M in the unit",
+    ));
     checks.push(check_limit(
         "open files",
         Limit::OpenFiles,
@@ -195,7 +199,7 @@ fn check_all(subject: &Subject) -> Vec<Check> {
 }
 
 fn check_kernel() -> Check {
-    let text = kernel_release();
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = text.trim();
     let Some(version) = kernel_version(release) else {
         return Check::warn("kernel", format!("unknown: `{release}`"), "Linux 5.11 or newer");
@@ -206,10 +210,6 @@ fn check_kernel() -> Check {
         return Check::fail("kernel", format!("Linux {release}"), remedy);
     }
     Check::ok("kernel", format!("Linux {release}"))
-}
-
-fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
 /// Major and minor version.
@@ -290,25 +290,6 @@ fn check_memory(subject: &Subject) -> Check {
         return Check::warn("memory", found, "little of it is used in development");
     }
     Check::fail("memory", found, remedy)
-}
-
-/// Checks the limit for rings. Below it on a new kernel a server uses a small ring, and starts if
-/// there is room for that: [`check_ring`] tries it.
-fn check_locked_memory(kernel: Option<(u32, u32)>) -> Check {
-    let (min, remedy) = locked_memory_for(kernel);
-    check_limit("locked memory", Limit::LockedMemory, min, remedy)
-}
-
-/// Returns the locked memory that a ring of full size needs on this kernel, and the remedy.
-fn locked_memory_for(kernel: Option<(u32, u32)>) -> (u64, &'static str) {
-    if kernel.is_none_or(|kernel| kernel < KERNEL_LOCKS_LITTLE) {
-        let remedy = "io_uring needs 8 MiB before Linux 5.12: `ulimit -l 8192`, or LimitMEMLOCK=8M \
-                      in the unit";
-        return (LOCKED_MEMORY_OLD, remedy);
-    }
-    let remedy = "servers start, each with a small ring of 8 KiB, which costs some system calls \
-                  under load; for full ones `ulimit -l 8192`, or LimitMEMLOCK=8M in the unit";
-    (LOCKED_MEMORY_WANTED, remedy)
 }
 
 fn check_limit(name: &'static str, which: Limit, min: u64, remedy: &str) -> Check {
@@ -540,20 +521,6 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         let value: serde_json::Value = serde_json::from_str(&json_of(&checks)).unwrap();
         assert_eq!(value["checks"].as_array().unwrap().len(), checks.len());
-    }
-
-    /// Goal: a limit of locked memory is judged as the server does: on new kernels 1 MiB is enough.
-    #[test]
-    fn locked_memory() {
-        for (kernel, min) in [
-            (None, LOCKED_MEMORY_OLD),
-            (Some((5, 11)), LOCKED_MEMORY_OLD),
-            (Some((5, 12)), LOCKED_MEMORY_WANTED),
-            (Some((6, 1)), LOCKED_MEMORY_WANTED),
-        ] {
-            assert_eq!(locked_memory_for(kernel).0, min, "{kernel:?}");
-        }
-        assert_eq!((LOCKED_MEMORY_WANTED, LOCKED_MEMORY_OLD), (1 << 20, 8 << 20));
     }
 
     /// Goal: limits that are too low, and directories that cannot be written to, have a remedy.

@@ -467,11 +467,12 @@ impl<C: Core> Server<C> {
         if !self.publish_ticks.is_multiple_of(PUBLISH_TICKS) {
             return;
         }
+        // First, since the reasons of an unready replica refer to its connections.
+        publish_bus(&self.bus, &self.metrics);
         self.core.publish(&self.metrics);
         if self.core.is_ready() {
             publish_storage(&self.core.storage_use(), &self.metrics);
         }
-        publish_bus(&self.bus, &self.metrics);
         if let Some(report) = self.core.report() {
             self.opening_report.look(&report);
             self.notifier.look(now.monotonic_ns, self.accepting, &report);

@@ -130,7 +130,6 @@ impl Metrics {
     /// Publishes the standing of the replica, and why it is not ready, if it is not.
     pub fn set_state(&self, standing: Standing, unready: Option<Unready>) {
         let number = unready.map_or(0, |reason| reason as u8);
-        self.state.store(u16::from_be_bytes([standing as u8, number]), Ordering::Relaxed);
         for (place, other) in Standing::ALL.iter().enumerate() {
             self.set_at(Metric::Standing, place, (*other == standing).into());
         }
@@ -138,6 +137,8 @@ impl Metrics {
             self.set_at(Metric::Unready, place, (unready == Some(*reason)).into());
         }
         self.set(Metric::Ready, unready.is_none().into());
+        // With the numbers that were published before it.
+        self.state.store(u16::from_be_bytes([standing as u8, number]), Ordering::Release);
     }
 
     /// Returns the state that was published last; at first the replica is opening.
@@ -147,7 +148,7 @@ impl Metrics {
     /// Never: standings are numbered in order.
     #[must_use]
     pub fn state(&self) -> (Standing, Option<Unready>) {
-        let [standing, number] = self.state.load(Ordering::Relaxed).to_be_bytes();
+        let [standing, number] = self.state.load(Ordering::Acquire).to_be_bytes();
         (Standing::ALL[usize::from(standing)], Unready::from_number(number))
     }
 

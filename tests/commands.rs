@@ -217,6 +217,28 @@ fn json_everywhere() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+/// Goal: `doctor` judges the limit of locked memory as the server does: below 1 MiB rings are
+/// small, which is a warning, and 1 MiB is enough.
+#[test]
+fn locked_memory() {
+    for (limit_kib, verdict) in [(64, "warn"), (1024, "ok")] {
+        let script = format!("ulimit -l {limit_kib} || exit 77; exec \"$0\" \"$@\"");
+        let florin = program::florin();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script]).arg(florin.get_program());
+        command.args(["doctor", "--development", "--json", "."]);
+        let output = command.output().unwrap();
+        if output.status.code() == Some(77) {
+            // The limit of the tests themselves is lower.
+            continue;
+        }
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = document["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["name"] == "locked memory").unwrap();
+        assert_eq!(check["verdict"], verdict, "{limit_kib} KiB: {check}");
+    }
+}
+
 /// Goal: a benchmark of a cluster that has accounts is refused without `--yes`, and writes nothing
 /// then; one of an empty cluster is not. Both say what is written, and where.
 #[test]

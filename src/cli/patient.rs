@@ -14,14 +14,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::exit::{ExitClass, Failure};
 use super::output::print_error;
 use crate::client::{Client, ClientError, Lifetime, Options, ReplicaAddress, ServerError};
-use crate::protocol::types::{ChangeEvent, ChangeEventsFilter};
 use crate::protocol::{EvictionReason, Operation, to_index, to_size};
 
 /// How long a wait lasts before the wish to stop is looked at again.
 const SLICE: Duration = Duration::from_millis(250);
 /// How long one attempt to open a session lasts.
 const CONNECT_SLICE: Duration = Duration::from_secs(2);
-/// A session that does not answer for this long is given up for a new one.
+/// Time without an answer after which a session is given up for a new one. Doubles each time until
+/// the question is answered, so that a busy cluster is not asked to open session after session.
 const SESSION_SILENT: Duration = Duration::from_secs(10);
 /// Time without an answer after which a line says what is waited for, and again each time as long.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -86,10 +86,10 @@ pub struct PatientClient {
     deadline: Option<Duration>,
     stop: Stop,
     client: Option<Client>,
-    /// Sessions that were opened.
-    connections: u64,
-    /// The question was sent in this session, and is not answered yet.
-    is_asked: bool,
+    /// Number of sessions that were opened.
+    sessions: u64,
+    /// When the question was sent in this session, if it was and is not answered yet.
+    asked_at: Option<Instant>,
     /// There was an answer already.
     was_answered: bool,
 }
@@ -114,17 +114,19 @@ impl PatientClient {
             deadline,
             stop,
             client: None,
-            connections: 0,
-            is_asked: false,
+            sessions: 0,
+            asked_at: None,
             was_answered: false,
         }
     }
 
-    /// Number of sessions that were opened. Where it has grown, another ledger may have taken the
-    /// place of the one that answered before.
+    /// Returns the number of sessions that were opened. In a new session, the answers may be those
+    /// of another ledger. Within a session they are not, even when the client has to connect again:
+    /// each question carries a checksum of the answer before, and a server that did not give that
+    /// answer ignores the question.
     #[must_use]
-    pub fn connections(&self) -> u64 {
-        self.connections
+    pub fn sessions(&self) -> u64 {
+        self.sessions
     }
 
     /// Asks one question until it is answered; none if it shall stop before.
@@ -150,7 +152,7 @@ impl PatientClient {
         assert_eq!(to_index(operation.result_size()), size_of::<Outcome>());
         let mut patience = Patience::new(self.deadline, self.was_answered);
         let mut lost = 0;
-        let mut asked = Instant::now();
+        let mut silent_max = SESSION_SILENT;
         while !self.stop.is_wanted() {
             match self.attempt(operation, events.as_bytes(), patience.left()) {
                 Ok(answered) => {
@@ -159,15 +161,15 @@ impl PatientClient {
                 }
                 Err(ClientError::Evicted(EvictionReason::NoSession)) if lost < LOST_MAX => {
                     lost += 1;
-                    (self.client, self.is_asked) = (None, false);
+                    self.end_session();
                 }
                 Err(error @ ClientError::Deadline { .. }) => {
                     patience.wait_on(&error)?;
                     // A server that was restored may know an older state of this session, and
                     // then ignores what comes later in it. Questions may be asked again.
-                    if self.client.is_some() && asked.elapsed() >= SESSION_SILENT {
-                        (self.client, self.is_asked) = (None, false);
-                        asked = Instant::now();
+                    if self.asked_at.is_some_and(|at| at.elapsed() >= silent_max) {
+                        self.end_session();
+                        silent_max *= 2;
                     }
                 }
                 // Most likely another client leaves soon, and makes room.
@@ -181,16 +183,8 @@ impl PatientClient {
         Ok(None)
     }
 
-    /// Reads change events.
-    ///
-    /// # Errors
-    ///
-    /// As [`PatientClient::ask`].
-    pub fn change_events(
-        &mut self,
-        filter: &ChangeEventsFilter,
-    ) -> Result<Option<Answered<ChangeEvent>>, Failure> {
-        self.ask(Operation::GetChangeEvents, std::slice::from_ref(filter))
+    fn end_session(&mut self) {
+        (self.client, self.asked_at) = (None, None);
     }
 
     /// Connects if need be, and asks or keeps waiting, for a while and no longer than `left`.
@@ -207,14 +201,20 @@ impl PatientClient {
                 let options =
                     Options { deadline: slice, lifetime: Lifetime::Short, ..Options::default() };
                 let client = Client::connect(self.cluster, &self.addresses, &options)?;
-                self.connections += 1;
+                self.sessions += 1;
                 none.insert(client)
             }
         };
         client.set_deadline(left.min(SLICE));
-        let result =
-            if self.is_asked { client.resume() } else { client.call_reply(operation, events) };
-        self.is_asked = matches!(result, Err(ClientError::Deadline { .. }));
+        let asked_at = self.asked_at.take();
+        let sent_at = asked_at.unwrap_or_else(Instant::now);
+        let result = match asked_at {
+            Some(_) => client.resume(),
+            None => client.call_reply(operation, events),
+        };
+        if matches!(result, Err(ClientError::Deadline { .. })) {
+            self.asked_at = Some(sent_at);
+        }
         let reply = result?;
         let timestamp = reply.facts.timestamp;
         let bytes = reply.results()?;
@@ -303,5 +303,17 @@ mod tests {
         assert_eq!(Patience::new(None, true).limit, None);
         let deadline = Some(Duration::from_secs(1));
         assert_eq!(Patience::new(deadline, true).limit, deadline);
+    }
+
+    /// Goal: a line says at once that the client was refused, and only later that nothing answers.
+    #[test]
+    fn says_what_is_waited_for() {
+        let mut patience = Patience::new(None, true);
+        let (waited, request, connection) = (Duration::ZERO, 1, None);
+        patience.wait_on(&ClientError::Deadline { waited, request, connection }).unwrap();
+        assert_eq!(patience.said, None);
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3000));
+        patience.wait_on(&ClientError::ClusterMismatch { cluster: 7, address }).unwrap();
+        assert!(patience.said.is_some());
     }
 }

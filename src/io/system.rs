@@ -63,6 +63,31 @@ pub fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
     if error.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(error) }
 }
 
+/// How a file was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// It may be written. Otherwise a write fails with `EBADF`; std takes that for success if the
+    /// file is standard output.
+    pub is_writable: bool,
+    /// Each write goes to the end.
+    pub is_append: bool,
+}
+
+/// Returns how a file was opened.
+///
+/// # Errors
+///
+/// If the descriptor is not open.
+pub fn open_mode(file: BorrowedFd<'_>) -> io::Result<OpenMode> {
+    // SAFETY: the call takes no pointers, and the descriptor is open.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let is_writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+    Ok(OpenMode { is_writable, is_append: flags & libc::O_APPEND != 0 })
+}
+
 /// Sends all later standard output to another file, so that the reader of a pipe sees its end.
 ///
 /// # Errors
@@ -224,5 +249,19 @@ mod tests {
             assert!(limit(which).is_ok(), "{which:?}");
         }
         assert!(clock_state().is_ok_and(|state| state.error_us >= 0));
+    }
+
+    /// Goal: how a file was opened is seen.
+    #[test]
+    fn modes() {
+        let mode = |options: &std::fs::OpenOptions| {
+            let file = options.open("/dev/null").unwrap();
+            let OpenMode { is_writable, is_append } = open_mode(file.as_fd()).unwrap();
+            (is_writable, is_append)
+        };
+        let options = std::fs::File::options;
+        assert_eq!(mode(options().read(true)), (false, false));
+        assert_eq!(mode(options().write(true)), (true, false));
+        assert_eq!(mode(options().append(true)), (true, true));
     }
 }

@@ -19,11 +19,11 @@ use std::time::Duration;
 use super::account_id::parse_account_id;
 use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
-use super::moment::{Moment, Rfc3339};
-use super::output::print_error;
+use super::moment::{Moment, Rfc3339, TIME_HELP};
+use super::output::{Output, print_error};
 use super::patient::{PatientClient, Stop};
 use cursor::CursorFile;
-use delivery::{Delivery, End, Passed};
+use delivery::{Delivery, End};
 use position::{Mark, Position};
 use selection::{Selection, What};
 use stream::Stream;
@@ -67,21 +67,23 @@ standard input ends the stream.
 Cursor:
   The cursor belongs to one cluster, one ledger history and one selection of events, and is locked \
 while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. To \
-begin anew, remove it.
+begin anew, remove it.";
 
-Moments:
-  TIME is `now`, a date, a date and time of day like 2026-11-26T18:30:00Z, a time ago like -1h, or \
-nanoseconds since 1970.
-
+const EXIT_CODES: &str = "\
 Exit codes:
   0   --until was reached, SIGINT or SIGTERM came, the reader closed its end, or standard input \
 ended
   1   the events or the cursor cannot be read or written, or an acknowledgement is wrong
   2   the command line is wrong, or the cursor is that of another cluster or selection
   3   the cursor is in use by another process
+  6   the cluster's answers contradict each other
   7   the cluster did not answer in time, or refused the client
   11  the ledger does not have the event after which the cursor continues: an older copy was \
 restored, or it is another ledger";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}\n\nMoments:\n  {TIME_HELP}\n\n{EXIT_CODES}")
+}
 
 /// Formats of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -100,7 +102,7 @@ pub enum Acknowledgements {
 
 /// Options of `florin cdc`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = after_help())]
 pub struct CdcArguments {
     /// Cluster to connect to
     #[command(flatten)]
@@ -168,6 +170,8 @@ pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     let deadline = arguments.deadline.map(Duration::from_secs);
     let addresses = arguments.cluster.replicas(deadline)?;
     let stop = Stop::on_signals()?;
+    // First, so that nothing is read for an output that cannot be written.
+    let output = Output::standard()?;
     let selection =
         Selection::of(&arguments.what).only(&arguments.ledger, &arguments.code, &arguments.account);
     let opened = arguments
@@ -189,7 +193,7 @@ pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     if !begun {
         return Ok(());
     }
-    let mut delivery = Delivery::new(cursor, stop.clone());
+    let mut delivery = Delivery::new(output, cursor, *stream.position(), stop.clone());
     if arguments.ack == Some(Acknowledgements::Stdin) {
         let window = usize::try_from(arguments.ack_window).expect("a million fits");
         delivery.acknowledge(window)?;
@@ -210,6 +214,7 @@ fn begin(
     arguments: &CdcArguments,
 ) -> Result<bool, Failure> {
     let Some(now) = stream.time()? else { return Ok(false) };
+    check_range(arguments, now)?;
     if let Some(until) = arguments.until {
         stream.limit(until.timestamp(now));
     }
@@ -220,13 +225,28 @@ fn begin(
         stream.seek(Position::before(arguments.from.map_or(1, |from| from.timestamp(now))));
     }
     // The begin of a stream is that of its first start, even if nothing happens before the next.
-    // A cursor in the future would be refused then.
-    let is_past = arguments.from.is_none_or(|from| from.timestamp(now) <= now);
-    match cursor {
-        Some(file) if is_past => file.write(stream.position())?,
-        _ => {}
+    if let Some(file) = cursor {
+        file.write(stream.position())?;
     }
     Ok(true)
+}
+
+/// Refuses a range that can have no event yet, or never.
+fn check_range(arguments: &CdcArguments, now: u64) -> Result<(), Failure> {
+    let Some(from) = arguments.from.map(|from| from.timestamp(now)) else { return Ok(()) };
+    let until = arguments.until.map(|until| until.timestamp(now));
+    let message = if from > now {
+        format!(
+            "--from: {} is in the future (the cluster's time is {}); begin with --from=now",
+            moment(from),
+            moment(now),
+        )
+    } else if let Some(until) = until.filter(|until| from > *until) {
+        format!("--from: {} is after --until, {}; exchange them", moment(from), moment(until))
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(ExitClass::Usage, message))
 }
 
 /// Continues at the position of a cursor, if the ledger's history has the events that were passed
@@ -260,22 +280,22 @@ fn resume(
 }
 
 /// Checks that the ledger's history has the events that were passed at a position, all in one
-/// connection. False if the user wants it to end.
+/// session. False if the user wants it to end.
 fn check(
     stream: &mut Stream,
     file: Option<&CursorFile>,
     position: &Position,
 ) -> Result<bool, Failure> {
     loop {
-        let connection = stream.connection();
+        let session = stream.session();
         for mark in position.marks() {
             let Some(is_there) = has(stream, mark)? else { return Ok(false) };
             if !is_there {
                 return other_history(stream, file, mark)?.map_or(Ok(false), Err);
             }
         }
-        if stream.connection() == connection {
-            stream.set_checked(connection);
+        if stream.session() == session {
+            stream.set_checked(session);
             return Ok(true);
         }
     }
@@ -284,10 +304,8 @@ fn check(
 /// Whether the ledger's history has the event of a mark; nothing if the user wants it to end.
 fn has(stream: &mut Stream, mark: Mark) -> Result<Option<bool>, Failure> {
     let identity = mark.identity.expect("only marks of events are looked for");
-    let Some((event, _)) = stream.event_at(mark.timestamp, identity.kind)? else {
-        return Ok(None);
-    };
-    Ok(Some(event.is_some_and(|event| event.checksum() == identity.checksum)))
+    let found = stream.event_at(mark.timestamp, identity.kind)?;
+    Ok(found.map(|event| event.is_some_and(|event| event.checksum() == identity.checksum)))
 }
 
 /// Returns the failure that reports where the histories diverge; nothing if the user wants the
@@ -346,31 +364,38 @@ fn follow(
 ) -> Result<(), End> {
     let mut idle = IDLE_MIN;
     while !stop.is_wanted() {
-        let mut position = *stream.position();
+        let position = *stream.position();
         if !stream.is_checked() && !check(stream, delivery.cursor(), &position)? {
             return Ok(());
         }
-        let Some(events) = stream.round()? else { return Ok(()) };
+        let found = match stream.round() {
+            Err(failure) if failure.class == ExitClass::Corruption => {
+                let is_of_one_session = stream.is_checked();
+                // Another history is a more likely reason than a damaged ledger.
+                if !check(stream, delivery.cursor(), &position)? {
+                    return Ok(());
+                }
+                if is_of_one_session {
+                    return Err(failure.into());
+                }
+                continue;
+            }
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(()) };
         if !stream.is_checked() {
-            // What it found may be of another history.
+            // The answers may be those of another history.
             continue;
         }
-        if events.is_empty() {
-            if stream.is_complete() {
-                return delivery.finish();
-            }
+        if !found.is_empty() {
+            idle = IDLE_MIN;
+            delivery.deliver(&found)?;
+        } else if stream.is_complete() {
+            return delivery.finish();
+        } else {
             delivery.rest(idle)?;
             idle = (idle * 2).min(idle_max);
-            continue;
         }
-        idle = IDLE_MIN;
-        let mut passed = Vec::with_capacity(events.len());
-        for found in events {
-            position.pass(&found.event);
-            let wanted = stream.wants(&found.event).then_some(found);
-            passed.push(Passed { wanted, position });
-        }
-        delivery.deliver(&passed)?;
     }
     Ok(())
 }

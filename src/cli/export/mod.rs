@@ -126,7 +126,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     let stop = Stop::on_signals()?;
     // First: reading may take hours, and is useless if the output cannot be written.
     let destination = Destination::open("--output", &arguments.output, &stop)?;
-    let sink = Sink::new(destination, arguments.format, arguments.what.record())?;
+    let sink = Sink::new(destination, arguments.format, arguments.what.record(), &stop)?;
     let mut source = arguments.source.open(&stop)?;
     let mut export = Export { sink, bar: progress_bar(&source), stop, is_gone: false };
     let result = export.run(&mut source, arguments.what, arguments.at);

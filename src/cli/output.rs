@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::exit::{ExitClass, Failure};
 use super::patient::Stop;
 use crate::client::system::{POLLOUT, pollfd, wait_ready};
-use crate::io::system::{open_mode, replace_standard_output};
+use crate::io::system::{open_mode, replace_standard_output, standard_output_was_open};
 
 /// Maximum size of one write, in bytes: `PIPE_BUF`. A pipe that is writable takes it whole, without
 /// blocking.
@@ -110,6 +110,9 @@ impl Output {
         let failed = |text: String| {
             Failure::new(ExitClass::Error, format!("standard output cannot be written: {text}"))
         };
+        if !standard_output_was_open() {
+            return Err(failed("it is closed".to_owned()));
+        }
         let opened = open_mode(io::stdout().as_fd()).and_then(|mode| {
             let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
             Ok((mode.is_writable, Output::new(file)?))

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A descriptor that is waited for, and what for.
 pub type Waited = libc::pollfd;
@@ -86,6 +87,28 @@ pub fn open_mode(file: BorrowedFd<'_>) -> io::Result<OpenMode> {
     }
     let is_writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
     Ok(OpenMode { is_writable, is_append: flags & libc::O_APPEND != 0 })
+}
+
+static STDOUT_WAS_OPEN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_standard_output() {
+    // SAFETY: the call takes no pointers.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_WAS_OPEN.store(flags >= 0, Ordering::Relaxed);
+}
+
+/// Called before `main`: std opens `/dev/null` where standard output is closed, and all that is
+/// written would disappear without an error.
+// SAFETY: the section holds pointers to functions of this type, and this one needs nothing that is
+// initialized later.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_STANDARD_OUTPUT: extern "C" fn() = note_standard_output;
+
+/// Whether standard output was open when the process started.
+#[must_use]
+pub fn standard_output_was_open() -> bool {
+    STDOUT_WAS_OPEN.load(Ordering::Relaxed)
 }
 
 /// Sends all later standard output to another file, so that the reader of a pipe sees its end.

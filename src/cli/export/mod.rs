@@ -139,6 +139,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
                 Ok(())
             }
             Err(SinkError::ReaderGone) => Ok(()),
+            Err(SinkError::Failed(_)) if export.stop.is_wanted() => Err(interrupted()),
             Err(SinkError::Failed(text)) => Err(cannot_write(&text)),
         },
         Err(end) => {
@@ -146,9 +147,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
             match end {
                 End::Failure(failure) => Err(failure),
                 End::ReaderGone => Ok(()),
-                End::Stopped => {
-                    Err(Failure::new(ExitClass::Error, "interrupted: nothing was written"))
-                }
+                End::Stopped => Err(interrupted()),
             }
         }
     }
@@ -169,6 +168,10 @@ fn report(arguments: &ExportArguments, count: u64, wide_count: u64) {
              are null in the columns of decimals, and whole in those with names like amount_text"
         ));
     }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(ExitClass::Error, "interrupted: nothing was written")
 }
 
 fn cannot_write(text: &str) -> Failure {

@@ -82,14 +82,13 @@ impl Destination {
     ///
     /// If it was called before.
     pub fn writer(&mut self, stop: &Stop) -> Result<StoppableOutput, Failure> {
-        let output = match self.place {
-            Place::Stdout => Output::standard()?,
-            _ => {
-                let file = self.output.take().expect("the writer is taken once");
-                Output::new(file).map_err(|error| {
-                    Failure::new(ExitClass::Error, format!("the output cannot be written: {error}"))
-                })?
-            }
+        let output = if self.is_stdout() {
+            Output::standard()?
+        } else {
+            let file = self.output.take().expect("the writer is taken once");
+            Output::new(file).map_err(|error| {
+                Failure::new(ExitClass::Error, format!("the output cannot be written: {error}"))
+            })?
         };
         Ok(StoppableOutput::new(output, stop.clone()))
     }

@@ -302,17 +302,17 @@ impl Delivery {
                 self.receive(Duration::ZERO)?;
             }
         }
-        Ok(text[..start].iter().filter(|byte| **byte == b'\n').count())
+        Ok(text[..start].split(|byte| *byte == b'\n').count() - 1)
     }
 
     /// Writes some bytes, or none if the reader is slow.
     fn write_some(&mut self, bytes: &[u8]) -> Result<usize, End> {
-        self.output.write_some(bytes, SLICE).map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => End::ReaderGone,
-            _ => {
-                let message = format!("the events cannot be written: {error}");
-                Failure::new(ExitClass::Error, message).into()
+        self.output.write_some(bytes, SLICE).map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return End::ReaderGone;
             }
+            let message = format!("the events cannot be written: {error}");
+            Failure::new(ExitClass::Error, message).into()
         })
     }
 

@@ -399,3 +399,43 @@ fn follow(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::resolve_addresses;
+    use crate::client::tests::{Act, serve};
+    use crate::protocol::types::ChangeEvent;
+    use std::fs::File;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    /// An answer with one event of this timestamp.
+    fn event(timestamp: u64) -> Act {
+        let event = ChangeEvent { timestamp, ..ChangeEvent::new_zeroed() };
+        Act::Answer(Box::leak(event.as_bytes().into()))
+    }
+
+    /// Follows a cluster that answers this way, and fails.
+    fn follow_failing(script: Vec<Act>) -> Failure {
+        let addresses = resolve_addresses(&serve(script).address.to_string()).unwrap();
+        let stop = Stop::never();
+        let client = PatientClient::new(0, addresses, Some(Duration::from_secs(30)), stop.clone());
+        let mut stream = Stream::new(client, Selection::of(&[What::Transfers]));
+        let output = Output::new(File::options().write(true).open("/dev/null").unwrap()).unwrap();
+        let mut delivery = Delivery::new(output, None, *stream.position(), stop.clone());
+        match follow(&mut stream, &mut delivery, &stop, IDLE_MIN) {
+            Err(End::Failure(failure)) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Goal: where answers contradict each other, another history is the reason if the ledger lacks
+    /// the last event, and damage otherwise.
+    #[test]
+    fn contradictions() {
+        // The first answer opens the session; the history is checked before it counts.
+        let script = |last| vec![event(10), event(10), event(5), last];
+        assert_eq!(follow_failing(script(event(10))).class, ExitClass::Corruption);
+        assert_eq!(follow_failing(script(event(7))).class, ExitClass::History);
+    }
+}

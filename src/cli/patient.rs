@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn says_what_is_waited_for() {
         let mut patience = Patience::new(None, true);
-        let (waited, request, connection) = (Duration::ZERO, 1, None);
+        let (waited, request, connection) = (Duration::ZERO, None, None);
         patience.wait_on(&ClientError::Deadline { waited, request, connection }).unwrap();
         assert_eq!(patience.said, None);
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3000));

@@ -72,7 +72,7 @@ impl Destination {
         matches!(self.place, Place::Stdout)
     }
 
-    /// Returns the writer, which fails once the command shall stop. To be called once.
+    /// Returns the writer, once. It fails after a signal.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! Text for people and pipes, and the option that chooses between both.
+//! Output of commands: human-readable or JSON, and the option that selects the form.
 //!
 //! A reader of standard output may stop reading: that is not a failure of the command. Output that
 //! is lost for another reason, such as a full disk, is: the command ends with exit code 1.
 //!
-//! Commands that write for long use [`Output`]: a reader that is slow, or does not read at all,
-//! never keeps them from noticing a signal.
+//! Long-running commands use [`Output`]: a reader that is slow, or does not read at all, never
+//! keeps them from noticing a signal.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -128,7 +128,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// If the system does not tell what it is.
+    /// If the system does not report the kind of file.
     pub fn new(file: File) -> io::Result<Output> {
         let is_regular = file.metadata()?.is_file();
         Ok(Output { file, is_regular })
@@ -214,7 +214,7 @@ impl Output {
     }
 }
 
-/// An [`Output`] that fails once the command shall stop: also while its reader does not read.
+/// An [`Output`] that fails after a signal, also while its reader does not read.
 #[derive(Debug)]
 pub struct StoppableOutput {
     output: Output,
@@ -222,7 +222,7 @@ pub struct StoppableOutput {
 }
 
 impl StoppableOutput {
-    /// An output that fails once it shall stop.
+    /// An output that fails once `stop` is set.
     #[must_use]
     pub fn new(output: Output, stop: Stop) -> StoppableOutput {
         StoppableOutput { output, stop }

@@ -1,7 +1,7 @@
-//! A retrying client for commands that run for long: it keeps working through failovers, restarts
-//! of the cluster, lost sessions and replicas without room for more clients, and stops on a signal.
+//! A retrying client for long-running commands: it continues through failovers, restarts of the
+//! cluster, lost sessions and replicas without room for more clients, and stops on a signal.
 //!
-//! It only asks questions, which may be asked again; it creates nothing.
+//! It only sends queries, which are safe to repeat; it creates nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,20 +16,20 @@ use super::output::print_error;
 use crate::client::{Client, ClientError, Lifetime, Options, ReplicaAddress, ServerError};
 use crate::protocol::{EvictionReason, Operation, to_index, to_size};
 
-/// How long a wait lasts before the wish to stop is looked at again.
+/// Maximum delay before a signal is noticed.
 const SLICE: Duration = Duration::from_millis(250);
-/// How long one attempt to open a session lasts.
+/// Maximum duration of one attempt to open a session.
 const CONNECT_SLICE: Duration = Duration::from_secs(2);
 /// Time without an answer after which a session is given up for a new one. Doubles each time until
 /// the question is answered, so that a busy cluster is not asked to open session after session.
 const SESSION_SILENT: Duration = Duration::from_secs(10);
-/// Time without an answer after which a line says what is waited for, and again each time as long.
+/// Interval of the lines that report what the client waits for.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Pause before the next attempt after all replicas have refused the connection.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
-/// How long the first session may take to open, unless there is a deadline.
+/// Deadline of the first answer, unless the user gives one.
 pub const FIRST_DEADLINE: Duration = Duration::from_secs(30);
-/// Sessions lost in a row, without an answer in between, that are no accident.
+/// Maximum number of sessions lost in a row without an answer; one more is an error.
 const LOST_MAX: u32 = 8;
 
 /// Whether the user wants the command to end.
@@ -61,6 +61,12 @@ impl Stop {
         Stop(Arc::new(AtomicBool::new(false)))
     }
 
+    /// Set already.
+    #[cfg(test)]
+    pub(crate) fn at_once() -> Stop {
+        Stop(Arc::new(AtomicBool::new(true)))
+    }
+
     /// Whether it is set.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
@@ -77,12 +83,12 @@ pub struct Answered<Outcome> {
     pub timestamp: u64,
 }
 
-/// A client that waits and goes on. See the module.
+/// A retrying client. See the module.
 #[derive(Debug)]
 pub struct PatientClient {
     cluster: u128,
     addresses: Vec<ReplicaAddress>,
-    /// How long a question may stay without an answer; for ever if none.
+    /// Maximum time for an answer; no limit if `None`.
     deadline: Option<Duration>,
     stop: Stop,
     client: Option<Client>,
@@ -129,7 +135,7 @@ impl PatientClient {
         self.sessions
     }
 
-    /// Asks one question until it is answered; none if it shall stop before.
+    /// Asks one question until it is answered; `None` if a signal comes before.
     ///
     /// # Errors
     ///
@@ -187,7 +193,7 @@ impl PatientClient {
         (self.client, self.asked_at) = (None, None);
     }
 
-    /// Connects if need be, and asks or keeps waiting, for a while and no longer than `left`.
+    /// Connects if there is no session, and asks or keeps waiting, no longer than `left`.
     fn attempt<Outcome: FromBytes>(
         &mut self,
         operation: Operation,
@@ -228,7 +234,7 @@ impl PatientClient {
     }
 }
 
-/// How long an answer has been waited for, and what the user knows of it.
+/// The wait for an answer: its start and limit, and when the user was notified.
 struct Patience {
     start: Instant,
     limit: Option<Duration>,
@@ -247,8 +253,8 @@ impl Patience {
         self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.start.elapsed()))
     }
 
-    /// Fails if the limit is reached. Otherwise a line says now and then what is waited for: at
-    /// once when the client was refused, since that may be a mistake.
+    /// Fails if the limit is reached. Otherwise prints at intervals what the client waits for: at
+    /// once when it was refused, since that may be a mistake of the user.
     fn wait_on(&mut self, error: &ClientError) -> Result<(), Failure> {
         let waited = self.start.elapsed();
         let is_refused = matches!(error, ClientError::ClusterMismatch { .. });
@@ -282,7 +288,7 @@ mod tests {
     use crate::client::resolve_addresses;
     use crate::protocol::types::Account;
 
-    /// Goal: who shall stop asks nobody; a cluster that is not there is an error in time.
+    /// Goal: a stopped client asks nothing; an unreachable cluster is an error in time.
     #[test]
     fn stops_and_gives_up() {
         let addresses = resolve_addresses("127.0.0.1:1").unwrap();
@@ -305,9 +311,9 @@ mod tests {
         assert_eq!(Patience::new(deadline, true).limit, deadline);
     }
 
-    /// Goal: a line says at once that the client was refused, and only later that nothing answers.
+    /// Goal: a refusal is reported at once, silence only later.
     #[test]
-    fn says_what_is_waited_for() {
+    fn reports() {
         let mut patience = Patience::new(None, true);
         let (waited, request, connection) = (Duration::ZERO, None, None);
         patience.wait_on(&ClientError::Deadline { waited, request, connection }).unwrap();

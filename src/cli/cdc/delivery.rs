@@ -58,7 +58,7 @@ impl From<Failure> for End {
     }
 }
 
-/// Minimum pause between two writes of the cursor, as a multiple of the time that the last one took.
+/// Minimum pause between two writes of the cursor, as a multiple of the duration of the last one.
 const CURSOR_PAUSES: u32 = 9;
 /// Maximum pause between two writes of the cursor while events are delivered.
 const CURSOR_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -558,8 +558,8 @@ mod tests {
         assert!(window.may_be_done() && window.late_count == 0);
     }
 
-    /// Goal: a reader that acknowledges twins once, together, is not waited for without end, neither
-    /// at the end nor for room; one that has not acknowledged all is.
+    /// Goal: a reader that acknowledges both twins at once is not waited for without end, neither
+    /// for room nor at the end; one that has not acknowledged all is.
     #[test]
     fn twins() {
         let (mut window, _sender) = window(&[5, 7, 5]);
@@ -576,6 +576,19 @@ mod tests {
         assert_eq!(window.room(), 2);
         window.take(Ok(5)).unwrap();
         assert!(window.may_be_done() && window.room() == 3);
+    }
+
+    /// Goal: acknowledgements that are there when the user ends the stream count.
+    #[test]
+    fn stopped() {
+        let (window, sender) = window(&[1, 5]);
+        sender.send(Ok(1)).unwrap();
+        let output = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let output = Output::new(output).unwrap();
+        let mut delivery = Delivery::new(output, None, Position::before(1), Stop::at_once());
+        delivery.window = Some(window);
+        delivery.take_remaining().unwrap();
+        assert_eq!(delivery.window.unwrap().waiting.len(), 1);
     }
 
     /// Goal: slices end with a line wherever one fits.

@@ -1,10 +1,10 @@
 //! `florin cdc`: the change stream, as lines of JSON on standard output.
 //!
-//! Every event comes at least once. The stream may be ended, killed and started again at any time:
-//! it continues after what its cursor says was delivered. Its parts: [`stream`] reads events so
-//! that none is missed, [`selection`] says which are wanted, [`lines`] writes one as JSON,
-//! [`delivery`] hands them over, [`cursor`] remembers the [`position`]. Not covered: other formats
-//! and destinations; a pipe leads to them.
+//! Each event comes at least once. The stream may be ended, killed and started again at any time:
+//! it continues after the last event that its cursor records as delivered. Its parts: [`stream`]
+//! reads events without missing any, [`selection`] selects them, [`lines`] formats one as JSON,
+//! [`delivery`] hands them over, [`cursor`] stores the [`position`]. Not covered: other formats and
+//! destinations; a pipe leads to them.
 
 pub mod cursor;
 pub mod delivery;
@@ -28,20 +28,20 @@ use position::{Mark, Position};
 use selection::{Selection, What};
 use stream::Stream;
 
-/// Shortest pause when there is nothing new; doubles each time.
+/// Minimum pause after a round without events; doubles with each such round.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
 const EXAMPLES: &str = "\
 Examples:
   florin cdc
-      print everything that ever happened in the ledger of `florin dev`, and then what happens
+      print all events in the ledger of `florin dev`, and follow
   florin cdc --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --cluster=7 \\
       --cursor=/var/lib/books/cursor | kafka-console-producer --topic books ...
       continue after the last event that was delivered, each time it is started
   florin cdc --from=2026-11-01T00:00:00Z --until=now --ledger=700
       print the events of ledger 700 since then, and end
   florin cdc --what=all --account=1001,1002 --from=now
-      print what happens to two accounts from now on, their creation included
+      print the events of two accounts from now on, including their creation
 
 Events:
   Each line is a JSON object with the fields of get_change_events in `florin repl`. Numbers of 64 \
@@ -52,8 +52,8 @@ without its balances and without the flag `closed`.
 
 Order:
   Events come in the order of `timestamp`. An imported record can be older than an event that was \
-printed already; it comes as soon as it is found, in the order of the imported timestamps, and its \
-line ends with \"late\":true. No event is ever left out. An event can come again after a restart: \
+printed before; it comes as soon as it is found, in the order of the imported timestamps, and its \
+line ends with \"late\":true. No event is left out. An event can come again after a restart: \
 `timestamp` and `type` identify it.
 
 Delivery:
@@ -61,13 +61,14 @@ Delivery:
 accepted its line. If standard output is a pipe, the reader may end before it has read the line; \
 the line is then lost. With --ack=stdin, an event is delivered when the reader writes its \
 `timestamp` on a line to the standard input of cdc; this covers all events before it. A reader \
-that acknowledges what it has stored loses nothing, whenever either side is killed. End of \
-standard input ends the stream.
+that acknowledges only stored events loses none, whenever either side is killed. An expiry and \
+an imported record may have the same timestamp: acknowledge each of them. End of standard input \
+ends the stream.
 
 Cursor:
   The cursor belongs to one cluster, one ledger history and one selection of events, and is locked \
-while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. To \
-begin anew, remove it.";
+while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. \
+Remove it to start over.";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -133,23 +134,23 @@ pub struct CdcArguments {
     /// Follow until interrupted [default, unless --until is given]
     #[arg(long, conflicts_with = "until")]
     pub follow: bool,
-    /// Remember in this file what was delivered, and continue after it if the file exists
+    /// Store the position of the last delivered event in this file; continue there if it exists
     #[arg(long, value_name = "FILE")]
     pub cursor: Option<PathBuf>,
     /// Move the cursor only past events that the reader acknowledges: it writes the timestamp of
-    /// the last event that it has dealt with to standard input, on a line
+    /// the last event that it has processed, on a line, to the standard input of cdc
     #[arg(long, value_enum, value_name = "stdin", requires = "cursor")]
     pub ack: Option<Acknowledgements>,
-    /// Maximum number of events that are printed and not acknowledged yet
+    /// Maximum number of events that are printed and not acknowledged
     #[arg(long, value_name = "COUNT", default_value_t = 8192, requires = "ack",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub ack_window: u32,
-    /// Longest pause between two questions while nothing happens, in milliseconds
+    /// Maximum pause between two queries while no event comes, in milliseconds
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub idle: u64,
-    /// Time without an answer after which to give up, in seconds [default: 30 for the first answer,
-    /// no limit afterwards]
+    /// Timeout for an answer of the cluster, in seconds [default: 30 for the first answer, no limit
+    /// afterwards]
     #[arg(long, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: Option<u64>,
@@ -265,7 +266,7 @@ fn resume(
         let message = format!(
             "--cursor: {} continues after {}, but the cluster's time is {}: it is the cursor of \
              another ledger, or an older copy of this one was restored on a machine with a wrong \
-             clock; name another file to begin anew",
+             clock; start over with another file",
             file.path().display(),
             moment(position.newest.timestamp),
             moment(now),
@@ -301,7 +302,7 @@ fn check(
     }
 }
 
-/// Whether the ledger's history has the event of a mark; nothing if the user wants it to end.
+/// Whether the ledger's history has the event of a mark; `None` if the user ends the stream.
 fn has(stream: &mut Stream, mark: Mark) -> Result<Option<bool>, Failure> {
     let identity = mark.identity.expect("only marks of events are looked for");
     let found = stream.event_at(mark.timestamp, identity.kind)?;
@@ -350,12 +351,12 @@ fn other_history(
     Ok(Some(Failure::new(ExitClass::History, message)))
 }
 
-/// A moment in both ways in which it can be typed.
+/// Formats a moment in both ways in which the user can type it.
 fn moment(timestamp: u64) -> String {
     format!("{} ({timestamp})", Rfc3339(timestamp))
 }
 
-/// Hands over events until the last one that is wanted.
+/// Hands over events up to the last one of the range.
 fn follow(
     stream: &mut Stream,
     delivery: &mut Delivery,

@@ -132,13 +132,13 @@ impl Stream {
         self.checked = session;
     }
 
-    /// Whether everything up to the last moment was passed when the last round found nothing.
+    /// Whether all events of the range were passed, if the last round found none.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.now.is_some_and(|now| now > self.last)
     }
 
-    /// Asks for the cluster's time; none if the user wants it to end.
+    /// Asks for the cluster's time; `None` if the user ends the stream.
     ///
     /// # Errors
     ///
@@ -148,8 +148,8 @@ impl Stream {
         Ok(answered.map(|answered| answered.timestamp))
     }
 
-    /// The position from which everything comes that is committed from now on, imported or not;
-    /// none if the user wants it to end.
+    /// Finds the position after which all later commits come, imported or not; `None` if the user
+    /// ends the stream.
     ///
     /// # Errors
     ///
@@ -166,8 +166,7 @@ impl Stream {
         }))
     }
 
-    /// Finds the event that the history has at this timestamp, if any; none if the user wants it to
-    /// end.
+    /// Finds the event of this kind at this timestamp, if any; `None` if the user ends the stream.
     ///
     /// # Errors
     ///
@@ -188,8 +187,8 @@ impl Stream {
         Ok(answered.map(|answered| find(answered.results)))
     }
 
-    /// Finds the next events and passes them: none are there yet if there are none, or if the
-    /// history [must be checked](Stream::is_checked) first. Nothing if the user wants it to end.
+    /// Finds the next events and passes them: no events if none exist yet, or if the history
+    /// [must be checked](Stream::is_checked) first. `None` if the user ends the stream.
     ///
     /// # Errors
     ///
@@ -323,8 +322,8 @@ fn query(timestamp_min: u64, timestamp_max: u64) -> QueryFilter {
 
 fn contradiction(what: &str, timestamp: u64) -> Failure {
     let message = format!(
-        "the cluster returned {what} at timestamp {timestamp}, which contradicts an earlier answer; \
-         check the data files with `florin inspect integrity`, and report this"
+        "the cluster returned {what} at timestamp {timestamp}, which contradicts an earlier \
+         answer; check the data files with `florin inspect integrity`, and report this"
     );
     Failure::new(ExitClass::Corruption, message)
 }

@@ -36,7 +36,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import tigerbeetle as tb  # noqa: E402
 
-from harness.checks import Checks, cluster_options, equal, require  # noqa: E402
+from harness.checks import Checks, cluster_options, equal, require, wait_until  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.server import BINARY, remove_directory, scratch_directory  # noqa: E402
 from harness.writers import silence_logs  # noqa: E402
@@ -51,8 +51,6 @@ ATTEMPTS_MAX = 200
 AWAY_SECONDS = 0.7
 # Timeout for a reader that leaves at the next line, if no line comes.
 LEAVE_SECONDS = 1.0
-# Timeout for the expiries of the last holds.
-EXPIRE_SECONDS = 60
 CREATED, EXISTS = tb.CreateTransferStatus.CREATED, tb.CreateTransferStatus.EXISTS
 
 
@@ -339,9 +337,7 @@ def import_late(cluster, model, ids, batch, reader):
     holds = ids[:IMPORT_HOLDS]
     for index, number in enumerate(holds):
         writer.create([transfer(number, timeout=1 + index)])
-    while not model.expired[holds[0]]:
-        require(reader.is_alive(), "the reader has ended")
-        time.sleep(0.05)
+    wait_for_expiries(model, holds[:1], reader)
     timestamp = model.created[holds[-1]]
     rest = ids[IMPORT_HOLDS:]
     for first in range(0, len(rest), batch):
@@ -352,12 +348,12 @@ def import_late(cluster, model, ids, batch, reader):
 
 
 def wait_for_expiries(model, holds, reader):
-    """Waits until the expiry of each hold was read."""
-    deadline = time.monotonic() + EXPIRE_SECONDS
-    while not all(model.expired[number] for number in holds):
+    """Waits until the reader has the expiry of each hold."""
+    def all_came():
         require(reader.is_alive(), "the reader has ended")
-        require(time.monotonic() < deadline, f"a hold did not expire in {EXPIRE_SECONDS} s")
-        time.sleep(0.1)
+        return all(model.expired[number] for number in holds)
+
+    wait_until(all_came, "the expiries of all holds")
 
 
 def check_end(cluster, model, holds):

@@ -22,7 +22,6 @@ use super::address::ReplicaAddress;
 use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
 use super::peers::Peers;
-use super::resolver::look_up;
 use super::ring::{Part, Ring};
 use super::socket::{expect_no_congestion, listen};
 use super::twins::{Process, Sightings, address_bytes};
@@ -57,6 +56,14 @@ pub struct BusError {
     pub error: io::Error,
 }
 
+impl BusError {
+    /// Whether the machine's limit of open files is the cause, and not the address.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        matches!(self.error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    }
+}
+
 impl fmt::Display for BusError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BusError { address, error } = self;
@@ -71,6 +78,9 @@ impl fmt::Display for BusError {
             }
             io::ErrorKind::PermissionDenied => {
                 write!(formatter, "ports below 1024 need privileges: choose a higher one")
+            }
+            _ if self.is_limit() => {
+                write!(formatter, "raise the limit of open files (ulimit -n, LimitNOFILE=)")
             }
             _ => write!(formatter, "see the kernel's log for more"),
         }
@@ -301,8 +311,7 @@ impl Bus {
         let failure = |error| BusError { address: listen_on, error };
         let listener = listen(listen_on).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
-        let peers = Peers::new(options.replica, &options.addresses, look_up);
-        let mut peers = peers.map_err(failure)?;
+        let mut peers = Peers::new(options.replica, &options.addresses);
         // What distinguishes this process from another one of the same index.
         let listen = address_bytes(address);
         let hello = options.hello.map(|hello| Hello { instance: draw_instance(), listen, ..hello });
@@ -382,6 +391,12 @@ impl Bus {
     #[must_use]
     pub fn replica(&self) -> u8 {
         self.replica
+    }
+
+    /// Places for connections of clients.
+    #[must_use]
+    pub fn clients_max(&self) -> u32 {
+        self.clients_max
     }
 
     /// Places for connections.

@@ -118,26 +118,15 @@ pub struct Peers {
 
 impl Peers {
     /// Those of replica `own` in a cluster whose replicas have these addresses, in order. Names
-    /// are looked up by `lookup`.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses the thread that looks up names.
+    /// are looked up after [`Peers::start_resolver`].
     ///
     /// # Panics
     ///
-    /// If `own` is none of them, or they are too many.
-    pub fn new(own: u8, addresses: &[ReplicaAddress], lookup: Lookup) -> io::Result<Peers> {
+    /// If `own` is not one of them, or they are too many.
+    #[must_use]
+    pub fn new(own: u8, addresses: &[ReplicaAddress]) -> Peers {
         assert!(usize::from(own) < addresses.len());
         assert!(addresses.len() <= usize::from(NODES_MAX));
-        let is_other = |index: usize| index != usize::from(own);
-        let names: Box<[Option<HostName>]> = addresses
-            .iter()
-            .enumerate()
-            .map(|(index, address)| address.name().filter(|_| is_other(index)).cloned())
-            .collect();
-        let any = names.iter().any(Option::is_some);
-        let resolver = any.then(|| Resolver::new(names, lookup)).transpose()?;
         let peer = |(index, address): (usize, &ReplicaAddress)| Peer {
             written: address.clone(),
             address: address.known(),
@@ -160,14 +149,30 @@ impl Peers {
             lost: false,
             reported: false,
         };
-        Ok(Peers {
+        Peers {
             places: addresses.iter().enumerate().map(peer).collect(),
             stopping: false,
             tick: 0,
-            resolver,
+            resolver: None,
             complaint: Complaint::default(),
             counters: PeerCounters::default(),
-        })
+        }
+    }
+
+    /// Starts the thread that looks up the names of other replicas, if any has one. The caller has
+    /// blocked the signals that end the process: a new thread inherits its mask.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses the thread.
+    pub fn start_resolver(&mut self, lookup: Lookup) -> io::Result<()> {
+        let others = |peer: &Peer| peer.state != State::Ourselves;
+        let name = |peer: &Peer| peer.written.name().filter(|_| others(peer)).cloned();
+        let names: Box<[Option<HostName>]> = self.places.iter().map(name).collect();
+        if names.iter().any(Option::is_some) {
+            self.resolver = Some(Resolver::new(names, lookup)?);
+        }
+        Ok(())
     }
 
     /// Says this first on each new connection to a replica.

@@ -32,8 +32,10 @@ impl World {
         let own = SocketAddr::from(([127, 0, 0, 1], 1));
         let addresses = [&[own.into()], others].concat();
         let count = u32::try_from(others.len()).unwrap();
+        let mut peers = Peers::new(0, &addresses);
+        peers.start_resolver(lookup).unwrap();
         World {
-            peers: Peers::new(0, &addresses, lookup).unwrap(),
+            peers,
             ring: Ring::new(Peers::operations_max(count)).unwrap(),
             pool: Pool::new("messages", 32, MESSAGE_SIZE_MAX),
             lost: Vec::with_capacity(1024),

@@ -30,8 +30,9 @@ use super::metrics::{Identity, Metrics};
 use super::notify::Notifier;
 use super::opening_report::OpeningReport;
 use super::readiness_log::ReadinessLog;
+use super::resolver::look_up;
 use super::ring::{Completion, Ring, RingError, Watch};
-use super::socket::EndSignals;
+use super::signals::EndSignals;
 use super::storage_warning::StorageWarning;
 use super::worker::Worker;
 use crate::protocol::{Command, Message, Pool};
@@ -300,18 +301,22 @@ impl<C: Core> Server<C> {
         pool: Pool,
     ) -> Result<Server<C>, ServerError> {
         let system = |step| move |error| ServerError::System { step, error };
-        let bus = Bus::new(&options.bus, pool)?;
+        let mut bus = Bus::new(&options.bus, pool)?;
         let operations_max = Bus::operations_max(options.bus.clients_max, bus.peers.count())
             + options.disk_requests_max
             + WATCHES_MAX;
         let ring = Ring::new(operations_max)?;
-        // After the wait for the port, which a signal ends at once; before any thread, which
-        // inherits the blocked signals.
+        // After the wait for the port, which a signal ends at once; before any thread that stays:
+        // it inherits the blocked signals. A thread that does not would end the process in the
+        // middle of serving.
         let signals = if options.signals {
             Some(EndSignals::new().map_err(system("wait for signals"))?)
         } else {
             None
         };
+        bus.peers
+            .start_resolver(look_up)
+            .map_err(system("start the thread that looks up names"))?;
         let worker =
             Worker::new(options.jobs_max, Job::run).map_err(system("start the helper thread"))?;
         if options.print_port {
@@ -679,7 +684,7 @@ mod tests {
     use crate::io::allocator::tests::allocations_of_thread;
     use crate::io::file::tests::TemporaryPath;
     use crate::io::framing::tests::{CLUSTER, frame};
-    use crate::io::socket::tests::raise_terminate;
+    use crate::io::signals::tests::raise_terminate;
     use crate::protocol::{Buffer, MESSAGE_SIZE_MAX, to_index};
     use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken, Queue, Room};
     use std::net::TcpStream;

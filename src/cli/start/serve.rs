@@ -366,6 +366,7 @@ impl From<ServerError> for Failure {
         }
         let class = match &error {
             ServerError::Ring(_) => ExitClass::Machine,
+            ServerError::Bus(error) if error.is_limit() => ExitClass::Machine,
             ServerError::Bus(_) => ExitClass::Network,
             ServerError::System { .. } => ExitClass::Error,
         };

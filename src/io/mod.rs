@@ -28,6 +28,7 @@ pub mod ring;
 pub mod server;
 pub mod signals;
 pub mod socket;
+pub mod standard_error;
 pub mod storage_warning;
 pub mod system;
 pub mod twins;

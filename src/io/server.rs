@@ -480,15 +480,13 @@ impl<C: Core> Server<C> {
         if let Some(report) = self.core.report() {
             self.opening_report.look(&report);
             self.notifier.look(now.monotonic_ns, self.accepting, &report);
+            if self.core.cluster_state().is_some() {
+                self.readiness_log.look(&report, &self.metrics);
+            }
         }
         let jobs = u64::try_from(self.worker.jobs_in_flight()).expect("64 bits");
         self.metrics.set(Metric::JobsInFlight, jobs);
         self.metrics.set(Metric::DiskInFlight, self.disk_in_flight.into());
-        if self.core.cluster_state().is_some() {
-            // The loop turns: an age that somebody else measured while it did not is over.
-            self.metrics.set(Metric::LoopAge, 0);
-            self.readiness_log.look(&self.metrics);
-        }
     }
 
     /// Measures the stages of the work that have ended.

@@ -261,6 +261,8 @@ pub struct Service {
     pub is_development: bool,
     /// The port is printed and the server ends with its standard input.
     pub is_child: bool,
+    /// What to do, besides, if the address cannot be listened on.
+    pub address_hint: &'static str,
 }
 
 /// Writes the first line of the log, at once, and begins to report progress.
@@ -293,6 +295,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
+        address_hint: "",
     };
     serve(&service, progress, |address| log::info(format_args!("listening on {address}")))
 }

@@ -110,7 +110,8 @@ pub struct BusOptions {
     pub large_frames_max: u32,
     /// Messages that may wait for all clients together.
     pub sends_total_max: u32,
-    /// What we say to other replicas first, and expect of them; `expected` does not count.
+    /// What we say to other replicas first, and expect of them; `expected` and `listen` do not
+    /// count.
     pub hello: Option<Hello>,
 }
 
@@ -234,6 +235,7 @@ pub struct Bus {
     complaint_cluster: Complaint,
     complaint_other: Complaint,
     complaint_setup: Complaint,
+    complaint_order: Complaint,
     hello: Option<Hello>,
     sightings: Sightings,
     counters: BusCounters,
@@ -282,14 +284,6 @@ fn prepare_hellos(peers: &mut Peers, hello: Hello) {
     }
 }
 
-/// A number that no other process has drawn, as far as that is likely: not zero.
-fn draw_instance() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanoseconds = since.map_or(0, |it| it.as_nanos() & u128::from(u64::MAX >> 24));
-    let nanoseconds = u64::try_from(nanoseconds).expect("the upper bits are gone");
-    (nanoseconds << 24 | u64::from(std::process::id() & 0xff_ffff)).max(1)
-}
-
 impl Bus {
     /// Listens. Messages are received into buffers of `pool`.
     ///
@@ -314,7 +308,7 @@ impl Bus {
         let mut peers = Peers::new(options.replica, &options.addresses);
         // What distinguishes this process from another one of the same index.
         let listen = address_bytes(address);
-        let hello = options.hello.map(|hello| Hello { instance: draw_instance(), listen, ..hello });
+        let hello = options.hello.map(|hello| Hello { listen, ..hello });
         if let Some(hello) = hello {
             prepare_hellos(&mut peers, hello);
         }
@@ -345,6 +339,7 @@ impl Bus {
             complaint_cluster: Complaint::default(),
             complaint_other: Complaint::default(),
             complaint_setup: Complaint::default(),
+            complaint_order: Complaint::default(),
             hello,
             sightings: Sightings::new(),
             counters: BusCounters::default(),
@@ -361,6 +356,12 @@ impl Bus {
     #[must_use]
     pub const fn operations_max(clients_max: u32, others: u32) -> u32 {
         1 + 2 * Bus::places(clients_max, others) + Peers::operations_max(others)
+    }
+
+    /// Maximum descriptors of the bus: connections, the listener, a connection that is refused.
+    #[must_use]
+    pub const fn descriptors_max(clients_max: u32, others: u32) -> u32 {
+        Bus::places(clients_max, others) + others + 2
     }
 
     /// Bytes of the receive buffers, beside the pool.
@@ -628,9 +629,8 @@ impl Bus {
         None
     }
 
-    /// Takes what a replica says first. If it was set up otherwise than we, the operator is told;
-    /// unless only its list is of another length, which is so while a standby is being added, it
-    /// cannot stay.
+    /// Takes what a replica says first. Logs if it was set up differently, and closes the
+    /// connection unless only its list is of another length, as while a standby is being added.
     pub fn on_hello(&mut self, id: ConnectionId, header: &Header) {
         let (Some(own), Some(hello)) = (self.hello, Hello::from_header(header)) else { return };
         if !self.is_open(id) {
@@ -638,15 +638,24 @@ impl Bus {
         }
         let peer = self.peer_address(id);
         let process = Process::of(&hello, peer.ip());
+        // Of a replica that listens everywhere, the address that others use is not known.
+        let placed = process.filter(|process| address_bytes(process.address) == hello.listen);
         let Err(mismatch) = check_hello(&hello, &own) else {
             self.connections[to_index(id.index)].process = process;
+            if let Some(placed) = placed {
+                self.check_order(placed);
+            }
             return;
         };
         if let (SetupMismatch::Twin { .. }, Some(process)) = (mismatch, process) {
             let (replica, instance, address) = (own.replica, own.instance, self.address);
             self.sightings.note(self.tick, Process { replica, instance, address }, process);
         }
+        if let (SetupMismatch::Index { .. }, Some(placed)) = (mismatch, placed) {
+            self.check_order(placed);
+        }
         if matches!(mismatch, SetupMismatch::Nodes { .. }) {
+            self.connections[to_index(id.index)].process = process;
             self.complaint_setup
                 .write(self.tick, format_args!("a connection from {}: {mismatch}", peer.ip()));
             return;
@@ -655,6 +664,24 @@ impl Bus {
             .write(self.tick, format_args!("closed a connection from {}: {mismatch}", peer.ip()));
         self.counters.broken += 1;
         self.close_index(id.index);
+    }
+
+    /// Logs that our own list has another replica at the address where this one listens. The others
+    /// only see that we expect the wrong replica at their addresses.
+    fn check_order(&mut self, process: Process) {
+        let Process { replica, address, .. } = process;
+        let Some(listed) = self.peers.replica_at(address).filter(|it| *it != replica) else {
+            return;
+        };
+        let (right, listed) = (replica + 1, listed + 1);
+        self.complaint_order.write(
+            self.tick,
+            format_args!(
+                "replica {replica} listens on {address}, which is entry {listed} of --addresses \
+                 here and must be entry {right}: start every server with the same list, in the \
+                 order of the replicas"
+            ),
+        );
     }
 
     /// Where a connection comes from; all zero if that is not known.

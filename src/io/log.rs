@@ -7,8 +7,8 @@
 //! replicas and threads in one terminal never mix. A longer line is cut and marked.
 //!
 //! Standard error that is closed, full or not read never stops a server
-//! ([`standard_error`](super::standard_error)). A line waits up to [`WAIT_MS`] for a reader; then it
-//! is dropped, and so are the next ones, without a wait, until there is a reader again. An error
+//! ([`standard_error`](super::standard_error)). A line waits up to [`WAIT_MS`] for a reader; then
+//! it is dropped, and so are the next ones, without a wait, until there is a reader again. An error
 //! always waits, up to [`WAIT_ERROR_MS`]: it often is the last line. The first line after a loss
 //! says how many were lost. Not covered: which events there are, how often a peer may cause one
 //! ([`complaint`](super::complaint)).

@@ -14,6 +14,7 @@ pub mod cluster_report;
 pub mod complaint;
 pub mod ending_log;
 pub mod file;
+mod file_watch;
 pub mod framing;
 mod growth;
 pub mod log;

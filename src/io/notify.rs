@@ -19,6 +19,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::log;
 use super::metrics::text::{Characters, Text};
@@ -30,6 +31,8 @@ const MESSAGE_MAX: usize = 512;
 const STATUS_NS: u64 = 2_000_000_000;
 /// Time by which a start timeout is extended, in µs.
 const EXTEND_US: u64 = 60_000_000;
+/// Whether it was logged that the manager cannot be notified.
+static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -57,6 +60,10 @@ impl Notifier {
             Ok(notifier) => notifier,
             Err(error) => {
                 let name = name.display();
+                // Each thread of the start makes one.
+                if WARNED.swap(true, Ordering::Relaxed) {
+                    return Notifier::default();
+                }
                 // Not frozen: it is made before.
                 log::warn(format_args!(
                     "the service manager is not notified: {name}: {error} (NOTIFY_SOCKET must be \

@@ -18,7 +18,7 @@ use super::address::ReplicaAddress;
 use super::batch::{BATCH_MESSAGES_MAX, Batch};
 use super::complaint::Complaint;
 use super::log::info;
-use super::resolver::{Addresses, HostName, Lookup, LookupError, Resolver};
+use super::resolver::{Addresses, HostName, Lookup, Resolver};
 use super::ring::{Ring, Watch};
 use super::socket::{SocketName, dialer, discard};
 use crate::protocol::{Message, NODES_MAX, to_index};
@@ -214,6 +214,13 @@ impl Peers {
         self.counters
     }
 
+    /// Which replica of our list has this address.
+    #[must_use]
+    pub fn replica_at(&self, address: SocketAddr) -> Option<u8> {
+        let index = self.places.iter().position(|peer| peer.address == Some(address))?;
+        u8::try_from(index).ok()
+    }
+
     /// Whether messages to this replica go out now.
     #[must_use]
     pub fn is_open(&self, replica: u8) -> bool {
@@ -404,6 +411,15 @@ impl Peers {
         resolver.ask(replica);
     }
 
+    /// Drops an answer about a replica that was reached meanwhile: when the connection breaks, it
+    /// may be days old.
+    fn drop_answer(&self, replica: u8) {
+        let has_name = self.places[usize::from(replica)].written.name().is_some();
+        if let Some(resolver) = self.resolver.as_ref().filter(|_| has_name) {
+            let _ = resolver.take(replica);
+        }
+    }
+
     /// Takes the answer about a replica that waits to be dialed, if there is one.
     fn take_address(&mut self, replica: u8) {
         let Some(resolver) = &self.resolver else { return };
@@ -413,8 +429,8 @@ impl Peers {
         }
         match resolver.take(replica) {
             Some(Ok(addresses)) => self.move_to(replica, &addresses),
-            Some(Err(error)) => self.report_name(replica, error),
-            None => {}
+            // A name without an address was logged at the start; one that had an address keeps it.
+            Some(Err(_)) | None => {}
         }
     }
 
@@ -439,18 +455,6 @@ impl Peers {
                 next.ip()
             )),
             None => info(format_args!("replica {replica}, {written}, is at {}", next.ip())),
-        }
-    }
-
-    /// Tells the operator that a name has no address, as seldom as other complaints.
-    fn report_name(&mut self, replica: u8, fault: LookupError) {
-        let peer = &mut self.places[usize::from(replica)];
-        if peer.address.is_none() {
-            let written = &peer.written;
-            self.complaint.write(
-                self.tick,
-                format_args!("replica {replica}: no address of {written}: {fault}; trying on"),
-            );
         }
     }
 
@@ -550,8 +554,10 @@ impl Peers {
     pub fn tick(&mut self, ring: &mut Ring) {
         self.tick += 1;
         for replica in 0..u8::try_from(self.places.len()).expect("there are few replicas") {
-            if matches!(self.places[usize::from(replica)].state, State::Waiting { .. }) {
-                self.take_address(replica);
+            match self.places[usize::from(replica)].state {
+                State::Waiting { .. } => self.take_address(replica),
+                State::Open { .. } => self.drop_answer(replica),
+                _ => {}
             }
             let peer = &mut self.places[usize::from(replica)];
             match peer.state {

@@ -233,6 +233,12 @@ impl Resolver {
         }
     }
 
+    /// Whether there is a question about a replica, answered or not.
+    #[cfg(test)]
+    pub fn has_question(&self, replica: u8) -> bool {
+        !matches!(self.shared.state().questions[usize::from(replica)], Question::None)
+    }
+
     /// Takes the answer to the last question about a replica, if it is there.
     #[must_use]
     pub fn take(&self, replica: u8) -> Option<Result<Addresses, LookupError>> {

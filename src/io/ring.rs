@@ -23,7 +23,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::batch::Batch;
 use super::socket::SocketName;
-use super::system::{Limit, limit};
+use super::system::{Limit, file_facts, limit};
 use crate::protocol::{Buffer, Message, to_index};
 use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 
@@ -269,15 +269,6 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// Bytes of a file. The largest number if the system does not tell, so that nothing is reserved.
-fn file_size(file: BorrowedFd<'_>) -> u64 {
-    // SAFETY: all zeros is a value of this structure of numbers.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and the structure is ours to write.
-    let result = unsafe { libc::fstat(file.as_raw_fd(), &raw mut status) };
-    if result != 0 { u64::MAX } else { u64::try_from(status.st_size).unwrap_or(u64::MAX) }
-}
-
 /// Returns the entries of a ring that hands over `operations_max` operations with one system call,
 /// or fewer if little memory may be locked.
 ///
@@ -370,7 +361,8 @@ impl Ring {
     /// the write that needs the space says so.
     fn grow(&mut self, file: BorrowedFd<'_>, write_end: u64) {
         if self.growth.wants_size() {
-            self.growth.set_size(file_size(file));
+            // A size that the system does not tell is too large to reserve anything behind.
+            self.growth.set_size(file_facts(file).map_or(u64::MAX, |facts| facts.size));
         }
         let Some((offset, length)) = self.growth.next(write_end) else { return };
         let descriptor = Fd(file.as_raw_fd());
@@ -379,7 +371,7 @@ impl Ring {
         let pushed = unsafe { self.kernel.submission().push(&entry.user_data(GROWTH)) };
         if pushed.is_err() {
             // The queue is full. The next write that comes near the end asks again.
-            self.growth.put_off();
+            self.growth.put_off(offset);
         }
     }
 
@@ -827,8 +819,8 @@ mod tests {
         assert_eq!(pool.available(), 64);
     }
 
-    /// Goal: a ring much smaller than what is in flight loses no operation, starts them in order,
-    /// and allocates nothing.
+    /// Goal: a ring much smaller than what is in flight loses no operation, lets them wait in the
+    /// order in which they were started, and allocates nothing.
     #[test]
     fn small_ring() {
         let path = TemporaryPath::new("ring-small");
@@ -847,6 +839,11 @@ mod tests {
                 );
             }
             assert!(ring.waiting.len() > 32);
+            let offset_of = |index: &u32| match &ring.operations[to_index(*index)] {
+                Some(Operation::Disk { request, .. }) => request.offset,
+                _ => panic!("only disk requests wait"),
+            };
+            assert!(ring.waiting.iter().map(offset_of).is_sorted());
             let mut offsets = 0;
             for _ in 0..64 {
                 let done = wait_disk(&mut ring);

@@ -23,6 +23,7 @@ use super::clock::Clock;
 use super::cluster_report::ClusterReport;
 use super::ending_log::EndingLog;
 use super::file::DataFile;
+use super::file_watch::FileWatch;
 use super::log::warn;
 use super::metrics::catalogue::Metric;
 use super::metrics::publish::{Publish, publish_bus, publish_replica, publish_storage};
@@ -278,6 +279,7 @@ pub struct Server<C: Core> {
     stop: Option<ExitReason>,
     stop_ticks: u32,
     storage_warning: StorageWarning,
+    file_watch: FileWatch,
     cluster_report: ClusterReport,
     ending_log: EndingLog,
     readiness_log: ReadinessLog,
@@ -328,6 +330,7 @@ impl<C: Core> Server<C> {
             core,
             ring,
             bus,
+            file_watch: FileWatch::new(file.as_fd()),
             file,
             worker,
             signals,
@@ -538,6 +541,7 @@ impl<C: Core> Server<C> {
         if let Some(message) = self.cluster_report.tick(self.core.cluster_state()) {
             message.log();
         }
+        self.file_watch.tick(self.file.as_fd());
         if self.storage_warning.tick()
             && self.core.is_ready()
             && let Some(message) = self.storage_warning.look(self.core.storage_use())

@@ -254,3 +254,27 @@ fn json() {
         assert_eq!(value["replica"].as_u64(), (index > 0).then_some(2), "{line}");
     }
 }
+
+/// Goal: a server reports that its data file was deleted, or cut off, while it runs.
+#[test]
+fn a_data_file_that_goes() {
+    let directory = Directory::new("logs-file");
+    for (name, part) in [("deleted", "the data file was deleted"), ("short", "was cut off: it had")]
+    {
+        let path = directory.format(name, 0, 1, &["--development"]);
+        let mut command = Command::new(BINARY);
+        let start = ["start", "--development", &format!("--addresses={}", free_port()), &path];
+        let mut process = Process::spawn(command.args(start).stderr(Stdio::piped()));
+        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        let mut lines = lines.map(Result::unwrap);
+        lines.find(|line| line.contains("data file opened")).unwrap();
+        if name == "deleted" {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+        }
+        let line = lines.find(|line| line.contains(part)).unwrap();
+        assert!(line.contains(" warning replica=0 "), "{line}");
+    }
+}

@@ -183,6 +183,7 @@ pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, developme
         release_max: Release::CLIENT_MAX,
         is_development: development,
         is_child: false,
+        address_hint: "",
     };
     memory_table(&service, &file).total()
 }
@@ -282,6 +283,7 @@ mod tests {
             release_max: Release::CLIENT_MAX,
             is_development: arguments.development,
             is_child: false,
+            address_hint: "",
         }
     }
 

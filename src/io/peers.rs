@@ -168,6 +168,7 @@ impl Peers {
     pub fn start_resolver(&mut self, lookup: Lookup) -> io::Result<()> {
         let others = |peer: &Peer| peer.state != State::Ourselves;
         let name = |peer: &Peer| peer.written.name().filter(|_| others(peer)).cloned();
+        // Not frozen: this is the start.
         let names: Box<[Option<HostName>]> = self.places.iter().map(name).collect();
         if names.iter().any(Option::is_some) {
             self.resolver = Some(Resolver::new(names, lookup)?);

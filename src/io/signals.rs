@@ -168,7 +168,7 @@ pub fn restart() -> io::Error {
     };
     // Not frozen: the server has ended.
     let arguments: Vec<CString> = std::env::args_os().map(own).collect();
-    // Not frozen: as above.
+    // Not frozen: the server has ended.
     let mut pointers: Vec<*const libc::c_char> =
         arguments.iter().map(|argument| argument.as_ptr()).collect();
     pointers.push(ptr::null());

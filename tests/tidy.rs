@@ -220,7 +220,7 @@ impl Function {
     fn advance(&mut self, code: &str) {
         let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
         if words.any(|word| word == "fn") {
-            self.name = words.next().unwrap_or_default().to_owned();
+            words.next().unwrap_or_default().clone_into(&mut self.name);
             self.is_test = self.marked;
         }
         self.marked = code.trim() == "#[cfg(test)]";

@@ -84,9 +84,9 @@ pub struct StartArguments {
         allow_negative_numbers = true
     )]
     pub clock_offset: i64,
-    /// Where it tells how it is
+    /// Monitoring endpoints
     #[command(flatten)]
-    pub telling: TellingArguments,
+    pub monitoring: MonitoringArguments,
     /// Release that this program takes itself for, to test upgrades
     #[arg(long, hide = true, value_name = "RELEASE", default_value_t = Release::PROGRAM,
         requires = "development", value_parser = parse_release)]
@@ -128,9 +128,9 @@ pub struct StartArguments {
     pub path: PathBuf,
 }
 
-/// Where a server tells how it is.
+/// Monitoring endpoints of a server.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct TellingArguments {
+pub struct MonitoringArguments {
     /// Address to serve metrics on, for Prometheus: /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS", env = "FLORIN_METRICS", hide_env_values = true)]
     pub metrics: Option<String>,
@@ -139,13 +139,13 @@ pub struct TellingArguments {
     pub statsd: Option<String>,
 }
 
-impl TellingArguments {
+impl MonitoringArguments {
     /// Where metrics are served, and where they are sent.
     ///
     /// # Errors
     ///
     /// If an address is none, or metrics are to be served where clients are.
-    pub fn resolve(&self, own: &[SocketAddr]) -> Result<Telling, Failure> {
+    pub fn resolve(&self, own: &[SocketAddr]) -> Result<Monitoring, Failure> {
         let of = |option: &str, text: &Option<String>| {
             let usage =
                 |error: String| Failure::new(ExitClass::Usage, format!("--{option}: {error}"));
@@ -157,27 +157,27 @@ impl TellingArguments {
             let message = format!("--metrics: {address} is for clients: choose another port");
             return Err(Failure::new(ExitClass::Usage, message));
         }
-        Ok(Telling { metrics, statsd })
+        Ok(Monitoring { metrics, statsd })
     }
 }
 
-/// See [`TellingArguments`].
+/// See [`MonitoringArguments`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Telling {
+pub struct Monitoring {
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Where metrics are sent.
     pub statsd: Option<SocketAddr>,
 }
 
-impl Telling {
+impl Monitoring {
     fn is_wanted(&self) -> bool {
         self.metrics.is_some() || self.statsd.is_some()
     }
 }
 
 fn parse_release(text: &str) -> Result<Release, String> {
-    text.parse().map_err(|_| format!("`{text}` is no release such as {}", Release::SERVER))
+    text.parse().map_err(|_| format!("`{text}` is not a release such as {}", Release::SERVER))
 }
 
 impl StartArguments {
@@ -249,8 +249,8 @@ pub struct Service {
     pub scrub_rate: u64,
     /// Seconds that the clock is ahead of the system's.
     pub clock_offset: i64,
-    /// Where it tells how it is.
-    pub telling: Telling,
+    /// Monitoring endpoints.
+    pub monitoring: Monitoring,
     /// Release of the program.
     pub program: Release,
     /// Oldest client release admitted.
@@ -277,7 +277,7 @@ pub(super) fn begin(path: &Path, addresses: &str) -> Progress {
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     log::set(arguments.log_level, arguments.log_format);
     let progress = begin(&arguments.path, &arguments.addresses);
@@ -285,7 +285,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     let known: Vec<SocketAddr> = addresses.iter().filter_map(ReplicaAddress::known).collect();
     let service = Service {
         is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
-        telling: arguments.telling.resolve(&known)?,
+        monitoring: arguments.monitoring.resolve(&known)?,
         addresses,
         path: arguments.path.clone(),
         sizes: arguments.sizes(),

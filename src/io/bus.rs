@@ -3,9 +3,8 @@
 //! Bounds hold everywhere: connections (one too many is accepted and closed at once), messages
 //! queued for a peer (a peer that does not take them is disconnected), messages queued in total,
 //! messages taken for frames that are still arriving. A peer that stops in the middle of a frame,
-//! or
-//! stops taking what is sent, is disconnected after some seconds; nobody else waits for it. While a
-//! peer leaves replies untaken, nothing more is read from it. All structures are made at start.
+//! or stops reading, is disconnected after some seconds; no other peer waits for it. While a peer
+//! leaves replies unread, nothing more is read from it. All structures are made at start.
 //!
 //! In a cluster, other replicas connect to us like clients and only send; what we have to say to
 //! them goes through [`Peers`]. A connection shows by its frames which kind it is. Clients never
@@ -34,7 +33,7 @@ use crate::vsr::ConnectionId;
 
 /// Messages that may wait for one peer.
 const SENDS_MAX: usize = 16;
-/// While so many wait for a peer, nothing is read from it.
+/// Messages waiting for a peer while nothing is read from it.
 const SENDS_PAUSE: usize = 4;
 /// A message is sent in portions of this size, to see that there is progress.
 const PORTION_LENGTH: u32 = 256 * 1024;
@@ -42,7 +41,7 @@ const PORTION_LENGTH: u32 = 256 * 1024;
 const STALL_TICKS: u64 = 3_000;
 /// The same while others wait for the memory it holds.
 const STALL_TICKS_PRESSED: u64 = 200;
-/// A connection that is silent for so many ticks makes way for a replica.
+/// Silence, in ticks, after which a connection makes way for a replica.
 const SILENT_TICKS: u64 = 50;
 /// Stalls are looked for this often, in ticks.
 const SCAN_TICKS: u64 = 100;
@@ -105,8 +104,8 @@ pub struct BusOptions {
     pub pool_reserve: u32,
     /// Those of them that are left to the replica alone.
     pub pool_reserve_replica: u32,
-    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving from clients at a time: so many
-    /// messages of the pool the bus holds for them at most, beside those it was given to send.
+    /// Maximum frames larger than [`RECEIVE_SIZE`] arriving from clients at a time. The bus holds
+    /// one message of the pool for each, besides those it was given to send.
     pub large_frames_max: u32,
     /// Messages that may wait for all clients together.
     pub sends_total_max: u32,
@@ -128,7 +127,7 @@ enum Place {
     WaitsForSends,
 }
 
-/// Who is at the other end, as far as its frames have shown.
+/// Kind of the peer, as far as its frames have shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Unknown,
@@ -193,7 +192,8 @@ pub struct BusCounters {
     pub refused: u64,
     /// Connections closed because of what the peer sent.
     pub broken: u64,
-    /// Connections closed because the peer did not go on, or did not take its replies.
+    /// Connections closed because the peer stopped in the middle of a frame, or did not read its
+    /// replies.
     pub stalled: u64,
     /// Messages received.
     pub received: u64,
@@ -230,7 +230,7 @@ pub struct Bus {
     accept_in_flight: bool,
     stopping: bool,
     tick: u64,
-    /// The time by the monotonic clock, as far as it was told.
+    /// The time by the monotonic clock, as set last.
     now_ns: u64,
     complaint_cluster: Complaint,
     complaint_other: Complaint,
@@ -248,7 +248,7 @@ const CONNECTIONS_OF_REPLICAS: u32 = NODES_MAX as u32 - 1;
 /// message of the pool while they arrive.
 pub const RECEIVE_SIZE: u32 = 64 * 1024;
 
-/// Places for so many connections, all empty.
+/// Returns empty places for connections.
 fn connections_make(places: u32, receive_size: u32) -> Box<[Connection]> {
     let small = Pool::new("receive", places, receive_size);
     let connection = |_| Connection {
@@ -352,7 +352,7 @@ impl Bus {
         if others == 0 { clients_max } else { clients_max + CONNECTIONS_OF_REPLICAS }
     }
 
-    /// Operations the bus may have in flight in the ring, for so many clients and other replicas.
+    /// Maximum operations of the bus in flight in the ring, for these clients and other replicas.
     #[must_use]
     pub const fn operations_max(clients_max: u32, others: u32) -> u32 {
         1 + 2 * Bus::places(clients_max, others) + Peers::operations_max(others)
@@ -522,7 +522,7 @@ impl Bus {
         }
         self.clients -= u32::from(connection.kind == Kind::Client);
         connection.kind = Kind::Replica;
-        // A prepare carries the name of who made it, not of who sent it.
+        // A prepare carries the index of the replica that made it, not of the sender.
         if frame.command != u8::from(Command::Prepare) {
             self.peers.heard_from(ring, frame.replica);
         }
@@ -731,7 +731,7 @@ impl Bus {
         }
     }
 
-    /// A buffer for a small answer that nobody needs, if there is one to spare.
+    /// Takes a buffer for a small answer, unless all are reserved for more important messages.
     #[must_use]
     pub fn spare_buffer(&self) -> Option<Buffer> {
         let spare = self.rules.has_buffer(self.pool_reserve);
@@ -881,13 +881,13 @@ impl Bus {
         ring.send(stream.as_fd(), index, message, part);
     }
 
-    /// Tells the time, by the monotonic clock in nanoseconds.
+    /// Sets the time, by the monotonic clock in nanoseconds.
     pub fn set_now(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
     }
 
     /// A peer has taken bytes, or an error. If it has taken a whole message, since when that was
-    /// being sent, by the time that was told.
+    /// being sent, by the time that was set.
     ///
     /// # Panics
     ///
@@ -940,8 +940,8 @@ impl Bus {
         self.sends_total -= count;
     }
 
-    /// Closes a connection, if it is still the one it was and no replica's: whoever dislikes a
-    /// client's request that a replica has handed on means the client.
+    /// Closes a connection, if it is still the one it was and not a replica's. A request that a
+    /// replica has forwarded may be invalid; that is the client's fault, not the replica's.
     pub fn close(&mut self, id: ConnectionId) {
         if self.is_open(id) && self.connections[to_index(id.index)].kind != Kind::Replica {
             self.close_index(id.index);
@@ -986,8 +986,8 @@ impl Bus {
         self.free.push(index);
     }
 
-    /// Every 10 ms: disconnects peers that do not go on, accepts again after an error, and looks
-    /// after the connections to other replicas.
+    /// Every 10 ms: disconnects stalled peers, accepts again after an error, and maintains the
+    /// connections to other replicas.
     ///
     /// # Panics
     ///

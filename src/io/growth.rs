@@ -22,14 +22,14 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// Whether the file's size must be told.
+    /// Whether the size of the file must be set.
     pub fn wants_size(&self) -> bool {
         self.end.is_none()
     }
 
-    /// Tells the size of the file in bytes.
+    /// Sets the size of the file in bytes.
     pub fn set_size(&mut self, size: u64) {
-        assert!(self.end.is_none(), "told once");
+        assert!(self.end.is_none(), "set once");
         self.end = Some(size);
     }
 

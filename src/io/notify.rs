@@ -2,10 +2,10 @@
 //!
 //! A datagram to the socket that `NOTIFY_SOCKET` names, a path or an abstract name (`@`); nothing
 //! without it. The socket is made before the memory is frozen, and sending neither allocates nor
-//! blocks; an error is ignored, since nobody but the manager would miss the datagram.
+//! blocks; an error is ignored, since only the manager would miss the datagram.
 //!
 //! **Ready** is a replica that listens and has opened its data file. In a cluster of one that
-//! includes replaying the log: before, nobody is served. In a larger cluster it does not wait for
+//! includes replaying the log: before, no client is served. In a larger cluster it does not wait for
 //! a quorum, and neither for a view: replicas are started one after the other, and a start that
 //! waited for the second replica would wait for ever. Until it is ready, each turn of the loop
 //! extends the manager's start timeout, as opening a large data file may take minutes.

@@ -1,7 +1,7 @@
 //! The connections that we open to the other replicas, and on which we only send.
 //!
 //! Every replica dials every other one; what it has to say goes out there, and what others say
-//! arrives on connections that they opened, see [`bus`](super::bus). So nobody introduces himself,
+//! arrives on connections that they opened, see [`bus`](super::bus). So no replica introduces itself,
 //! and a connection that breaks or is refused says that the other replica is gone: the core is
 //! told at once. What is to be sent waits in a short queue for each replica; beyond that it is
 //! dropped, since the protocol repeats everything, and no slow replica holds up another. All that
@@ -26,7 +26,7 @@ use crate::storage::Queue;
 
 /// Messages that may wait for one replica, those in flight included.
 pub const SENDS_MAX: u32 = 12;
-/// A replica that takes nothing for so many ticks of 10 ms is given up and dialed again.
+/// Ticks of 10 ms after which a replica that reads nothing is given up and dialed again.
 const STALL_TICKS: u64 = 500;
 /// First pause after a failed attempt, in ticks; doubles.
 const PAUSE_TICKS_MIN: u64 = 2;
@@ -36,7 +36,7 @@ const PAUSE_TICKS_MAX: u64 = 50;
 const LOOKUP_TICKS_MIN: u64 = 100;
 /// Longest pause between them.
 const LOOKUP_TICKS_MAX: u64 = 1_000;
-/// A connection that lasted for so many ticks was a good one: after it, we dial again at once.
+/// Ticks after which a connection counts as good: when it ends, the replica is dialed at once.
 const GOOD_TICKS: u64 = 100;
 
 /// How the connection to one replica is.
@@ -74,7 +74,7 @@ struct Peer {
     batch: Option<Box<Batch>>,
     /// Messages of the batch in flight.
     in_flight: usize,
-    /// The kernel tells when the connection ends.
+    /// The kernel reports the end of the connection.
     watched: bool,
     /// Attempts that failed, or connections that did not last, one after the other.
     failures: u32,
@@ -82,7 +82,7 @@ struct Peer {
     sent_tick: u64,
     /// The core is to hear that it was lost.
     lost: bool,
-    /// The operator was told that it cannot be reached.
+    /// It was logged that the replica cannot be reached.
     reported: bool,
 }
 
@@ -183,17 +183,17 @@ impl Peers {
     /// If there is no such replica.
     pub fn set_hello(&mut self, replica: u8, hello: Message) {
         let peer = &mut self.places[usize::from(replica)];
-        assert!(peer.state != State::Ourselves, "nobody greets himself");
+        assert!(peer.state != State::Ourselves, "a replica does not greet itself");
         peer.hello = Some(hello);
     }
 
-    /// Operations that may be in flight in the ring, for so many other replicas.
+    /// Maximum operations in flight in the ring, for `count` other replicas.
     #[must_use]
     pub const fn operations_max(count: u32) -> u32 {
         2 * count
     }
 
-    /// Messages of the pool that may wait for so many other replicas.
+    /// Maximum messages of the pool that wait for `count` other replicas.
     #[must_use]
     pub const fn messages_max(count: u32) -> u32 {
         SENDS_MAX * count
@@ -261,7 +261,7 @@ impl Peers {
     pub fn send(&mut self, ring: &mut Ring, replica: u8, message: Message) {
         assert!(to_index(message.size()) == message.bytes().len());
         let peer = &mut self.places[usize::from(replica)];
-        assert!(peer.state != State::Ourselves, "nobody sends to himself");
+        assert!(peer.state != State::Ourselves, "a replica does not send to itself");
         let connected = matches!(peer.state, State::Open { .. } | State::Connecting);
         if !connected || peer.queue.len() + peer.in_flight >= to_index(SENDS_MAX) {
             self.counters.dropped += 1;
@@ -428,10 +428,9 @@ impl Peers {
         if peer.written.name().is_none() || peer.lookups == 0 {
             return;
         }
-        match resolver.take(replica) {
-            Some(Ok(addresses)) => self.move_to(replica, &addresses),
-            // A name without an address was logged at the start; one that had an address keeps it.
-            Some(Err(_)) | None => {}
+        // A name without an address was logged at the start; one that had an address keeps it.
+        if let Some(Ok(addresses)) = resolver.take(replica) {
+            self.move_to(replica, &addresses);
         }
     }
 
@@ -532,7 +531,7 @@ impl Peers {
         self.dial(ring, replica);
     }
 
-    /// Tells the operator, once until the replica was reached again for a while.
+    /// Logs that a replica cannot be reached; not again before it was reached for a while.
     fn report(&mut self, replica: u8, kind: io::ErrorKind) {
         let peer = &mut self.places[usize::from(replica)];
         if peer.reported || self.stopping {
@@ -543,11 +542,12 @@ impl Peers {
         let Some(address) = peer.address else { return };
         self.complaint.write(
             self.tick,
-            format_args!("no connection to replica {replica} at {address}: {kind}; trying on"),
+            format_args!("no connection to replica {replica} at {address}: {kind}; retrying"),
         );
     }
 
-    /// Every 10 ms, and at the start: dials who is to be dialed, gives up who takes nothing.
+    /// Every 10 ms, and at the start: dials replicas that are due, and gives up connections on which
+    /// nothing is read.
     ///
     /// # Panics
     ///

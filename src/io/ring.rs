@@ -29,13 +29,13 @@ use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 
 /// A disk request that is interrupted more often than this has failed.
 const RETRIES_MAX: u32 = 10_000;
-/// Mark of the reservation of space, which is nobody's operation and works on no memory.
+/// Mark of the reservation of space, which belongs to no operation and works on no memory.
 const GROWTH: u64 = u64::MAX;
 /// Bytes of locked memory below which rings are small.
 const LOCKED_MEMORY_WANTED: u64 = 1 << 20;
 /// Entries of the submission queue of a small ring.
 const ENTRIES_SMALL: u32 = 64;
-/// When a ring is dropped with operations in flight, it waits so many times 100 ms for their end.
+/// Maximum waits, of 100 ms each, for the end of operations when a ring is dropped.
 const DROP_WAITS_MAX: u32 = 100;
 
 /// The system refuses a ring.
@@ -343,7 +343,8 @@ impl Ring {
         self.operations.len() - self.free.len()
     }
 
-    /// Reads, writes or syncs the file. The time, by the caller's clock, is told with the answer.
+    /// Reads, writes or syncs the file. The completion carries the time, which is by
+    /// the caller's clock.
     ///
     /// # Panics
     ///
@@ -429,7 +430,7 @@ impl Ring {
         self.start(Operation::SendBatch { descriptor: socket.as_raw_fd(), replica, batch });
     }
 
-    /// Tells once when the descriptor is readable or at its end.
+    /// Reports once that the descriptor is readable or at its end.
     ///
     /// # Panics
     ///
@@ -623,7 +624,7 @@ fn fault_kind(operation: &Operation) -> super::test_faults::Kind {
     }
 }
 
-/// Whether an ended operation must go on; notes its progress.
+/// Whether an ended operation must continue; notes its progress.
 fn wants_more(operation: &mut Operation, result: i32) -> bool {
     let interrupted = result == -libc::EINTR || result == -libc::EAGAIN;
     match operation {
@@ -645,13 +646,13 @@ fn wants_more(operation: &mut Operation, result: i32) -> bool {
         | Operation::Receive { .. }
         | Operation::Send { .. }
         | Operation::SendBatch { .. } => result == -libc::EINTR,
-        // An attempt that was interrupted goes on by itself and must not be made twice.
+        // An attempt that was interrupted continues by itself and must not be made twice.
         Operation::Connect { .. } => false,
         Operation::Watch { .. } => interrupted,
     }
 }
 
-/// What to tell about an operation that has ended.
+/// The completion of an operation that has ended.
 fn completion(operation: Operation, result: i32) -> Completion {
     let count = u32::try_from(result).map_err(|_| -result);
     match operation {
@@ -665,7 +666,7 @@ fn completion(operation: Operation, result: i32) -> Completion {
             Completion::Disk { done: DiskDone { request, result }, since_ns }
         }
         Operation::Accept { .. } => Completion::Accepted(count.map(|_| {
-            // SAFETY: the kernel has just made this descriptor for us and told nobody else.
+            // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
             TcpStream::from(unsafe { OwnedFd::from_raw_fd(result) })
         })),
         Operation::Receive { connection, buffer, part, .. } => {
@@ -885,7 +886,7 @@ mod tests {
         assert!(matches!(wait_one(&mut ring), Completion::Received { result: Ok(0), .. }));
     }
 
-    /// Goal: a watched counter is told about once, and time limits the wait.
+    /// Goal: a watched counter is reported once, and time limits the wait.
     #[test]
     fn watch_and_timeout() {
         let counter = EventCounter::new().unwrap();

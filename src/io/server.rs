@@ -49,7 +49,7 @@ pub const CONNECTIONS_MAX: u32 = 80;
 const TICK_NS: u64 = 10_000_000;
 /// Ticks between two publications of how everything is: a tenth of a second.
 const PUBLISH_TICKS: u64 = 10;
-/// When asked to end, so many ticks are waited for what is in flight.
+/// On shutdown, ticks to wait for operations in flight.
 const STOP_TICKS_MAX: u32 = 200;
 /// Watched descriptors: worker, signals, input.
 const WATCHES_MAX: u32 = 3;
@@ -82,7 +82,7 @@ pub trait Core {
     fn is_connecting(&self) -> bool;
     /// Whether clients can be served.
     fn is_ready(&self) -> bool;
-    /// Whether it cannot go on.
+    /// Whether it cannot continue.
     fn is_fatal(&self) -> bool;
     /// How it stands in its cluster, if it is one of several and knows.
     fn cluster_state(&self) -> Option<ClusterState>;
@@ -94,7 +94,7 @@ pub trait Core {
     fn next_ending(&mut self) -> Option<Ending>;
     /// Publishes how it is.
     fn publish(&self, metrics: &Metrics);
-    /// How it is, for whoever asks.
+    /// Its state, for the metrics and for status requests.
     fn report(&self) -> Option<Report>;
 }
 
@@ -185,9 +185,9 @@ impl<M: StateMachine + Publish> Core for Replica<M> {
 /// What the server needs to know.
 #[derive(Debug)]
 pub struct ServerOptions {
-    /// See there.
+    /// Options of the bus.
     pub bus: BusOptions,
-    /// Who publishes the metrics.
+    /// The replica whose metrics they are.
     pub identity: Identity,
     /// Disk requests in flight at a time.
     pub disk_requests_max: u32,
@@ -207,12 +207,12 @@ pub struct ServerOptions {
     pub notifier: Notifier,
 }
 
-/// Why the server does not start or cannot go on.
+/// Why the server does not start or cannot continue.
 #[derive(Debug)]
 pub enum ServerError {
-    /// See there.
+    /// The ring cannot be made, or has failed.
     Ring(RingError),
-    /// See there.
+    /// The bus cannot listen.
     Bus(BusError),
     /// The system refuses the named thing.
     System {
@@ -250,14 +250,14 @@ impl From<BusError> for ServerError {
     }
 }
 
-/// Why the server ended in good order, or the core did not go on.
+/// Why the server ended in good order, or the core could not continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
     /// This signal asked for it.
     Signal(i32),
     /// The input ended.
     InputEnd,
-    /// The core cannot go on: ask it why.
+    /// The core cannot continue; it knows the reason.
     Fatal,
 }
 
@@ -369,13 +369,13 @@ impl<C: Core> Server<C> {
         (Arc::clone(&self.metrics), self.clock)
     }
 
-    /// The core, to ask why it did not go on.
+    /// The core, which knows why it could not continue.
     #[must_use]
     pub fn core(&self) -> &C {
         &self.core
     }
 
-    /// Serves until asked to end or unable to go on. Afterwards memory may be allocated again.
+    /// Serves until asked to end or unable to continue. Afterwards memory may be allocated again.
     ///
     /// # Errors
     ///
@@ -452,7 +452,7 @@ impl<C: Core> Server<C> {
         }
     }
 
-    /// Tells whoever asks how the replica is; nothing if buffers are short.
+    /// Answers a request for the status, unless buffers are short.
     fn answer_status(&mut self, connection: ConnectionId) {
         let Some(report) = self.core.report() else { return };
         let Some(buffer) = self.bus.spare_buffer() else { return };
@@ -513,8 +513,8 @@ impl<C: Core> Server<C> {
         }
     }
 
-    /// Tells the core which replicas were lost.
-    fn tell_lost(&mut self, now: Now) {
+    /// Reports lost replicas to the core.
+    fn report_lost(&mut self, now: Now) {
         while let Some(replica) = self.bus.peers.next_lost() {
             self.core.on_peer_lost(replica, now);
             self.drain();
@@ -526,7 +526,7 @@ impl<C: Core> Server<C> {
         self.next_tick_ns = (self.next_tick_ns + TICK_NS).max(now.monotonic_ns);
         if self.accepting {
             self.bus.tick(&mut self.ring);
-            self.tell_lost(now);
+            self.report_lost(now);
         }
         // Should the word of the helper thread have been lost: they are seldom there.
         self.take_jobs(now);
@@ -572,15 +572,15 @@ impl<C: Core> Server<C> {
             }
             Completion::Connected { replica, result } => {
                 self.bus.peers.on_connected(&mut self.ring, replica, result);
-                self.tell_lost(now);
+                self.report_lost(now);
             }
             Completion::BatchSent { replica, batch, result } => {
                 self.bus.peers.on_sent(&mut self.ring, replica, batch, result);
-                self.tell_lost(now);
+                self.report_lost(now);
             }
             Completion::Readable(Watch::Replica(replica)) => {
                 self.bus.peers.on_readable(&mut self.ring, replica);
-                self.tell_lost(now);
+                self.report_lost(now);
             }
             Completion::Readable(Watch::WorkerDone) => {
                 // Whether it was readable does not matter: what counts is what is done.
@@ -896,7 +896,7 @@ mod tests {
         peer.join().unwrap();
     }
 
-    /// Goal: a core that cannot go on ends the loop.
+    /// Goal: a core that cannot continue ends the loop.
     #[test]
     fn fatal_ends() {
         let path = TemporaryPath::new("server-fatal");

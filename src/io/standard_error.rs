@@ -49,11 +49,11 @@ pub fn open() {
     }
 }
 
-/// Writes a line, for at most `wait_ms` milliseconds; returns how many bytes were taken.
-pub fn write(text: &[u8], wait_ms: i32) -> usize {
+/// Writes a line, for at most `wait_max_ms` milliseconds; returns how many bytes were taken.
+pub fn write(text: &[u8], wait_max_ms: i32) -> usize {
     let clock = Clock::new();
-    let wait_ns = u64::try_from(wait_ms).unwrap_or(0) * 1_000_000;
-    let end_ns = clock.monotonic_ns().saturating_add(wait_ns);
+    let wait_max = u64::try_from(wait_max_ms).unwrap_or(0);
+    let end_ns = clock.monotonic_ns().saturating_add(wait_max * 1_000_000);
     // SAFETY: nothing in this program closes standard error, which the runtime opens at the start
     // if it was closed, nor what `open` has made of it.
     let output = unsafe { BorrowedFd::borrow_raw(OUTPUT.load(Ordering::Relaxed)) };
@@ -61,7 +61,7 @@ pub fn write(text: &[u8], wait_ms: i32) -> usize {
     for _ in 0..ATTEMPTS_MAX {
         let left_ms = end_ns.saturating_sub(clock.monotonic_ns()) / 1_000_000;
         let mut waited = [system::waited(output, true)];
-        let result = system::wait(&mut waited, i32::try_from(left_ms).unwrap_or(wait_ms));
+        let result = system::wait(&mut waited, i32::try_from(left_ms).unwrap_or(wait_max_ms));
         if result.is_err() || waited[0].revents == 0 {
             return taken;
         }

@@ -74,7 +74,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// An empty table for so many sessions.
+    /// Returns an empty table for `clients_max` sessions.
     ///
     /// # Panics
     ///

@@ -42,11 +42,11 @@ const LARGE_FRAMES_MAX: u32 = 32;
 /// Jobs in flight at a time: the two tables have one each.
 const JOBS_MAX: usize = 4;
 
-/// Serves until asked to end; `announce` is told the address before the memory is frozen.
+/// Serves until asked to end; calls `announce` with the address before the memory is frozen.
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 ///
 /// # Panics
 ///
@@ -172,18 +172,18 @@ fn check_open_files(service: &Service) -> Result<(), Failure> {
     }
 }
 
-/// Starts to tell metrics, if that is wanted.
+/// Starts to publish metrics, if that is wanted.
 fn endpoint_start(
     service: &Service,
     server: &Server<Replica<Ledger>>,
 ) -> Result<Option<Endpoint>, Failure> {
-    if !service.telling.is_wanted() {
+    if !service.monitoring.is_wanted() {
         return Ok(None);
     }
     let (metrics, clock) = server.metrics();
     let options = EndpointOptions {
-        listen: service.telling.metrics,
-        statsd: service.telling.statsd,
+        listen: service.monitoring.metrics,
+        statsd: service.monitoring.statsd,
         file: File::open(&service.path).ok(),
     };
     let reserved = Arc::clone(&metrics);
@@ -216,7 +216,7 @@ fn check_addresses(service: &Service, superblock: &Superblock) -> Result<(), Fai
     if listed > count + usize::from(STANDBYS_MAX) {
         return failure(format!(
             "--addresses lists {listed} and {path} is of a cluster of {count} replicas, which \
-             can have {STANDBYS_MAX} standbys at most"
+             can have at most {STANDBYS_MAX} standbys"
         ));
     }
     if count == 1 && listed > 1 {

@@ -5,9 +5,9 @@
 //! blocks; an error is ignored, since only the manager would miss the datagram.
 //!
 //! **Ready** is a replica that listens and has opened its data file. In a cluster of one that
-//! includes replaying the log: before, no client is served. In a larger cluster it does not wait for
-//! a quorum, and neither for a view: replicas are started one after the other, and a start that
-//! waited for the second replica would wait for ever. Until it is ready, each turn of the loop
+//! includes replaying the log: no client is served before. In a larger cluster it does not wait
+//! for a quorum or a view: replicas are started one after the other, and a start that waited for
+//! the second replica would wait for ever. Until it is ready, each turn of the loop
 //! extends the manager's start timeout, as opening a large data file may take minutes.
 //!
 //! **Alive** (`WATCHDOG=1`) is said by the serving loop only, so that a loop that hangs is

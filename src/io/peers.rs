@@ -1,11 +1,10 @@
 //! The connections that we open to the other replicas, and on which we only send.
 //!
 //! Every replica dials every other one; what it has to say goes out there, and what others say
-//! arrives on connections that they opened, see [`bus`](super::bus). So no replica introduces itself,
-//! and a connection that breaks or is refused says that the other replica is gone: the core is
-//! told at once. What is to be sent waits in a short queue for each replica; beyond that it is
-//! dropped, since the protocol repeats everything, and no slow replica holds up another. All that
-//! waits leaves with one system call. A replica given by its name is looked up again whenever it
+//! arrives on connections that they opened, see [`bus`](super::bus). A connection that breaks or is
+//! refused shows that the other replica is gone: the core learns it at once. Messages wait in a
+//! short queue for each replica; beyond that they are dropped, since the protocol repeats
+//! everything, and no slow replica holds up another. All that waits leaves with one system call. A replica given by its name is looked up again whenever it
 //! cannot be reached, by a thread of its own ([`resolver`](super::resolver)). Not covered:
 //! receiving, what a message means.
 
@@ -546,8 +545,8 @@ impl Peers {
         );
     }
 
-    /// Every 10 ms, and at the start: dials replicas that are due, and gives up connections on which
-    /// nothing is read.
+    /// Every 10 ms, and at the start: dials replicas that are due, and gives up connections on
+    /// which nothing is read.
     ///
     /// # Panics
     ///

@@ -4,9 +4,9 @@
 //! arrives on connections that they opened, see [`bus`](super::bus). A connection that breaks or is
 //! refused shows that the other replica is gone: the core learns it at once. Messages wait in a
 //! short queue for each replica; beyond that they are dropped, since the protocol repeats
-//! everything, and no slow replica holds up another. All that waits leaves with one system call. A replica given by its name is looked up again whenever it
-//! cannot be reached, by a thread of its own ([`resolver`](super::resolver)). Not covered:
-//! receiving, what a message means.
+//! everything, and no slow replica holds up another. All that waits leaves with one system call.
+//! A replica given by its name is looked up again whenever it cannot be reached, by a thread of its
+//! own ([`resolver`](super::resolver)). Not covered: receiving, what a message means.
 
 use std::fmt;
 use std::io;

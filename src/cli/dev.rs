@@ -4,7 +4,7 @@
 
 use super::exit::Failure;
 use super::output::print;
-use super::start::{self, Service, Sizes, TellingArguments, serve};
+use super::start::{self, MonitoringArguments, Service, Sizes, serve};
 use super::{exit::ExitClass, format};
 use crate::io::address::resolve;
 use crate::io::signals::Held;
@@ -31,9 +31,9 @@ pub struct DevArguments {
     /// Where to listen: HOST:PORT, HOST or PORT; the port 0 stands for a free one
     #[arg(long, value_name = "ADDRESS", default_value = "3000")]
     pub address: String,
-    /// Where it tells how it is
+    /// Monitoring endpoints
     #[command(flatten)]
-    pub telling: TellingArguments,
+    pub monitoring: MonitoringArguments,
     /// The data file; made if it does not exist
     #[arg(value_name = "PATH", default_value = "dev.florin")]
     pub path: PathBuf,
@@ -43,12 +43,12 @@ pub struct DevArguments {
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
     let progress = start::begin(&arguments.path, &arguments.address);
     let address = resolve(&arguments.address)
         .map_err(|error| Failure::new(ExitClass::Usage, error.to_string()))?;
-    let telling = arguments.telling.resolve(&[address])?;
+    let monitoring = arguments.monitoring.resolve(&[address])?;
     let is_new = !arguments.path.exists();
     if is_new {
         create(&arguments.path)?;
@@ -59,24 +59,24 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         sizes: Sizes::DEVELOPMENT,
         scrub_rate: SCRUB_RATE,
         clock_offset: 0,
-        telling,
+        monitoring,
         program: Release::PROGRAM,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,
         is_development: true,
         is_child: false,
+        address_hint: "; use --address=0 for a free port, or --address=PORT for another",
     };
     let mut is_serving = false;
     let result = serve(&service, progress, |address| {
         is_serving = true;
         print(&welcome(address));
     });
-    result.map_err(|failure| {
+    result.inspect_err(|_| {
         if is_new && !is_serving {
             // Best effort: nothing was ever in it.
             let _ = std::fs::remove_file(&arguments.path);
         }
-        explain(failure)
     })
 }
 
@@ -87,14 +87,6 @@ fn create(path: &Path) -> Result<(), Failure> {
     let genesis =
         Genesis { cluster: 0, replica: 0, replica_count: 1, config, is_recovering: false };
     format::create(&genesis, path, true).map(drop)
-}
-
-/// Adds what to do about a port that is taken.
-fn explain(mut failure: Failure) -> Failure {
-    if failure.class == ExitClass::Network {
-        failure.message += "; use --address=0 for a free port, or --address=PORT for another";
-    }
-    failure
 }
 
 /// The address, and four lines on how to connect.

@@ -69,12 +69,12 @@ pub struct StartArguments {
     /// in development 248MiB; at most 1PiB, in development 4514GiB]
     #[arg(long, value_name = "SIZE", env = "FLORIN_LIMIT_STORAGE", hide_env_values = true)]
     pub limit_storage: Option<ByteSize>,
-    /// How much of the data file is read in the background each second, to find damage while others
-    /// can repair it; 0 for none
+    /// Bytes of the data file read in the background each second, to find damage while other
+    /// replicas can repair it; 0 for none
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(SCRUB_RATE),
         env = "FLORIN_SCRUB_RATE", hide_env_values = true)]
     pub scrub_rate: ByteSize,
-    /// Seconds that the clock is ahead, to test what a wrong one does
+    /// Seconds by which the clock is ahead, to test the effect of a wrong clock
     #[arg(
         long,
         hide = true,
@@ -84,10 +84,10 @@ pub struct StartArguments {
         allow_negative_numbers = true
     )]
     pub clock_offset: i64,
-    /// Where it tells how it is
+    /// Monitoring endpoints
     #[command(flatten)]
-    pub telling: TellingArguments,
-    /// Release that this program takes itself for, to test upgrades
+    pub monitoring: MonitoringArguments,
+    /// Release that this program pretends to be, to test upgrades
     #[arg(long, hide = true, value_name = "RELEASE", default_value_t = Release::PROGRAM,
         requires = "development", value_parser = parse_release)]
     pub program_release: Release,
@@ -99,7 +99,7 @@ pub struct StartArguments {
     #[arg(long, value_name = "RELEASE", default_value_t = Release::CLIENT_MAX,
         value_parser = parse_release)]
     pub release_max: Release,
-    /// How grave events must be to be written to standard error
+    /// Minimum level of the events that are written to standard error
     #[arg(
         long,
         value_name = "LEVEL",
@@ -108,7 +108,7 @@ pub struct StartArguments {
         hide_env_values = true
     )]
     pub log_level: log::Level,
-    /// Events as lines of text, or as JSON objects: time, level, message
+    /// Format of events: lines of text, or JSON objects with time, level and message
     #[arg(
         long,
         value_name = "FORMAT",
@@ -117,10 +117,10 @@ pub struct StartArguments {
         hide_env_values = true
     )]
     pub log_format: log::Format,
-    /// Any file system, little memory; not for data of value
+    /// Accept any file system and use little memory; not for data of value
     #[arg(long)]
     pub development: bool,
-    /// Accepted for scripts of the reference; without effect
+    /// Accepted for scripts of the reference; has no effect
     #[arg(long, hide = true)]
     pub experimental: bool,
     /// The data file, made by `florin format`
@@ -128,9 +128,9 @@ pub struct StartArguments {
     pub path: PathBuf,
 }
 
-/// Where a server tells how it is.
+/// Monitoring endpoints of a server.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct TellingArguments {
+pub struct MonitoringArguments {
     /// Address to serve metrics on, for Prometheus: /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS", env = "FLORIN_METRICS", hide_env_values = true)]
     pub metrics: Option<String>,
@@ -139,13 +139,13 @@ pub struct TellingArguments {
     pub statsd: Option<String>,
 }
 
-impl TellingArguments {
+impl MonitoringArguments {
     /// Where metrics are served, and where they are sent.
     ///
     /// # Errors
     ///
     /// If an address is none, or metrics are to be served where clients are.
-    pub fn resolve(&self, own: &[SocketAddr]) -> Result<Telling, Failure> {
+    pub fn resolve(&self, own: &[SocketAddr]) -> Result<Monitoring, Failure> {
         let of = |option: &str, text: &Option<String>| {
             let usage =
                 |error: String| Failure::new(ExitClass::Usage, format!("--{option}: {error}"));
@@ -157,27 +157,27 @@ impl TellingArguments {
             let message = format!("--metrics: {address} is for clients: choose another port");
             return Err(Failure::new(ExitClass::Usage, message));
         }
-        Ok(Telling { metrics, statsd })
+        Ok(Monitoring { metrics, statsd })
     }
 }
 
-/// See [`TellingArguments`].
+/// See [`MonitoringArguments`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Telling {
+pub struct Monitoring {
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// Where metrics are sent.
     pub statsd: Option<SocketAddr>,
 }
 
-impl Telling {
+impl Monitoring {
     fn is_wanted(&self) -> bool {
         self.metrics.is_some() || self.statsd.is_some()
     }
 }
 
 fn parse_release(text: &str) -> Result<Release, String> {
-    text.parse().map_err(|_| format!("`{text}` is no release such as {}", Release::SERVER))
+    text.parse().map_err(|_| format!("`{text}` is not a release such as {}", Release::SERVER))
 }
 
 impl StartArguments {
@@ -249,8 +249,8 @@ pub struct Service {
     pub scrub_rate: u64,
     /// Seconds that the clock is ahead of the system's.
     pub clock_offset: i64,
-    /// Where it tells how it is.
-    pub telling: Telling,
+    /// Monitoring endpoints.
+    pub monitoring: Monitoring,
     /// Release of the program.
     pub program: Release,
     /// Oldest client release admitted.
@@ -261,6 +261,8 @@ pub struct Service {
     pub is_development: bool,
     /// The port is printed and the server ends with its standard input.
     pub is_child: bool,
+    /// What to do, besides, if the address cannot be listened on.
+    pub address_hint: &'static str,
 }
 
 /// Writes the first line of the log, at once, and begins to report progress.
@@ -275,7 +277,7 @@ pub(super) fn begin(path: &Path, addresses: &str) -> Progress {
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     log::set(arguments.log_level, arguments.log_format);
     let progress = begin(&arguments.path, &arguments.addresses);
@@ -283,7 +285,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     let known: Vec<SocketAddr> = addresses.iter().filter_map(ReplicaAddress::known).collect();
     let service = Service {
         is_child: matches!(addresses.as_slice(), [address] if address.port() == 0),
-        telling: arguments.telling.resolve(&known)?,
+        monitoring: arguments.monitoring.resolve(&known)?,
         addresses,
         path: arguments.path.clone(),
         sizes: arguments.sizes(),
@@ -293,6 +295,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
+        address_hint: "",
     };
     serve(&service, progress, |address| log::info(format_args!("listening on {address}")))
 }

@@ -5,8 +5,9 @@
 
 use super::log::{Level, write};
 use super::metrics::Metrics;
-use super::metrics::readiness::{Verdict, verdict, write_plain};
+use super::metrics::readiness::write_reason;
 use super::metrics::text::Text;
+use crate::vsr::Report;
 
 /// Looks, a tenth of a second apart, for which a replica is not ready before that is logged.
 const UNREADY_LOOKS: u64 = 50;
@@ -31,19 +32,21 @@ enum Line {
 }
 
 impl ReadinessLog {
-    /// Looks at what was published, every tenth of a second, and logs if need be.
-    pub fn look(&mut self, metrics: &Metrics) {
-        let is_ready = verdict(metrics) == Verdict::Ready;
-        match self.line(is_ready) {
-            None => {}
-            Some(Line::Ready) => write(Level::Info, format_args!("ready again")),
-            Some(Line::Unready) => {
+    /// Looks at the report, which has just been published, every tenth of a second, and logs if
+    /// need be. The report judges: what `/readyz` says also depends on the age of what is
+    /// published, which another thread measures.
+    pub fn look(&mut self, report: &Report, metrics: &Metrics) {
+        let unready = report.unready();
+        match (self.line(unready.is_none()), unready) {
+            (None, _) | (Some(Line::Unready), None) => {}
+            (Some(Line::Ready), _) => write(Level::Info, format_args!("ready again")),
+            (Some(Line::Unready), Some(reason)) => {
                 let mut buffer = [0; REASON_MAX];
                 let mut text = Text::new(&mut buffer);
                 // What did not fit is left out.
-                let _ = write_plain(metrics, &mut text);
-                let reason = std::str::from_utf8(text.bytes()).unwrap_or("?").trim_end();
-                write(Level::Warning, format_args!("not ready: {reason}"));
+                let _ = write_reason(metrics, reason, &mut text);
+                let text = std::str::from_utf8(text.bytes()).unwrap_or("?");
+                write(Level::Warning, format_args!("not ready: {}: {text}", reason.name()));
             }
         }
     }

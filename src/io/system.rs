@@ -164,6 +164,26 @@ pub fn cpu_ns() -> u64 {
     part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec))
 }
 
+/// What the system says of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Names that the file has.
+    pub links: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Asks for the names and the size of an open file; none if the system does not tell.
+#[must_use]
+pub fn file_facts(file: BorrowedFd<'_>) -> Option<FileFacts> {
+    // SAFETY: all zeros is a value of this structure of numbers.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the structure is ours to write.
+    let result = unsafe { libc::fstat(file.as_raw_fd(), &raw mut status) };
+    let size = u64::try_from(status.st_size).ok()?;
+    (result == 0).then_some(FileFacts { links: status.st_nlink, size })
+}
+
 /// A limit of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {

@@ -1,6 +1,6 @@
 //! How much memory a server reserves, and for what.
 
-use super::{ExitClass, Failure, SIZE_MAX, Service, Telling};
+use super::{ExitClass, Failure, Monitoring, SIZE_MAX, Service};
 use crate::cli::size::ByteSize;
 use crate::io::bus::Bus;
 use crate::io::memory::MemoryTable;
@@ -97,7 +97,7 @@ fn minimums(service: &Service, superblock: &Superblock) -> [(&'static str, u64);
 }
 
 /// Refuses sizes below their minimum, and a storage limit above its maximum. A default that is too
-/// small for the file is raised, and that is logged: nobody chose it.
+/// small for the file is raised, and that is logged: it is a default, not a choice.
 pub(super) fn check_sizes(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
     check_limit_storage(service, superblock)?;
     let default =
@@ -177,12 +177,13 @@ pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, developme
         sizes: if development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION },
         scrub_rate: SCRUB_RATE,
         clock_offset: 0,
-        telling: Telling::default(),
+        monitoring: Monitoring::default(),
         program: Release::PROGRAM,
         release_min: Release::CLIENT_MIN,
         release_max: Release::CLIENT_MAX,
         is_development: development,
         is_child: false,
+        address_hint: "",
     };
     memory_table(&service, &file).total()
 }
@@ -202,7 +203,7 @@ pub(super) fn memory_table(service: &Service, superblock: &Superblock) -> Memory
     for (name, bytes) in Ledger::memory_bytes(&ledger_options(service, config)) {
         table.add(name, bytes);
     }
-    if service.telling.is_wanted() {
+    if service.monitoring.is_wanted() {
         table.add("metrics", Metrics::memory_bytes() + Endpoint::memory_bytes());
     }
     table.add("everything else", OTHER_BYTES);
@@ -276,12 +277,13 @@ mod tests {
             sizes: arguments.sizes(),
             scrub_rate: SCRUB_RATE,
             clock_offset: 0,
-            telling: Telling::default(),
+            monitoring: Monitoring::default(),
             program: Release::PROGRAM,
             release_min: Release::CLIENT_MIN,
             release_max: Release::CLIENT_MAX,
             is_development: arguments.development,
             is_child: false,
+            address_hint: "",
         }
     }
 

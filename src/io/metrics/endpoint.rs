@@ -1,4 +1,4 @@
-//! The thread that tells of metrics: HTTP for Prometheus and health checks, datagrams for StatsD.
+//! The thread that publishes metrics: HTTP for Prometheus and health checks, datagrams for StatsD.
 //!
 //! It only reads [`Metrics`], so nothing that happens here can hold up the server. A few
 //! connections at a time, one request on each, all within some seconds; when there are too many
@@ -33,11 +33,11 @@ use crate::io::system::{WAITED_NONE, Waited, cpu_ns, file_system_space, wait, wa
 
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 8;
-/// Bytes of a request at most, its headers included.
+/// Maximum bytes of a request, its headers included.
 const REQUEST_MAX: usize = 4096;
-/// Headers of a request at most.
+/// Maximum headers of a request.
 const HEADERS_MAX: usize = 64;
-/// Bytes of the head of a response at most.
+/// Maximum bytes of the head of a response.
 const HEAD_MAX: usize = 256;
 /// A connection lasts no longer.
 const CONNECTION_TIME: Duration = Duration::from_secs(5);
@@ -45,12 +45,12 @@ const CONNECTION_TIME: Duration = Duration::from_secs(5);
 const PAUSE_MS: i32 = 200;
 /// Between two rounds of StatsD.
 const STATSD_TIME: Duration = Duration::from_secs(10);
-/// A serving thread that has not turned for so long is not healthy.
+/// Age of the last turn of the serving thread, in ns, above which it is not healthy.
 const AGE_MAX_NS: u64 = 5_000_000_000;
 /// Bytes of a page of memory, as the kernel counts them for a process.
 const PAGE_SIZE: u64 = 4096;
 
-/// Where to tell.
+/// Where metrics are published.
 #[derive(Debug, Default)]
 pub struct EndpointOptions {
     /// Address to listen on for HTTP.
@@ -61,7 +61,7 @@ pub struct EndpointOptions {
     pub file: Option<File>,
 }
 
-/// Metrics cannot be told.
+/// Metrics cannot be published.
 #[derive(Debug)]
 pub enum EndpointError {
     /// The address cannot be listened on.
@@ -76,7 +76,7 @@ impl fmt::Display for EndpointError {
             // Not frozen: it listens at the start.
             EndpointError::Listen(error) => write!(formatter, "--metrics: {error}"),
             // Not frozen: as the one above.
-            EndpointError::System(error) => write!(formatter, "cannot tell metrics: {error}"),
+            EndpointError::System(error) => write!(formatter, "cannot publish metrics: {error}"),
         }
     }
 }
@@ -107,6 +107,7 @@ impl Endpoint {
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let statsd = options.statsd.map(|address| StatsD::new(address, &metrics));
         let mut teller = Teller {
+            // Not frozen: this is the start.
             connections: (0..CONNECTIONS_MAX).map(|_| Connection::new()).collect(),
             listener,
             statsd: statsd.transpose().map_err(system)?,
@@ -115,7 +116,9 @@ impl Endpoint {
             metrics,
             clock,
         };
+        // Not frozen: this is the start.
         let stop = Arc::new(AtomicBool::new(false));
+        // Not frozen: this is the start.
         let ready = Arc::new(AtomicBool::new(false));
         let (stop_of_thread, ready_of_thread) = (Arc::clone(&stop), Arc::clone(&ready));
         let work = move || {
@@ -269,7 +272,7 @@ fn respond(request: &[u8], metrics: &Metrics, body: &mut Text<'_>) -> Response {
     let mut parsed = httparse::Request::new(&mut headers);
     let whole = matches!(parsed.parse(request), Ok(httparse::Status::Complete(_)));
     let (Some(method), Some(path), true) = (parsed.method, parsed.path, whole) else {
-        return plain("400 Bad Request", "this is no HTTP request of a size that is taken", body);
+        return plain("400 Bad Request", "this is not an HTTP request of an accepted size", body);
     };
     if method != "GET" && method != "HEAD" {
         return plain("405 Method Not Allowed", "GET or HEAD only", body);

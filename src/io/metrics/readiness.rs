@@ -93,8 +93,12 @@ fn write_hung(age_ns: u64, out: &mut Text<'_>) -> fmt::Result {
     write!(out, "the serving thread has not turned for {}", Seconds(age_ns))
 }
 
-/// The reason with the numbers that belong to it.
-fn write_reason(metrics: &Metrics, reason: Unready, out: &mut Text<'_>) -> fmt::Result {
+/// Writes a reason with the numbers that belong to it, as they were published last.
+///
+/// # Errors
+///
+/// If it does not fit.
+pub fn write_reason(metrics: &Metrics, reason: Unready, out: &mut Text<'_>) -> fmt::Result {
     out.write_str(reason.text())?;
     match reason {
         Unready::NoQuorum | Unready::NoPrimary | Unready::Unheard => write_contacts(metrics, out),

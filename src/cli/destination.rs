@@ -8,7 +8,7 @@
 //! socket, a file that the caller cannot write, and the data file of a replica.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::exit::{ExitClass, Failure};
+use super::output::{Output, StoppableOutput};
 use super::patient::Stop;
 use super::replacement::{Replacement, Target};
 use crate::vsr::superblock::{COPIES, COPY_SIZE, MAGIC, MAGIC_OFFSET};
@@ -71,16 +72,25 @@ impl Destination {
         matches!(self.place, Place::Stdout)
     }
 
-    /// Returns the writer. To be called once.
+    /// Returns the writer, once. It fails after a signal.
+    ///
+    /// # Errors
+    ///
+    /// If standard output is not open for writing.
     ///
     /// # Panics
     ///
     /// If it was called before.
-    pub fn writer(&mut self) -> Box<dyn Write + Send> {
-        match self.place {
-            Place::Stdout => Box::new(io::stdout()),
-            _ => Box::new(self.output.take().expect("the writer is taken once")),
-        }
+    pub fn writer(&mut self, stop: &Stop) -> Result<StoppableOutput, Failure> {
+        let output = if self.is_stdout() {
+            Output::standard()?
+        } else {
+            let file = self.output.take().expect("the writer is taken once");
+            Output::new(file).map_err(|error| {
+                Failure::new(ExitClass::Error, format!("the output cannot be written: {error}"))
+            })?
+        };
+        Ok(StoppableOutput::new(output, stop.clone()))
     }
 
     /// Gives a complete file its name, once all bytes were written.
@@ -194,6 +204,7 @@ fn refuse_data_file(path: &Path) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
@@ -231,7 +242,7 @@ mod tests {
 
     fn write(path: &Path, text: &str) {
         let mut destination = Destination::open("--output", path, &Stop::never()).unwrap();
-        destination.writer().write_all(text.as_bytes()).unwrap();
+        destination.writer(&Stop::never()).unwrap().write_all(text.as_bytes()).unwrap();
         destination.complete().unwrap();
     }
 
@@ -248,7 +259,7 @@ mod tests {
         write(&path, "one");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let mut destination = Destination::open("--output", &path, &Stop::never()).unwrap();
-        destination.writer().write_all(b"half").unwrap();
+        destination.writer(&Stop::never()).unwrap().write_all(b"half").unwrap();
         assert_eq!(folder.names().len(), 2);
         drop(destination);
         assert_eq!(fs::read_to_string(&path).unwrap(), "one");

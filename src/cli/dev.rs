@@ -43,7 +43,7 @@ pub struct DevArguments {
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
     let progress = start::begin(&arguments.path, &arguments.address);
     let address = resolve(&arguments.address)
@@ -65,18 +65,18 @@ pub fn run(arguments: &DevArguments) -> Result<(), Failure> {
         release_max: Release::CLIENT_MAX,
         is_development: true,
         is_child: false,
+        address_hint: "; use --address=0 for a free port, or --address=PORT for another",
     };
     let mut is_serving = false;
     let result = serve(&service, progress, |address| {
         is_serving = true;
         print(&welcome(address));
     });
-    result.map_err(|failure| {
+    result.inspect_err(|_| {
         if is_new && !is_serving {
             // Best effort: nothing was ever in it.
             let _ = std::fs::remove_file(&arguments.path);
         }
-        explain(failure)
     })
 }
 
@@ -87,14 +87,6 @@ fn create(path: &Path) -> Result<(), Failure> {
     let genesis =
         Genesis { cluster: 0, replica: 0, replica_count: 1, config, is_recovering: false };
     format::create(&genesis, path, true).map(drop)
-}
-
-/// Adds what to do about a port that is taken.
-fn explain(mut failure: Failure) -> Failure {
-    if failure.class == ExitClass::Network {
-        failure.message += "; use --address=0 for a free port, or --address=PORT for another";
-    }
-    failure
 }
 
 /// The address, and four lines on how to connect.

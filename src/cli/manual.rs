@@ -148,7 +148,7 @@ fn finish_pages(
         let text = std::fs::read_to_string(draft.path()).map_err(failed)?;
         let path = folder.join(draft.file_name());
         let mut page = Destination::open("DIR", &path, &Stop::never())?;
-        page.writer().write_all(copyable(&text).as_bytes()).map_err(failed)?;
+        page.writer(&Stop::never())?.write_all(copyable(&text).as_bytes()).map_err(failed)?;
         page.complete().map_err(failed)?;
         count += 1;
     }

@@ -1,7 +1,7 @@
-//! A retrying client for commands that run for long: it keeps working through failovers, restarts
-//! of the cluster, lost sessions and replicas without room for more clients, and stops on a signal.
+//! A retrying client for long-running commands: it continues through failovers, restarts of the
+//! cluster, lost sessions and replicas without room for more clients, and stops on a signal.
 //!
-//! It only asks questions, which may be asked again; it creates nothing.
+//! It only sends queries, which are safe to repeat; it creates nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,22 +14,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::exit::{ExitClass, Failure};
 use super::output::print_error;
 use crate::client::{Client, ClientError, Lifetime, Options, ReplicaAddress, ServerError};
-use crate::protocol::types::{ChangeEvent, ChangeEventsFilter};
 use crate::protocol::{EvictionReason, Operation, to_index, to_size};
 
-/// How long a wait lasts before the wish to stop is looked at again.
+/// Maximum delay before a signal is noticed.
 const SLICE: Duration = Duration::from_millis(250);
-/// How long one attempt to open a session lasts.
+/// Maximum duration of one attempt to open a session.
 const CONNECT_SLICE: Duration = Duration::from_secs(2);
-/// A session that does not answer for this long is given up for a new one.
+/// Time without an answer after which a session is given up for a new one. Doubles each time until
+/// the question is answered, so that a busy cluster is not asked to open session after session.
 const SESSION_SILENT: Duration = Duration::from_secs(10);
-/// Time without an answer after which a line says what is waited for, and again each time as long.
+/// Interval of the lines that report what the client waits for.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Pause before the next attempt after all replicas have refused the connection.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
-/// How long the first session may take to open, unless there is a deadline.
+/// Deadline of the first answer, unless the user gives one.
 pub const FIRST_DEADLINE: Duration = Duration::from_secs(30);
-/// Sessions lost in a row, without an answer in between, that are no accident.
+/// Maximum number of sessions lost in a row without an answer; one more is an error.
 const LOST_MAX: u32 = 8;
 
 /// Whether the user wants the command to end.
@@ -61,6 +61,12 @@ impl Stop {
         Stop(Arc::new(AtomicBool::new(false)))
     }
 
+    /// Set already.
+    #[cfg(test)]
+    pub(crate) fn at_once() -> Stop {
+        Stop(Arc::new(AtomicBool::new(true)))
+    }
+
     /// Whether it is set.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
@@ -77,19 +83,19 @@ pub struct Answered<Outcome> {
     pub timestamp: u64,
 }
 
-/// A client that waits and goes on. See the module.
+/// A retrying client. See the module.
 #[derive(Debug)]
 pub struct PatientClient {
     cluster: u128,
     addresses: Vec<ReplicaAddress>,
-    /// How long a question may stay without an answer; for ever if none.
+    /// Maximum time for an answer; no limit if `None`.
     deadline: Option<Duration>,
     stop: Stop,
     client: Option<Client>,
-    /// Sessions that were opened.
-    connections: u64,
-    /// The question was sent in this session, and is not answered yet.
-    is_asked: bool,
+    /// Number of sessions that were opened.
+    sessions: u64,
+    /// When the question was sent in this session, if it was and is not answered yet.
+    asked_at: Option<Instant>,
     /// There was an answer already.
     was_answered: bool,
 }
@@ -114,20 +120,22 @@ impl PatientClient {
             deadline,
             stop,
             client: None,
-            connections: 0,
-            is_asked: false,
+            sessions: 0,
+            asked_at: None,
             was_answered: false,
         }
     }
 
-    /// Number of sessions that were opened. Where it has grown, another ledger may have taken the
-    /// place of the one that answered before.
+    /// Returns the number of sessions that were opened. In a new session, the answers may be those
+    /// of another ledger. Within a session they are not, even when the client has to connect again:
+    /// each question carries a checksum of the answer before, and a server that did not give that
+    /// answer ignores the question.
     #[must_use]
-    pub fn connections(&self) -> u64 {
-        self.connections
+    pub fn sessions(&self) -> u64 {
+        self.sessions
     }
 
-    /// Asks one question until it is answered; none if it shall stop before.
+    /// Asks one question until it is answered; `None` if a signal comes before.
     ///
     /// # Errors
     ///
@@ -150,7 +158,7 @@ impl PatientClient {
         assert_eq!(to_index(operation.result_size()), size_of::<Outcome>());
         let mut patience = Patience::new(self.deadline, self.was_answered);
         let mut lost = 0;
-        let mut asked = Instant::now();
+        let mut silent_max = SESSION_SILENT;
         while !self.stop.is_wanted() {
             match self.attempt(operation, events.as_bytes(), patience.left()) {
                 Ok(answered) => {
@@ -159,15 +167,15 @@ impl PatientClient {
                 }
                 Err(ClientError::Evicted(EvictionReason::NoSession)) if lost < LOST_MAX => {
                     lost += 1;
-                    (self.client, self.is_asked) = (None, false);
+                    self.end_session();
                 }
                 Err(error @ ClientError::Deadline { .. }) => {
                     patience.wait_on(&error)?;
                     // A server that was restored may know an older state of this session, and
                     // then ignores what comes later in it. Questions may be asked again.
-                    if self.client.is_some() && asked.elapsed() >= SESSION_SILENT {
-                        (self.client, self.is_asked) = (None, false);
-                        asked = Instant::now();
+                    if self.asked_at.is_some_and(|at| at.elapsed() >= silent_max) {
+                        self.end_session();
+                        silent_max *= 2;
                     }
                 }
                 // Most likely another client leaves soon, and makes room.
@@ -181,19 +189,11 @@ impl PatientClient {
         Ok(None)
     }
 
-    /// Reads change events.
-    ///
-    /// # Errors
-    ///
-    /// As [`PatientClient::ask`].
-    pub fn change_events(
-        &mut self,
-        filter: &ChangeEventsFilter,
-    ) -> Result<Option<Answered<ChangeEvent>>, Failure> {
-        self.ask(Operation::GetChangeEvents, std::slice::from_ref(filter))
+    fn end_session(&mut self) {
+        (self.client, self.asked_at) = (None, None);
     }
 
-    /// Connects if need be, and asks or keeps waiting, for a while and no longer than `left`.
+    /// Connects if there is no session, and asks or keeps waiting, no longer than `left`.
     fn attempt<Outcome: FromBytes>(
         &mut self,
         operation: Operation,
@@ -207,14 +207,20 @@ impl PatientClient {
                 let options =
                     Options { deadline: slice, lifetime: Lifetime::Short, ..Options::default() };
                 let client = Client::connect(self.cluster, &self.addresses, &options)?;
-                self.connections += 1;
+                self.sessions += 1;
                 none.insert(client)
             }
         };
         client.set_deadline(left.min(SLICE));
-        let result =
-            if self.is_asked { client.resume() } else { client.call_reply(operation, events) };
-        self.is_asked = matches!(result, Err(ClientError::Deadline { .. }));
+        let asked_at = self.asked_at.take();
+        let sent_at = asked_at.unwrap_or_else(Instant::now);
+        let result = match asked_at {
+            Some(_) => client.resume(),
+            None => client.call_reply(operation, events),
+        };
+        if matches!(result, Err(ClientError::Deadline { .. })) {
+            self.asked_at = Some(sent_at);
+        }
         let reply = result?;
         let timestamp = reply.facts.timestamp;
         let bytes = reply.results()?;
@@ -228,7 +234,7 @@ impl PatientClient {
     }
 }
 
-/// How long an answer has been waited for, and what the user knows of it.
+/// The wait for an answer: its start and limit, and when the user was notified.
 struct Patience {
     start: Instant,
     limit: Option<Duration>,
@@ -247,8 +253,8 @@ impl Patience {
         self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(self.start.elapsed()))
     }
 
-    /// Fails if the limit is reached. Otherwise a line says now and then what is waited for: at
-    /// once when the client was refused, since that may be a mistake.
+    /// Fails if the limit is reached. Otherwise prints at intervals what the client waits for: at
+    /// once when it was refused, since that may be a mistake of the user.
     fn wait_on(&mut self, error: &ClientError) -> Result<(), Failure> {
         let waited = self.start.elapsed();
         let is_refused = matches!(error, ClientError::ClusterMismatch { .. });
@@ -282,7 +288,7 @@ mod tests {
     use crate::client::resolve_addresses;
     use crate::protocol::types::Account;
 
-    /// Goal: who shall stop asks nobody; a cluster that is not there is an error in time.
+    /// Goal: a stopped client asks nothing; an unreachable cluster is an error in time.
     #[test]
     fn stops_and_gives_up() {
         let addresses = resolve_addresses("127.0.0.1:1").unwrap();
@@ -303,5 +309,17 @@ mod tests {
         assert_eq!(Patience::new(None, true).limit, None);
         let deadline = Some(Duration::from_secs(1));
         assert_eq!(Patience::new(deadline, true).limit, deadline);
+    }
+
+    /// Goal: a refusal is reported at once, silence only later.
+    #[test]
+    fn reports() {
+        let mut patience = Patience::new(None, true);
+        let (waited, request, connection) = (Duration::ZERO, None, None);
+        patience.wait_on(&ClientError::Deadline { waited, request, connection }).unwrap();
+        assert_eq!(patience.said, None);
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 3000));
+        patience.wait_on(&ClientError::ClusterMismatch { cluster: 7, address }).unwrap();
+        assert!(patience.said.is_some());
     }
 }

@@ -69,12 +69,12 @@ pub struct StartArguments {
     /// in development 248MiB; at most 1PiB, in development 4514GiB]
     #[arg(long, value_name = "SIZE", env = "FLORIN_LIMIT_STORAGE", hide_env_values = true)]
     pub limit_storage: Option<ByteSize>,
-    /// How much of the data file is read in the background each second, to find damage while others
-    /// can repair it; 0 for none
+    /// Bytes of the data file read in the background each second, to find damage while other
+    /// replicas can repair it; 0 for none
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(SCRUB_RATE),
         env = "FLORIN_SCRUB_RATE", hide_env_values = true)]
     pub scrub_rate: ByteSize,
-    /// Seconds that the clock is ahead, to test what a wrong one does
+    /// Seconds by which the clock is ahead, to test the effect of a wrong clock
     #[arg(
         long,
         hide = true,
@@ -87,7 +87,7 @@ pub struct StartArguments {
     /// Monitoring endpoints
     #[command(flatten)]
     pub monitoring: MonitoringArguments,
-    /// Release that this program takes itself for, to test upgrades
+    /// Release that this program pretends to be, to test upgrades
     #[arg(long, hide = true, value_name = "RELEASE", default_value_t = Release::PROGRAM,
         requires = "development", value_parser = parse_release)]
     pub program_release: Release,
@@ -108,7 +108,7 @@ pub struct StartArguments {
         hide_env_values = true
     )]
     pub log_level: log::Level,
-    /// Events as lines of text, or as JSON objects: time, level, message
+    /// Format of events: lines of text, or JSON objects with time, level and message
     #[arg(
         long,
         value_name = "FORMAT",
@@ -117,10 +117,10 @@ pub struct StartArguments {
         hide_env_values = true
     )]
     pub log_format: log::Format,
-    /// Any file system, little memory; not for data of value
+    /// Accept any file system and use little memory; not for data of value
     #[arg(long)]
     pub development: bool,
-    /// Accepted for scripts of the reference; without effect
+    /// Accepted for scripts of the reference; has no effect
     #[arg(long, hide = true)]
     pub experimental: bool,
     /// The data file, made by `florin format`
@@ -177,7 +177,7 @@ impl Monitoring {
 }
 
 fn parse_release(text: &str) -> Result<Release, String> {
-    text.parse().map_err(|_| format!("`{text}` is no release such as {}", Release::SERVER))
+    text.parse().map_err(|_| format!("`{text}` is not a release such as {}", Release::SERVER))
 }
 
 impl StartArguments {
@@ -261,6 +261,8 @@ pub struct Service {
     pub is_development: bool,
     /// The port is printed and the server ends with its standard input.
     pub is_child: bool,
+    /// What to do, besides, if the address cannot be listened on.
+    pub address_hint: &'static str,
 }
 
 /// Writes the first line of the log, at once, and begins to report progress.
@@ -275,7 +277,7 @@ pub(super) fn begin(path: &Path, addresses: &str) -> Progress {
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
     log::set(arguments.log_level, arguments.log_format);
     let progress = begin(&arguments.path, &arguments.addresses);
@@ -293,6 +295,7 @@ pub fn run(arguments: &StartArguments) -> Result<(), Failure> {
         release_min: arguments.release_min,
         release_max: arguments.release_max,
         is_development: arguments.development,
+        address_hint: "",
     };
     serve(&service, progress, |address| log::info(format_args!("listening on {address}")))
 }

@@ -101,7 +101,7 @@ pub mod system;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use address::{AddressError, ReplicaAddress, ToReplicas};
 pub use address::{parse_address, parse_addresses, read_replicas};

@@ -162,7 +162,7 @@ fn evictions() {
 
 /// What the scripted server does with a request that is not a register.
 #[derive(Clone, Copy)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// Answers with these results for one batch.
     Answer(&'static [u8]),
     /// Closes the connection.
@@ -173,13 +173,13 @@ pub(super) enum Act {
     Ignore,
 }
 
-pub(super) struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     pub thread: JoinHandle<Vec<Vec<u8>>>,
 }
 
 /// Serves one connection after the other until the script is over; returns all requests.
-pub(super) fn serve(script: Vec<Act>) -> Server {
+pub(crate) fn serve(script: Vec<Act>) -> Server {
     serve_in_view(0, script)
 }
 

@@ -51,7 +51,8 @@ pub enum Lifetime {
     /// As long as its program. Of these sessions, the one that was idle for longest makes way.
     #[default]
     Long,
-    /// Some questions, or it connects again by itself. Such sessions make way before all others.
+    /// Some questions, or it connects again by itself. While there are eight or more such sessions,
+    /// they make way before all others.
     Short,
 }
 

@@ -75,6 +75,7 @@ pub fn bytes_peak() -> usize {
 /// there is no memory for that, the process ends at once: std would wait for a lock that it holds.
 pub fn install_panic_hook() {
     let print = std::panic::take_hook();
+    // Not frozen: this is the start.
     std::panic::set_hook(Box::new(move |info| {
         unfreeze();
         PRINTING.fetch_add(1, Ordering::SeqCst);

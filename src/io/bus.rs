@@ -3,9 +3,8 @@
 //! Bounds hold everywhere: connections (one too many is accepted and closed at once), messages
 //! queued for a peer (a peer that does not take them is disconnected), messages queued in total,
 //! messages taken for frames that are still arriving. A peer that stops in the middle of a frame,
-//! or
-//! stops taking what is sent, is disconnected after some seconds; nobody else waits for it. While a
-//! peer leaves replies untaken, nothing more is read from it. All structures are made at start.
+//! or stops reading, is disconnected after some seconds; no other peer waits for it. While a peer
+//! leaves replies unread, nothing more is read from it. All structures are made at start.
 //!
 //! In a cluster, other replicas connect to us like clients and only send; what we have to say to
 //! them goes through [`Peers`]. A connection shows by its frames which kind it is. Clients never
@@ -22,7 +21,6 @@ use super::address::ReplicaAddress;
 use super::complaint::Complaint;
 use super::framing::{Allowance, FrameError, Receiver, Rules, Step};
 use super::peers::Peers;
-use super::resolver::look_up;
 use super::ring::{Part, Ring};
 use super::socket::{expect_no_congestion, listen};
 use super::twins::{Process, Sightings, address_bytes};
@@ -35,7 +33,7 @@ use crate::vsr::ConnectionId;
 
 /// Messages that may wait for one peer.
 const SENDS_MAX: usize = 16;
-/// While so many wait for a peer, nothing is read from it.
+/// Messages waiting for a peer while nothing is read from it.
 const SENDS_PAUSE: usize = 4;
 /// A message is sent in portions of this size, to see that there is progress.
 const PORTION_LENGTH: u32 = 256 * 1024;
@@ -43,7 +41,7 @@ const PORTION_LENGTH: u32 = 256 * 1024;
 const STALL_TICKS: u64 = 3_000;
 /// The same while others wait for the memory it holds.
 const STALL_TICKS_PRESSED: u64 = 200;
-/// A connection that is silent for so many ticks makes way for a replica.
+/// Silence, in ticks, after which a connection makes way for a replica.
 const SILENT_TICKS: u64 = 50;
 /// Stalls are looked for this often, in ticks.
 const SCAN_TICKS: u64 = 100;
@@ -55,6 +53,14 @@ pub struct BusError {
     pub address: SocketAddr,
     /// What the system answered.
     pub error: io::Error,
+}
+
+impl BusError {
+    /// Whether the machine's limit of open files is the cause, and not the address.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        matches!(self.error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    }
 }
 
 impl fmt::Display for BusError {
@@ -71,6 +77,9 @@ impl fmt::Display for BusError {
             }
             io::ErrorKind::PermissionDenied => {
                 write!(formatter, "ports below 1024 need privileges: choose a higher one")
+            }
+            _ if self.is_limit() => {
+                write!(formatter, "raise the limit of open files (ulimit -n, LimitNOFILE=)")
             }
             _ => write!(formatter, "see the kernel's log for more"),
         }
@@ -95,12 +104,13 @@ pub struct BusOptions {
     pub pool_reserve: u32,
     /// Those of them that are left to the replica alone.
     pub pool_reserve_replica: u32,
-    /// Frames larger than [`RECEIVE_SIZE`] that may be arriving from clients at a time: so many
-    /// messages of the pool the bus holds for them at most, beside those it was given to send.
+    /// Maximum frames larger than [`RECEIVE_SIZE`] arriving from clients at a time. The bus holds
+    /// one message of the pool for each, besides those it was given to send.
     pub large_frames_max: u32,
     /// Messages that may wait for all clients together.
     pub sends_total_max: u32,
-    /// What we say to other replicas first, and expect of them; `expected` does not count.
+    /// What we say to other replicas first, and expect of them; `expected` and `listen` do not
+    /// count.
     pub hello: Option<Hello>,
 }
 
@@ -117,7 +127,7 @@ enum Place {
     WaitsForSends,
 }
 
-/// Who is at the other end, as far as its frames have shown.
+/// Kind of the peer, as far as its frames have shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Unknown,
@@ -182,7 +192,8 @@ pub struct BusCounters {
     pub refused: u64,
     /// Connections closed because of what the peer sent.
     pub broken: u64,
-    /// Connections closed because the peer did not go on, or did not take its replies.
+    /// Connections closed because the peer stopped in the middle of a frame, or did not read its
+    /// replies.
     pub stalled: u64,
     /// Messages received.
     pub received: u64,
@@ -219,11 +230,12 @@ pub struct Bus {
     accept_in_flight: bool,
     stopping: bool,
     tick: u64,
-    /// The time by the monotonic clock, as far as it was told.
+    /// The time by the monotonic clock, as set last.
     now_ns: u64,
     complaint_cluster: Complaint,
     complaint_other: Complaint,
     complaint_setup: Complaint,
+    complaint_order: Complaint,
     hello: Option<Hello>,
     sightings: Sightings,
     counters: BusCounters,
@@ -236,7 +248,7 @@ const CONNECTIONS_OF_REPLICAS: u32 = NODES_MAX as u32 - 1;
 /// message of the pool while they arrive.
 pub const RECEIVE_SIZE: u32 = 64 * 1024;
 
-/// Places for so many connections, all empty.
+/// Returns empty places for connections.
 fn connections_make(places: u32, receive_size: u32) -> Box<[Connection]> {
     let small = Pool::new("receive", places, receive_size);
     let connection = |_| Connection {
@@ -272,14 +284,6 @@ fn prepare_hellos(peers: &mut Peers, hello: Hello) {
     }
 }
 
-/// A number that no other process has drawn, as far as that is likely: not zero.
-fn draw_instance() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanoseconds = since.map_or(0, |it| it.as_nanos() & u128::from(u64::MAX >> 24));
-    let nanoseconds = u64::try_from(nanoseconds).expect("the upper bits are gone");
-    (nanoseconds << 24 | u64::from(std::process::id() & 0xff_ffff)).max(1)
-}
-
 impl Bus {
     /// Listens. Messages are received into buffers of `pool`.
     ///
@@ -301,11 +305,10 @@ impl Bus {
         let failure = |error| BusError { address: listen_on, error };
         let listener = listen(listen_on).map_err(failure)?;
         let address = listener.local_addr().map_err(failure)?;
-        let peers = Peers::new(options.replica, &options.addresses, look_up);
-        let mut peers = peers.map_err(failure)?;
+        let mut peers = Peers::new(options.replica, &options.addresses);
         // What distinguishes this process from another one of the same index.
         let listen = address_bytes(address);
-        let hello = options.hello.map(|hello| Hello { instance: draw_instance(), listen, ..hello });
+        let hello = options.hello.map(|hello| Hello { listen, ..hello });
         if let Some(hello) = hello {
             prepare_hellos(&mut peers, hello);
         }
@@ -336,6 +339,7 @@ impl Bus {
             complaint_cluster: Complaint::default(),
             complaint_other: Complaint::default(),
             complaint_setup: Complaint::default(),
+            complaint_order: Complaint::default(),
             hello,
             sightings: Sightings::new(),
             counters: BusCounters::default(),
@@ -348,10 +352,16 @@ impl Bus {
         if others == 0 { clients_max } else { clients_max + CONNECTIONS_OF_REPLICAS }
     }
 
-    /// Operations the bus may have in flight in the ring, for so many clients and other replicas.
+    /// Maximum operations of the bus in flight in the ring, for these clients and other replicas.
     #[must_use]
     pub const fn operations_max(clients_max: u32, others: u32) -> u32 {
         1 + 2 * Bus::places(clients_max, others) + Peers::operations_max(others)
+    }
+
+    /// Maximum descriptors of the bus: connections, the listener, a connection that is refused.
+    #[must_use]
+    pub const fn descriptors_max(clients_max: u32, others: u32) -> u32 {
+        Bus::places(clients_max, others) + others + 2
     }
 
     /// Bytes of the receive buffers, beside the pool.
@@ -382,6 +392,12 @@ impl Bus {
     #[must_use]
     pub fn replica(&self) -> u8 {
         self.replica
+    }
+
+    /// Places for connections of clients.
+    #[must_use]
+    pub fn clients_max(&self) -> u32 {
+        self.clients_max
     }
 
     /// Places for connections.
@@ -506,7 +522,7 @@ impl Bus {
         }
         self.clients -= u32::from(connection.kind == Kind::Client);
         connection.kind = Kind::Replica;
-        // A prepare carries the name of who made it, not of who sent it.
+        // A prepare carries the index of the replica that made it, not of the sender.
         if frame.command != u8::from(Command::Prepare) {
             self.peers.heard_from(ring, frame.replica);
         }
@@ -613,9 +629,8 @@ impl Bus {
         None
     }
 
-    /// Takes what a replica says first. If it was set up otherwise than we, the operator is told;
-    /// unless only its list is of another length, which is so while a standby is being added, it
-    /// cannot stay.
+    /// Takes what a replica says first. Logs if it was set up differently, and closes the
+    /// connection unless only its list is of another length, as while a standby is being added.
     pub fn on_hello(&mut self, id: ConnectionId, header: &Header) {
         let (Some(own), Some(hello)) = (self.hello, Hello::from_header(header)) else { return };
         if !self.is_open(id) {
@@ -623,15 +638,24 @@ impl Bus {
         }
         let peer = self.peer_address(id);
         let process = Process::of(&hello, peer.ip());
+        // Of a replica that listens everywhere, the address that others use is not known.
+        let placed = process.filter(|process| address_bytes(process.address) == hello.listen);
         let Err(mismatch) = check_hello(&hello, &own) else {
             self.connections[to_index(id.index)].process = process;
+            if let Some(placed) = placed {
+                self.check_order(placed);
+            }
             return;
         };
         if let (SetupMismatch::Twin { .. }, Some(process)) = (mismatch, process) {
             let (replica, instance, address) = (own.replica, own.instance, self.address);
             self.sightings.note(self.tick, Process { replica, instance, address }, process);
         }
+        if let (SetupMismatch::Index { .. }, Some(placed)) = (mismatch, placed) {
+            self.check_order(placed);
+        }
         if matches!(mismatch, SetupMismatch::Nodes { .. }) {
+            self.connections[to_index(id.index)].process = process;
             self.complaint_setup
                 .write(self.tick, format_args!("a connection from {}: {mismatch}", peer.ip()));
             return;
@@ -640,6 +664,24 @@ impl Bus {
             .write(self.tick, format_args!("closed a connection from {}: {mismatch}", peer.ip()));
         self.counters.broken += 1;
         self.close_index(id.index);
+    }
+
+    /// Logs that our own list has another replica at the address where this one listens. The others
+    /// only see that we expect the wrong replica at their addresses.
+    fn check_order(&mut self, process: Process) {
+        let Process { replica, address, .. } = process;
+        let Some(listed) = self.peers.replica_at(address).filter(|it| *it != replica) else {
+            return;
+        };
+        let (right, listed) = (replica + 1, listed + 1);
+        self.complaint_order.write(
+            self.tick,
+            format_args!(
+                "replica {replica} listens on {address}, which is entry {listed} of --addresses \
+                 here and must be entry {right}: start every server with the same list, in the \
+                 order of the replicas"
+            ),
+        );
     }
 
     /// Where a connection comes from; all zero if that is not known.
@@ -689,7 +731,7 @@ impl Bus {
         }
     }
 
-    /// A buffer for a small answer that nobody needs, if there is one to spare.
+    /// Takes a buffer for a small answer, unless all are reserved for more important messages.
     #[must_use]
     pub fn spare_buffer(&self) -> Option<Buffer> {
         let spare = self.rules.has_buffer(self.pool_reserve);
@@ -839,13 +881,13 @@ impl Bus {
         ring.send(stream.as_fd(), index, message, part);
     }
 
-    /// Tells the time, by the monotonic clock in nanoseconds.
+    /// Sets the time, by the monotonic clock in nanoseconds.
     pub fn set_now(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
     }
 
     /// A peer has taken bytes, or an error. If it has taken a whole message, since when that was
-    /// being sent, by the time that was told.
+    /// being sent, by the time that was set.
     ///
     /// # Panics
     ///
@@ -898,8 +940,8 @@ impl Bus {
         self.sends_total -= count;
     }
 
-    /// Closes a connection, if it is still the one it was and no replica's: whoever dislikes a
-    /// client's request that a replica has handed on means the client.
+    /// Closes a connection, if it is still the one it was and not a replica's. A request that a
+    /// replica has forwarded may be invalid; that is the client's fault, not the replica's.
     pub fn close(&mut self, id: ConnectionId) {
         if self.is_open(id) && self.connections[to_index(id.index)].kind != Kind::Replica {
             self.close_index(id.index);
@@ -944,8 +986,8 @@ impl Bus {
         self.free.push(index);
     }
 
-    /// Every 10 ms: disconnects peers that do not go on, accepts again after an error, and looks
-    /// after the connections to other replicas.
+    /// Every 10 ms: disconnects stalled peers, accepts again after an error, and maintains the
+    /// connections to other replicas.
     ///
     /// # Panics
     ///

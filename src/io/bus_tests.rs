@@ -611,6 +611,40 @@ fn replicas_have_memory_of_their_own() {
     assert_eq!(world.bus.waiting_count, 3);
 }
 
+/// Goal: two processes of one replica are seen, also if one of them has a list of another length.
+#[test]
+fn twin_with_another_list() {
+    let others: Vec<TcpListener> =
+        (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<SocketAddr> = others.iter().map(|it| it.local_addr().unwrap()).collect();
+    let mut world = World::of_cluster(4, 8, 1, &addresses);
+    let own = Hello {
+        cluster: CLUSTER,
+        replica: 0,
+        expected: 0,
+        replica_count: 3,
+        nodes: 3,
+        message_size_max: MESSAGE_SIZE_MAX,
+        instance: 1,
+        listen: [0; 18],
+    };
+    world.bus.hello = Some(own);
+    let mut peers = Vec::new();
+    for (instance, nodes) in [(5, 3), (6, 4)] {
+        let hello = Hello { replica: 1, instance, nodes, ..own };
+        let mut peer = world.connect();
+        peer.write_all(zerocopy::IntoBytes::as_bytes(&hello.header())).unwrap();
+        peers.push(peer);
+        world.run_until("hello", |world| !world.inbox.is_empty());
+        let (id, message) = world.inbox.pop().unwrap();
+        world.bus.on_hello(id, message.header());
+        assert!(world.bus.is_open(id));
+    }
+    assert!(!world.bus.has_twins(1));
+    world.ticks(SCAN_TICKS);
+    assert!(world.bus.has_twins(1));
+}
+
 /// Runs two worlds until something is true of them.
 fn run_both(
     what: &str,

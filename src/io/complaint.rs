@@ -1,4 +1,4 @@
-//! Lines to the operator that a peer may cause: at most one in some seconds, so that nobody can
+//! Lines to the operator that a peer may cause: at most one in some seconds, so that no peer can
 //! fill a disk with them. Not covered: errors that end the process.
 
 use std::fmt;

@@ -247,6 +247,19 @@ fn register(client: u128) -> Vec<u8> {
     message.bytes().to_vec()
 }
 
+/// Waits until the main thread, the harness, waits for this test: it allocates when it begins to,
+/// and would end the process if the memory were frozen by then.
+fn wait_for_harness() {
+    let path = format!("/proc/self/task/{}/stat", std::process::id());
+    for _ in 0..1_000 {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Goal: not a test of its own: the process that the test below starts.
 #[test]
 fn child() {
@@ -256,6 +269,7 @@ fn child() {
     {
         test_faults::set(Fault::parse(&fault));
     }
+    wait_for_harness();
     let reason = serve(Path::new(&path));
     assert!(matches!(reason, ExitReason::InputEnd | ExitReason::Fatal));
     std::process::exit(if reason == ExitReason::Fatal { FATAL_CODE } else { 0 });

@@ -47,9 +47,9 @@ impl EndingLog {
             Ending::Displaced { client, by } => self.displaced.write(
                 self.tick,
                 format_args!(
-                    "the session of client {client:032x}, which was idle for longest, made way for \
-                     client {by:032x}: all sessions are taken (florin_sessions_max); the idle \
-                     client is evicted when it asks again"
+                    "displaced the session of client {client:032x} for client {by:032x}: the table \
+                     is full (florin_sessions_max); the displaced client is evicted at its next \
+                     request"
                 ),
             ),
         }
@@ -65,9 +65,9 @@ impl EndingLog {
             self.refused.write(
                 self.tick,
                 format_args!(
-                    "refused connections: {count}, since all {} places are taken \
-                     (florin_connections_max); close connections that are not needed",
-                    bus.connections_max()
+                    "refused connections: {count}, since all {} places for clients are taken; \
+                     close connections that are not needed",
+                    bus.clients_max()
                 ),
             );
         }

@@ -22,14 +22,14 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// Whether the file's size must be told.
+    /// Whether the size of the file must be set.
     pub fn wants_size(&self) -> bool {
         self.end.is_none()
     }
 
-    /// Tells the size of the file in bytes.
+    /// Sets the size of the file in bytes.
     pub fn set_size(&mut self, size: u64) {
-        assert!(self.end.is_none(), "told once");
+        assert!(self.end.is_none(), "set once");
         self.end = Some(size);
     }
 
@@ -47,11 +47,13 @@ impl Growth {
         Some((end, new_end - end))
     }
 
-    /// The piece could not be asked for now. Its space counts as reserved: a write that needs it
-    /// grows the file, and the next piece follows.
-    pub fn put_off(&mut self) {
+    /// Gives back the piece from this offset on, which could not be asked for now: the next write
+    /// that comes near the end asks for it again.
+    pub fn put_off(&mut self, offset: u64) {
         assert!(self.busy, "a piece was about to be reserved");
+        assert!(self.end.is_some_and(|end| offset < end), "it was not empty");
         self.busy = false;
+        self.end = Some(offset);
     }
 
     /// The piece is reserved, or could not be.
@@ -65,6 +67,17 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a piece that could not be asked for is asked for again, without a gap.
+    #[test]
+    fn put_off() {
+        let mut growth = Growth::default();
+        growth.set_size(10 << 20);
+        let piece = growth.next(9 << 20);
+        growth.put_off(10 << 20);
+        assert_eq!(piece, Some((10 << 20, 4 << 20)));
+        assert_eq!(growth.next(9 << 20), piece);
+    }
 
     /// Goal: pieces follow each other without gaps, one at a time, before they are needed.
     #[test]

@@ -6,22 +6,19 @@
 //! leaves in one write of at most [`LINE_MAX`] bytes, which a pipe takes whole: lines of several
 //! replicas and threads in one terminal never mix. A longer line is cut and marked.
 //!
-//! Standard error that is closed, full or not read never stops a server. A line waits up to
-//! [`WAIT_MS`] ([`WAIT_ERROR_MS`] for an error) for a reader; then it is dropped, and so are the
-//! next ones, without a wait, until there is a reader again. The first line after that says how
-//! many were lost. Not covered: which events there are, how often a peer may cause one
+//! Standard error that is closed, full or not read never stops a server
+//! ([`standard_error`](super::standard_error)). A line waits up to [`WAIT_MS`] for a reader; then
+//! it is dropped, and so are the next ones, without a wait, until there is a reader again. An error
+//! always waits, up to [`WAIT_ERROR_MS`]: it often is the last line. The first line after a loss
+//! says how many were lost. Not covered: which events there are, how often a peer may cause one
 //! ([`complaint`](super::complaint)).
 
-#![allow(unsafe_code)]
-
 use std::fmt::{self, Write as _};
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use super::clock::Clock;
-use super::metrics::text::Text;
-use super::system;
+use super::metrics::text::{Characters, Text};
+use super::standard_error;
 
 /// Maximum bytes of a line: what Linux writes to a pipe in one piece (`PIPE_BUF`).
 const LINE_MAX: usize = 4096;
@@ -31,10 +28,8 @@ const END_MAX: usize = 16;
 const CUT: &str = " [cut]";
 /// Time that a line waits for a reader of standard error, in milliseconds.
 const WAIT_MS: i32 = 50;
-/// The same for an error, which often is the last line.
+/// The same for an error.
 const WAIT_ERROR_MS: i32 = 1_000;
-/// Maximum calls to write one line: interruptions and short writes.
-const WRITES_MAX: u32 = 16;
 
 /// Severity of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -97,8 +92,9 @@ pub fn set_replica(index: u8) {
     REPLICA.store(index.into(), Ordering::Relaxed);
 }
 
-/// Notes that this process is a server that logs.
+/// Notes that this process is a server that logs. To be called once.
 pub fn begin() {
+    standard_error::open();
     BEGUN.store(true, Ordering::Relaxed);
 }
 
@@ -126,17 +122,26 @@ pub fn write(level: Level, message: fmt::Arguments<'_>) {
     if !writes(level) {
         return;
     }
-    let lost = LOST.load(Ordering::Relaxed);
+    // Taken, so that of several threads one reports them.
+    let lost = LOST.swap(0, Ordering::Relaxed);
     if lost > 0 {
         let note = format_args!("{lost} log lines were lost: nothing read standard error");
-        if !leave(Level::Warning, note) {
-            LOST.fetch_add(1, Ordering::Relaxed);
+        if !leave(Level::Warning, note, wait_ms(level, STUCK.load(Ordering::Relaxed))) {
+            LOST.fetch_add(lost + 1, Ordering::Relaxed);
             return;
         }
-        LOST.fetch_sub(lost, Ordering::Relaxed);
     }
-    if !leave(level, message) {
+    if !leave(level, message, wait_ms(level, STUCK.load(Ordering::Relaxed))) {
         LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Maximum time that a line waits for a reader, in milliseconds.
+fn wait_ms(level: Level, is_stuck: bool) -> i32 {
+    match (level, is_stuck) {
+        (Level::Error, _) => WAIT_ERROR_MS,
+        (Level::Warning | Level::Info, false) => WAIT_MS,
+        (Level::Warning | Level::Info, true) => 0,
     }
 }
 
@@ -155,8 +160,8 @@ pub fn error(message: fmt::Arguments<'_>) {
     write(Level::Error, message);
 }
 
-/// Makes a line and writes it; whether standard error took it whole.
-fn leave(level: Level, message: fmt::Arguments<'_>) -> bool {
+/// Makes a line and writes it. Returns whether standard error took it whole.
+fn leave(level: Level, message: fmt::Arguments<'_>, wait_ms: i32) -> bool {
     let mut buffer = [0; 1 + LINE_MAX];
     // Ends what is left of a torn line.
     buffer[0] = b'\n';
@@ -164,53 +169,13 @@ fn leave(level: Level, message: fmt::Arguments<'_>) -> bool {
     let event = Event { level, time_ns: Clock::new().realtime_ns(), replica };
     let length = line(&mut buffer[1..], format(), event, message);
     let start = usize::from(!TORN.load(Ordering::Relaxed));
-    let wait_ms = match (STUCK.load(Ordering::Relaxed), level) {
-        (true, _) => 0,
-        (false, Level::Error) => WAIT_ERROR_MS,
-        (false, Level::Warning | Level::Info) => WAIT_MS,
-    };
     let text = &buffer[start..=length];
-    let left = leave_bytes(text, wait_ms);
+    let left = standard_error::write(text, wait_ms);
     STUCK.store(left < text.len(), Ordering::Relaxed);
     if left > 0 {
         TORN.store(left < text.len(), Ordering::Relaxed);
     }
     left == text.len()
-}
-
-/// Writes to standard error without blocking; how many bytes it took.
-fn leave_bytes(text: &[u8], wait_ms: i32) -> usize {
-    // SAFETY: the descriptor is only used while this function runs. The runtime opens it at the
-    // start if it was closed, and nothing in this program closes it.
-    let output = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
-    let mut left = 0;
-    for _ in 0..WRITES_MAX {
-        // A pipe is writable if it takes `PIPE_BUF` bytes, hence any line: the write cannot block.
-        let mut waited = [system::waited(output, true)];
-        if system::wait(&mut waited, wait_ms).is_err() {
-            return left;
-        }
-        if waited[0].revents == 0 {
-            return left;
-        }
-        let rest = &text[left..];
-        // SAFETY: the pointer and length are those of a live slice, which the call only reads.
-        let count = unsafe { libc::write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
-        match usize::try_from(count) {
-            Ok(count) => left += count,
-            Err(_) if is_passing(&io::Error::last_os_error()) => {}
-            Err(_) => return left,
-        }
-        if left == text.len() {
-            return left;
-        }
-    }
-    left
-}
-
-/// Whether a write may succeed when it is tried again.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
 /// The fields of a line besides its message.
@@ -245,7 +210,7 @@ fn line_text(text: &mut Text<'_>, event: Event, message: fmt::Arguments<'_>) -> 
     if let Some(replica) = event.replica {
         write!(text, "replica={replica} ")?;
     }
-    Lines(text).write_fmt(message)
+    Characters(text).write_fmt(message)
 }
 
 fn line_json(text: &mut Text<'_>, event: Event, message: fmt::Arguments<'_>) -> fmt::Result {
@@ -267,15 +232,6 @@ impl fmt::Display for Moment {
             Ok(time) => write!(formatter, "{time:.3}"),
             Err(_) => write!(formatter, "{}ns", self.0),
         }
-    }
-}
-
-/// Writes characters one by one, so that a message is cut between two of them.
-struct Lines<'a, 'b>(&'a mut Text<'b>);
-
-impl fmt::Write for Lines<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|character| self.0.write_char(character))
     }
 }
 
@@ -352,6 +308,14 @@ mod tests {
                 assert!(serde_json::from_str::<serde_json::Value>(&line).is_ok());
             }
         }
+    }
+
+    /// Goal: while nobody reads, lines cost no time, but an error is still waited for.
+    #[test]
+    fn waits() {
+        assert_eq!(wait_ms(Level::Error, true), WAIT_ERROR_MS);
+        assert_eq!(wait_ms(Level::Warning, true), 0);
+        assert!((1..WAIT_ERROR_MS).contains(&wait_ms(Level::Info, false)));
     }
 
     /// Goal: events below the level are not written.

@@ -2,12 +2,12 @@
 //!
 //! A datagram to the socket that `NOTIFY_SOCKET` names, a path or an abstract name (`@`); nothing
 //! without it. The socket is made before the memory is frozen, and sending neither allocates nor
-//! blocks; an error is ignored, since nobody but the manager would miss the datagram.
+//! blocks; an error is ignored, since only the manager would miss the datagram.
 //!
 //! **Ready** is a replica that listens and has opened its data file. In a cluster of one that
-//! includes replaying the log: before, nobody is served. In a larger cluster it does not wait for
-//! a quorum, and neither for a view: replicas are started one after the other, and a start that
-//! waited for the second replica would wait for ever. Until it is ready, each turn of the loop
+//! includes replaying the log: no client is served before. In a larger cluster it does not wait
+//! for a quorum or a view: replicas are started one after the other, and a start that waited for
+//! the second replica would wait for ever. Until it is ready, each turn of the loop
 //! extends the manager's start timeout, as opening a large data file may take minutes.
 //!
 //! **Alive** (`WATCHDOG=1`) is said by the serving loop only, so that a loop that hangs is
@@ -19,10 +19,11 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::log;
-use super::metrics::text::Text;
-use crate::vsr::{Report, Standing};
+use super::metrics::text::{Characters, Text};
+use crate::vsr::{Report, Standing, Unready};
 
 /// Maximum bytes of a datagram.
 const MESSAGE_MAX: usize = 512;
@@ -30,6 +31,8 @@ const MESSAGE_MAX: usize = 512;
 const STATUS_NS: u64 = 2_000_000_000;
 /// Time by which a start timeout is extended, in µs.
 const EXTEND_US: u64 = 60_000_000;
+/// Whether it was logged that the manager cannot be notified.
+static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -57,6 +60,10 @@ impl Notifier {
             Ok(notifier) => notifier,
             Err(error) => {
                 let name = name.display();
+                // Each thread of the start makes one.
+                if WARNED.swap(true, Ordering::Relaxed) {
+                    return Notifier::default();
+                }
                 // Not frozen: it is made before.
                 log::warn(format_args!(
                     "the service manager is not notified: {name}: {error} (NOTIFY_SOCKET must be \
@@ -140,84 +147,67 @@ impl Notifier {
     }
 }
 
-/// Writes character by character, so that a text that does not fit is cut between two of them.
-struct Characters<'a, 'b>(&'a mut Text<'b>);
-
-impl Write for Characters<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|character| self.0.write_char(character))
-    }
-}
-
 /// Whether the replica has read its data file.
 fn is_opened(standing: Standing) -> bool {
     !matches!(standing, Standing::Opening | Standing::Replaying | Standing::Stopped)
 }
 
-/// Silence after which a status names it, in ns.
-const SILENCE_NS: u64 = 2_000_000_000;
-
-/// A replica's role, view and lag on one line.
+/// A replica's role, view and lag on one line; or why it is not ready.
 pub struct StatusLine<'a>(pub &'a Report);
 
-impl StatusLine<'_> {
-    /// Whether another replica was heard lately.
-    fn hears(&self, replica: u8) -> bool {
-        let peer = self.0.peers.get(usize::from(replica));
-        peer.and_then(|peer| peer.silence_ns).is_some_and(|silence| silence < SILENCE_NS)
-    }
-
-    /// Voting replicas that were heard lately, this one included.
-    fn heard(&self) -> usize {
-        let others = (0..self.0.replica_count).filter(|index| *index != self.0.replica);
-        let own = usize::from(self.0.replica < self.0.replica_count);
-        others.filter(|index| self.hears(*index)).count() + own
-    }
-
-    fn role(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { view, op, commit, commit_max, primary, replica_count, .. } = *self.0;
-        let (heard, behind) = (self.heard(), commit_max.saturating_sub(commit));
-        match self.0.standing {
-            Standing::Opening => write!(formatter, "opening the data file"),
-            Standing::Replaying => write!(formatter, "replaying the log: op {commit} of {op}"),
-            Standing::Primary if heard * 2 < usize::from(replica_count) => write!(
-                formatter,
-                "not serving: primary of view {view} without a quorum, hears {heard} of \
-                 {replica_count} replicas, itself included"
-            ),
-            Standing::Primary => {
+impl fmt::Display for StatusLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { standing, view, op, commit, commit_max, primary, .. } = *self.0;
+        let (name, behind) = (standing.name(), commit_max.saturating_sub(commit));
+        match self.0.unready() {
+            Some(Unready::Opening) => write!(formatter, "opening the data file"),
+            Some(Unready::Replaying) => {
+                write!(formatter, "replaying the log: op {commit} of {op}")
+            }
+            Some(Unready::Stopped) => write!(formatter, "stopped"),
+            Some(reason) => {
+                let reason = reason.text();
+                write!(formatter, "not serving: {reason} ({name}, view {view}, op {commit})")
+            }
+            None if standing == Standing::Primary => {
                 let waiting = op.saturating_sub(commit);
                 write!(formatter, "primary of view {view}, op {op}, {waiting} not executed")
             }
-            Standing::Backup | Standing::Standby if !self.hears(primary) => write!(
-                formatter,
-                "not serving: silence from replica {primary}, the primary of view {view}; \
-                 {heard} of {replica_count} replicas are heard"
-            ),
-            Standing::Backup | Standing::Standby => {
-                let name = self.0.standing.name();
+            None => {
                 write!(formatter, "{name} in view {view} of replica {primary}, ")?;
                 write!(formatter, "op {commit}, {behind} behind")
             }
-            Standing::ViewChange => write!(
-                formatter,
-                "not serving: waiting for a quorum to begin view {view} on replica {primary}"
-            ),
-            Standing::RecoveringHead => write!(
-                formatter,
-                "not serving: waiting to learn the end of the log from replica {primary}"
-            ),
-            Standing::Stopped => write!(formatter, "stopped"),
         }
     }
 }
 
-impl fmt::Display for StatusLine<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.role(formatter)?;
-        if self.0.syncing {
-            write!(formatter, ", fetching a checkpoint")?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vsr::report::tests::report;
+
+    /// Goal: the status says the same as `/readyz`: also of a replica whose messages do not arrive,
+    /// and of one whose work stands still.
+    #[test]
+    fn status_lines() {
+        let healthy = report();
+        assert_eq!(healthy.unready(), None);
+        let text = |report: &Report| StatusLine(report).to_string();
+        assert!(text(&healthy).starts_with("primary of view "), "{}", text(&healthy));
+        let mut unanswered = report();
+        for peer in &mut unanswered.peers {
+            peer.unanswered_ns = Some(60_000_000_000);
         }
-        Ok(())
+        let mut still = report();
+        still.still_ns = 60_000_000_000;
+        for report in [unanswered, still] {
+            let reason = report.unready().unwrap();
+            let expected = format!("not serving: {} (primary, view ", reason.text());
+            assert!(text(&report).starts_with(&expected), "{}", text(&report));
+        }
+        let backup = Report { standing: Standing::Backup, primary: 1, ..report() };
+        assert!(text(&backup).contains(" of replica 1, op "), "{}", text(&backup));
+        let opening = Report { standing: Standing::Opening, ..report() };
+        assert_eq!(text(&opening), "opening the data file");
     }
 }

@@ -1,13 +1,12 @@
 //! The connections that we open to the other replicas, and on which we only send.
 //!
 //! Every replica dials every other one; what it has to say goes out there, and what others say
-//! arrives on connections that they opened, see [`bus`](super::bus). So nobody introduces himself,
-//! and a connection that breaks or is refused says that the other replica is gone: the core is
-//! told at once. What is to be sent waits in a short queue for each replica; beyond that it is
-//! dropped, since the protocol repeats everything, and no slow replica holds up another. All that
-//! waits leaves with one system call. A replica given by its name is looked up again whenever it
-//! cannot be reached, by a thread of its own ([`resolver`](super::resolver)). Not covered:
-//! receiving, what a message means.
+//! arrives on connections that they opened, see [`bus`](super::bus). A connection that breaks or is
+//! refused shows that the other replica is gone: the core learns it at once. Messages wait in a
+//! short queue for each replica; beyond that they are dropped, since the protocol repeats
+//! everything, and no slow replica holds up another. All that waits leaves with one system call.
+//! A replica given by its name is looked up again whenever it cannot be reached, by a thread of its
+//! own ([`resolver`](super::resolver)). Not covered: receiving, what a message means.
 
 use std::fmt;
 use std::io;
@@ -18,7 +17,7 @@ use super::address::ReplicaAddress;
 use super::batch::{BATCH_MESSAGES_MAX, Batch};
 use super::complaint::Complaint;
 use super::log::info;
-use super::resolver::{Addresses, HostName, Lookup, LookupError, Resolver};
+use super::resolver::{Addresses, HostName, Lookup, Resolver};
 use super::ring::{Ring, Watch};
 use super::socket::{SocketName, dialer, discard};
 use crate::protocol::{Message, NODES_MAX, to_index};
@@ -26,7 +25,7 @@ use crate::storage::Queue;
 
 /// Messages that may wait for one replica, those in flight included.
 pub const SENDS_MAX: u32 = 12;
-/// A replica that takes nothing for so many ticks of 10 ms is given up and dialed again.
+/// Ticks of 10 ms after which a replica that reads nothing is given up and dialed again.
 const STALL_TICKS: u64 = 500;
 /// First pause after a failed attempt, in ticks; doubles.
 const PAUSE_TICKS_MIN: u64 = 2;
@@ -36,7 +35,7 @@ const PAUSE_TICKS_MAX: u64 = 50;
 const LOOKUP_TICKS_MIN: u64 = 100;
 /// Longest pause between them.
 const LOOKUP_TICKS_MAX: u64 = 1_000;
-/// A connection that lasted for so many ticks was a good one: after it, we dial again at once.
+/// Ticks after which a connection counts as good: when it ends, the replica is dialed at once.
 const GOOD_TICKS: u64 = 100;
 
 /// How the connection to one replica is.
@@ -74,7 +73,7 @@ struct Peer {
     batch: Option<Box<Batch>>,
     /// Messages of the batch in flight.
     in_flight: usize,
-    /// The kernel tells when the connection ends.
+    /// The kernel reports the end of the connection.
     watched: bool,
     /// Attempts that failed, or connections that did not last, one after the other.
     failures: u32,
@@ -82,7 +81,7 @@ struct Peer {
     sent_tick: u64,
     /// The core is to hear that it was lost.
     lost: bool,
-    /// The operator was told that it cannot be reached.
+    /// It was logged that the replica cannot be reached.
     reported: bool,
 }
 
@@ -118,26 +117,15 @@ pub struct Peers {
 
 impl Peers {
     /// Those of replica `own` in a cluster whose replicas have these addresses, in order. Names
-    /// are looked up by `lookup`.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses the thread that looks up names.
+    /// are looked up after [`Peers::start_resolver`].
     ///
     /// # Panics
     ///
-    /// If `own` is none of them, or they are too many.
-    pub fn new(own: u8, addresses: &[ReplicaAddress], lookup: Lookup) -> io::Result<Peers> {
+    /// If `own` is not one of them, or they are too many.
+    #[must_use]
+    pub fn new(own: u8, addresses: &[ReplicaAddress]) -> Peers {
         assert!(usize::from(own) < addresses.len());
         assert!(addresses.len() <= usize::from(NODES_MAX));
-        let is_other = |index: usize| index != usize::from(own);
-        let names: Box<[Option<HostName>]> = addresses
-            .iter()
-            .enumerate()
-            .map(|(index, address)| address.name().filter(|_| is_other(index)).cloned())
-            .collect();
-        let any = names.iter().any(Option::is_some);
-        let resolver = any.then(|| Resolver::new(names, lookup)).transpose()?;
         let peer = |(index, address): (usize, &ReplicaAddress)| Peer {
             written: address.clone(),
             address: address.known(),
@@ -160,14 +148,31 @@ impl Peers {
             lost: false,
             reported: false,
         };
-        Ok(Peers {
+        Peers {
             places: addresses.iter().enumerate().map(peer).collect(),
             stopping: false,
             tick: 0,
-            resolver,
+            resolver: None,
             complaint: Complaint::default(),
             counters: PeerCounters::default(),
-        })
+        }
+    }
+
+    /// Starts the thread that looks up the names of other replicas, if any has one. The caller has
+    /// blocked the signals that end the process: a new thread inherits its mask.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses the thread.
+    pub fn start_resolver(&mut self, lookup: Lookup) -> io::Result<()> {
+        let others = |peer: &Peer| peer.state != State::Ourselves;
+        let name = |peer: &Peer| peer.written.name().filter(|_| others(peer)).cloned();
+        // Not frozen: this is the start.
+        let names: Box<[Option<HostName>]> = self.places.iter().map(name).collect();
+        if names.iter().any(Option::is_some) {
+            self.resolver = Some(Resolver::new(names, lookup)?);
+        }
+        Ok(())
     }
 
     /// Says this first on each new connection to a replica.
@@ -177,17 +182,17 @@ impl Peers {
     /// If there is no such replica.
     pub fn set_hello(&mut self, replica: u8, hello: Message) {
         let peer = &mut self.places[usize::from(replica)];
-        assert!(peer.state != State::Ourselves, "nobody greets himself");
+        assert!(peer.state != State::Ourselves, "a replica does not greet itself");
         peer.hello = Some(hello);
     }
 
-    /// Operations that may be in flight in the ring, for so many other replicas.
+    /// Maximum operations in flight in the ring, for `count` other replicas.
     #[must_use]
     pub const fn operations_max(count: u32) -> u32 {
         2 * count
     }
 
-    /// Messages of the pool that may wait for so many other replicas.
+    /// Maximum messages of the pool that wait for `count` other replicas.
     #[must_use]
     pub const fn messages_max(count: u32) -> u32 {
         SENDS_MAX * count
@@ -207,6 +212,13 @@ impl Peers {
     #[must_use]
     pub fn counters(&self) -> PeerCounters {
         self.counters
+    }
+
+    /// Which replica of our list has this address.
+    #[must_use]
+    pub fn replica_at(&self, address: SocketAddr) -> Option<u8> {
+        let index = self.places.iter().position(|peer| peer.address == Some(address))?;
+        u8::try_from(index).ok()
     }
 
     /// Whether messages to this replica go out now.
@@ -248,7 +260,7 @@ impl Peers {
     pub fn send(&mut self, ring: &mut Ring, replica: u8, message: Message) {
         assert!(to_index(message.size()) == message.bytes().len());
         let peer = &mut self.places[usize::from(replica)];
-        assert!(peer.state != State::Ourselves, "nobody sends to himself");
+        assert!(peer.state != State::Ourselves, "a replica does not send to itself");
         let connected = matches!(peer.state, State::Open { .. } | State::Connecting);
         if !connected || peer.queue.len() + peer.in_flight >= to_index(SENDS_MAX) {
             self.counters.dropped += 1;
@@ -399,6 +411,15 @@ impl Peers {
         resolver.ask(replica);
     }
 
+    /// Drops an answer about a replica that was reached meanwhile: when the connection breaks, it
+    /// may be days old.
+    fn drop_answer(&self, replica: u8) {
+        let has_name = self.places[usize::from(replica)].written.name().is_some();
+        if let Some(resolver) = self.resolver.as_ref().filter(|_| has_name) {
+            let _ = resolver.take(replica);
+        }
+    }
+
     /// Takes the answer about a replica that waits to be dialed, if there is one.
     fn take_address(&mut self, replica: u8) {
         let Some(resolver) = &self.resolver else { return };
@@ -406,10 +427,9 @@ impl Peers {
         if peer.written.name().is_none() || peer.lookups == 0 {
             return;
         }
-        match resolver.take(replica) {
-            Some(Ok(addresses)) => self.move_to(replica, &addresses),
-            Some(Err(error)) => self.report_name(replica, error),
-            None => {}
+        // A name without an address was logged at the start; one that had an address keeps it.
+        if let Some(Ok(addresses)) = resolver.take(replica) {
+            self.move_to(replica, &addresses);
         }
     }
 
@@ -434,18 +454,6 @@ impl Peers {
                 next.ip()
             )),
             None => info(format_args!("replica {replica}, {written}, is at {}", next.ip())),
-        }
-    }
-
-    /// Tells the operator that a name has no address, as seldom as other complaints.
-    fn report_name(&mut self, replica: u8, fault: LookupError) {
-        let peer = &mut self.places[usize::from(replica)];
-        if peer.address.is_none() {
-            let written = &peer.written;
-            self.complaint.write(
-                self.tick,
-                format_args!("replica {replica}: no address of {written}: {fault}; trying on"),
-            );
         }
     }
 
@@ -522,7 +530,7 @@ impl Peers {
         self.dial(ring, replica);
     }
 
-    /// Tells the operator, once until the replica was reached again for a while.
+    /// Logs that a replica cannot be reached; not again before it was reached for a while.
     fn report(&mut self, replica: u8, kind: io::ErrorKind) {
         let peer = &mut self.places[usize::from(replica)];
         if peer.reported || self.stopping {
@@ -533,11 +541,12 @@ impl Peers {
         let Some(address) = peer.address else { return };
         self.complaint.write(
             self.tick,
-            format_args!("no connection to replica {replica} at {address}: {kind}; trying on"),
+            format_args!("no connection to replica {replica} at {address}: {kind}; retrying"),
         );
     }
 
-    /// Every 10 ms, and at the start: dials who is to be dialed, gives up who takes nothing.
+    /// Every 10 ms, and at the start: dials replicas that are due, and gives up connections on
+    /// which nothing is read.
     ///
     /// # Panics
     ///
@@ -545,8 +554,10 @@ impl Peers {
     pub fn tick(&mut self, ring: &mut Ring) {
         self.tick += 1;
         for replica in 0..u8::try_from(self.places.len()).expect("there are few replicas") {
-            if matches!(self.places[usize::from(replica)].state, State::Waiting { .. }) {
-                self.take_address(replica);
+            match self.places[usize::from(replica)].state {
+                State::Waiting { .. } => self.take_address(replica),
+                State::Open { .. } => self.drop_answer(replica),
+                _ => {}
             }
             let peer = &mut self.places[usize::from(replica)];
             match peer.state {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::io::allocator::tests::allocations_of_thread;
 use crate::io::framing::tests::{CLUSTER, frame};
-use crate::io::resolver::look_up;
+use crate::io::resolver::{LookupError, look_up};
 use crate::io::ring::Completion;
 use crate::io::test_faults::{self, Fault, Kind};
 use crate::protocol::{MESSAGE_SIZE_MAX, Pool};
@@ -32,8 +32,10 @@ impl World {
         let own = SocketAddr::from(([127, 0, 0, 1], 1));
         let addresses = [&[own.into()], others].concat();
         let count = u32::try_from(others.len()).unwrap();
+        let mut peers = Peers::new(0, &addresses);
+        peers.start_resolver(lookup).unwrap();
         World {
-            peers: Peers::new(0, &addresses, lookup).unwrap(),
+            peers,
             ring: Ring::new(Peers::operations_max(count)).unwrap(),
             pool: Pool::new("messages", 32, MESSAGE_SIZE_MAX),
             lost: Vec::with_capacity(1024),
@@ -255,6 +257,31 @@ fn moves() {
     }
     assert_eq!(world.peers.places[1].address, Some(third_address));
     drop(stranger);
+}
+
+/// Goal: an answer that arrives while the replica is connected is not used when it is lost.
+#[test]
+fn stale_answer() {
+    let (listener, address) = listener();
+    let replica = ReplicaAddress::named("replica-1.test", 3, Some(address));
+    names(3, &[nobody()]);
+    let mut world = World::with_names(&[replica], look_up_in_test);
+    world.tick_and_settle();
+    assert!(world.peers.is_open(1));
+    world.peers.resolver.as_ref().unwrap().ask(1);
+    let mut waits = 0;
+    while world.peers.resolver.as_ref().unwrap().has_question(1) {
+        assert!(waits < 20_000, "the answer stays");
+        waits += 1;
+        world.ticks(1);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    names(3, &[address]);
+    drop(listener.accept().unwrap());
+    world.run_until("lost", |world| world.lost.len() == 1);
+    world.connect_by_name();
+    assert_eq!(world.peers.places[1].address, Some(address));
+    assert_eq!(world.peers.counters().refused, 0, "the old answer was not dialed");
 }
 
 /// Goal: of a name with several addresses each is tried, and it is asked for seldom.

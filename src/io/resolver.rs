@@ -88,7 +88,7 @@ pub type Lookup = fn(&CStr, u16) -> Result<Addresses, LookupError>;
 ///
 /// # Errors
 ///
-/// If the name has no address, or nobody knows it now.
+/// If the name has no address, or no name server answers.
 pub fn look_up(host: &CStr, port: u16) -> Result<Addresses, LookupError> {
     // SAFETY: all zeros is a value of this structure of numbers and pointers to nothing.
     let mut hints: libc::addrinfo = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -158,7 +158,7 @@ pub struct HostName {
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 enum Question {
-    /// Nobody asked.
+    /// There is none.
     None,
     /// It waits for the thread, or the thread is at it.
     Asked,
@@ -168,7 +168,7 @@ enum Question {
 
 /// What both threads share.
 struct Shared {
-    /// By index of the replica; `None` for those that are no names.
+    /// By index of the replica; `None` for those that are not names.
     names: Box<[Option<HostName>]>,
     lookup: Lookup,
     state: Mutex<State>,
@@ -233,6 +233,13 @@ impl Resolver {
         }
     }
 
+    /// Whether there is a question about a replica, answered or not.
+    #[cfg(test)]
+    #[must_use]
+    pub fn has_question(&self, replica: u8) -> bool {
+        !matches!(self.shared.state().questions[usize::from(replica)], Question::None)
+    }
+
     /// Takes the answer to the last question about a replica, if it is there.
     #[must_use]
     pub fn take(&self, replica: u8) -> Option<Result<Addresses, LookupError>> {
@@ -262,7 +269,7 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// The thread: answers one question after another until told to stop.
+/// The thread: answers one question after another until it is stopped.
 fn work(shared: &Shared) {
     let mut state = shared.state();
     state.ready = true;

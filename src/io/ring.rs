@@ -23,19 +23,19 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::batch::Batch;
 use super::socket::SocketName;
-use super::system::{Limit, limit};
+use super::system::{Limit, file_facts, limit};
 use crate::protocol::{Buffer, Message, to_index};
 use crate::storage::{DiskDone, DiskError, DiskKind, DiskRequest};
 
 /// A disk request that is interrupted more often than this has failed.
 const RETRIES_MAX: u32 = 10_000;
-/// Mark of the reservation of space, which is nobody's operation and works on no memory.
+/// Mark of the reservation of space, which belongs to no operation and works on no memory.
 const GROWTH: u64 = u64::MAX;
 /// Bytes of locked memory below which rings are small.
 pub const LOCKED_MEMORY_WANTED: u64 = 1 << 20;
 /// Entries of the submission queue of a small ring.
 const ENTRIES_SMALL: u32 = 64;
-/// When a ring is dropped with operations in flight, it waits so many times 100 ms for their end.
+/// Maximum waits, of 100 ms each, for the end of operations when a ring is dropped.
 const DROP_WAITS_MAX: u32 = 100;
 
 /// The system refuses a ring.
@@ -269,15 +269,6 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// Bytes of a file. The largest number if the system does not tell, so that nothing is reserved.
-fn file_size(file: BorrowedFd<'_>) -> u64 {
-    // SAFETY: all zeros is a value of this structure of numbers.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and the structure is ours to write.
-    let result = unsafe { libc::fstat(file.as_raw_fd(), &raw mut status) };
-    if result != 0 { u64::MAX } else { u64::try_from(status.st_size).unwrap_or(u64::MAX) }
-}
-
 /// Returns the entries of a ring that hands over `operations_max` operations with one system call,
 /// or fewer if little memory may be locked.
 ///
@@ -352,7 +343,8 @@ impl Ring {
         self.operations.len() - self.free.len()
     }
 
-    /// Reads, writes or syncs the file. The time, by the caller's clock, is told with the answer.
+    /// Reads, writes or syncs the file. The completion carries the time, which is by
+    /// the caller's clock.
     ///
     /// # Panics
     ///
@@ -370,7 +362,8 @@ impl Ring {
     /// the write that needs the space says so.
     fn grow(&mut self, file: BorrowedFd<'_>, write_end: u64) {
         if self.growth.wants_size() {
-            self.growth.set_size(file_size(file));
+            // A size that the system does not tell is too large to reserve anything behind.
+            self.growth.set_size(file_facts(file).map_or(u64::MAX, |facts| facts.size));
         }
         let Some((offset, length)) = self.growth.next(write_end) else { return };
         let descriptor = Fd(file.as_raw_fd());
@@ -379,7 +372,7 @@ impl Ring {
         let pushed = unsafe { self.kernel.submission().push(&entry.user_data(GROWTH)) };
         if pushed.is_err() {
             // The queue is full. The next write that comes near the end asks again.
-            self.growth.put_off();
+            self.growth.put_off(offset);
         }
     }
 
@@ -437,7 +430,7 @@ impl Ring {
         self.start(Operation::SendBatch { descriptor: socket.as_raw_fd(), replica, batch });
     }
 
-    /// Tells once when the descriptor is readable or at its end.
+    /// Reports once that the descriptor is readable or at its end.
     ///
     /// # Panics
     ///
@@ -631,7 +624,7 @@ fn fault_kind(operation: &Operation) -> super::test_faults::Kind {
     }
 }
 
-/// Whether an ended operation must go on; notes its progress.
+/// Whether an ended operation must continue; notes its progress.
 fn wants_more(operation: &mut Operation, result: i32) -> bool {
     let interrupted = result == -libc::EINTR || result == -libc::EAGAIN;
     match operation {
@@ -653,13 +646,13 @@ fn wants_more(operation: &mut Operation, result: i32) -> bool {
         | Operation::Receive { .. }
         | Operation::Send { .. }
         | Operation::SendBatch { .. } => result == -libc::EINTR,
-        // An attempt that was interrupted goes on by itself and must not be made twice.
+        // An attempt that was interrupted continues by itself and must not be made twice.
         Operation::Connect { .. } => false,
         Operation::Watch { .. } => interrupted,
     }
 }
 
-/// What to tell about an operation that has ended.
+/// The completion of an operation that has ended.
 fn completion(operation: Operation, result: i32) -> Completion {
     let count = u32::try_from(result).map_err(|_| -result);
     match operation {
@@ -673,7 +666,7 @@ fn completion(operation: Operation, result: i32) -> Completion {
             Completion::Disk { done: DiskDone { request, result }, since_ns }
         }
         Operation::Accept { .. } => Completion::Accepted(count.map(|_| {
-            // SAFETY: the kernel has just made this descriptor for us and told nobody else.
+            // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
             TcpStream::from(unsafe { OwnedFd::from_raw_fd(result) })
         })),
         Operation::Receive { connection, buffer, part, .. } => {
@@ -827,8 +820,8 @@ mod tests {
         assert_eq!(pool.available(), 64);
     }
 
-    /// Goal: a ring much smaller than what is in flight loses no operation, starts them in order,
-    /// and allocates nothing.
+    /// Goal: a ring much smaller than what is in flight loses no operation, lets them wait in the
+    /// order in which they were started, and allocates nothing.
     #[test]
     fn small_ring() {
         let path = TemporaryPath::new("ring-small");
@@ -847,6 +840,11 @@ mod tests {
                 );
             }
             assert!(ring.waiting.len() > 32);
+            let offset_of = |index: &u32| match &ring.operations[to_index(*index)] {
+                Some(Operation::Disk { request, .. }) => request.offset,
+                _ => panic!("only disk requests wait"),
+            };
+            assert!(ring.waiting.iter().map(offset_of).is_sorted());
             let mut offsets = 0;
             for _ in 0..64 {
                 let done = wait_disk(&mut ring);
@@ -888,7 +886,7 @@ mod tests {
         assert!(matches!(wait_one(&mut ring), Completion::Received { result: Ok(0), .. }));
     }
 
-    /// Goal: a watched counter is told about once, and time limits the wait.
+    /// Goal: a watched counter is reported once, and time limits the wait.
     #[test]
     fn watch_and_timeout() {
         let counter = EventCounter::new().unwrap();

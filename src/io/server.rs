@@ -23,6 +23,7 @@ use super::clock::Clock;
 use super::cluster_report::ClusterReport;
 use super::ending_log::EndingLog;
 use super::file::DataFile;
+use super::file_watch::FileWatch;
 use super::log::warn;
 use super::metrics::catalogue::Metric;
 use super::metrics::publish::{Publish, publish_bus, publish_replica, publish_storage};
@@ -30,8 +31,9 @@ use super::metrics::{Identity, Metrics};
 use super::notify::Notifier;
 use super::opening_report::OpeningReport;
 use super::readiness_log::ReadinessLog;
+use super::resolver::look_up;
 use super::ring::{Completion, Ring, RingError, Watch};
-use super::socket::EndSignals;
+use super::signals::EndSignals;
 use super::storage_warning::StorageWarning;
 use super::worker::Worker;
 use crate::protocol::{Command, Message, Pool};
@@ -47,7 +49,7 @@ pub const CONNECTIONS_MAX: u32 = 80;
 const TICK_NS: u64 = 10_000_000;
 /// Ticks between two publications of how everything is: a tenth of a second.
 const PUBLISH_TICKS: u64 = 10;
-/// When asked to end, so many ticks are waited for what is in flight.
+/// On shutdown, ticks to wait for operations in flight.
 const STOP_TICKS_MAX: u32 = 200;
 /// Watched descriptors: worker, signals, input.
 const WATCHES_MAX: u32 = 3;
@@ -80,7 +82,7 @@ pub trait Core {
     fn is_connecting(&self) -> bool;
     /// Whether clients can be served.
     fn is_ready(&self) -> bool;
-    /// Whether it cannot go on.
+    /// Whether it cannot continue.
     fn is_fatal(&self) -> bool;
     /// How it stands in its cluster, if it is one of several and knows.
     fn cluster_state(&self) -> Option<ClusterState>;
@@ -92,7 +94,7 @@ pub trait Core {
     fn next_ending(&mut self) -> Option<Ending>;
     /// Publishes how it is.
     fn publish(&self, metrics: &Metrics);
-    /// How it is, for whoever asks.
+    /// Its state, for the metrics and for status requests.
     fn report(&self) -> Option<Report>;
 }
 
@@ -183,9 +185,9 @@ impl<M: StateMachine + Publish> Core for Replica<M> {
 /// What the server needs to know.
 #[derive(Debug)]
 pub struct ServerOptions {
-    /// See there.
+    /// Options of the bus.
     pub bus: BusOptions,
-    /// Who publishes the metrics.
+    /// The replica whose metrics they are.
     pub identity: Identity,
     /// Disk requests in flight at a time.
     pub disk_requests_max: u32,
@@ -205,12 +207,12 @@ pub struct ServerOptions {
     pub notifier: Notifier,
 }
 
-/// Why the server does not start or cannot go on.
+/// Why the server does not start or cannot continue.
 #[derive(Debug)]
 pub enum ServerError {
-    /// See there.
+    /// The ring cannot be made, or has failed.
     Ring(RingError),
-    /// See there.
+    /// The bus cannot listen.
     Bus(BusError),
     /// The system refuses the named thing.
     System {
@@ -248,14 +250,14 @@ impl From<BusError> for ServerError {
     }
 }
 
-/// Why the server ended in good order, or the core did not go on.
+/// Why the server ended in good order, or the core could not continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
     /// This signal asked for it.
     Signal(i32),
     /// The input ended.
     InputEnd,
-    /// The core cannot go on: ask it why.
+    /// The core cannot continue; it knows the reason.
     Fatal,
 }
 
@@ -277,6 +279,7 @@ pub struct Server<C: Core> {
     stop: Option<ExitReason>,
     stop_ticks: u32,
     storage_warning: StorageWarning,
+    file_watch: FileWatch,
     cluster_report: ClusterReport,
     ending_log: EndingLog,
     readiness_log: ReadinessLog,
@@ -300,18 +303,22 @@ impl<C: Core> Server<C> {
         pool: Pool,
     ) -> Result<Server<C>, ServerError> {
         let system = |step| move |error| ServerError::System { step, error };
-        let bus = Bus::new(&options.bus, pool)?;
+        let mut bus = Bus::new(&options.bus, pool)?;
         let operations_max = Bus::operations_max(options.bus.clients_max, bus.peers.count())
             + options.disk_requests_max
             + WATCHES_MAX;
         let ring = Ring::new(operations_max)?;
-        // After the wait for the port, which a signal ends at once; before any thread, which
-        // inherits the blocked signals.
+        // After the wait for the port, which a signal ends at once; before any thread that stays:
+        // it inherits the blocked signals. A thread that does not would end the process in the
+        // middle of serving.
         let signals = if options.signals {
             Some(EndSignals::new().map_err(system("wait for signals"))?)
         } else {
             None
         };
+        bus.peers
+            .start_resolver(look_up)
+            .map_err(system("start the thread that looks up names"))?;
         let worker =
             Worker::new(options.jobs_max, Job::run).map_err(system("start the helper thread"))?;
         if options.print_port {
@@ -323,6 +330,7 @@ impl<C: Core> Server<C> {
             core,
             ring,
             bus,
+            file_watch: FileWatch::new(file.as_fd()),
             file,
             worker,
             signals,
@@ -361,13 +369,13 @@ impl<C: Core> Server<C> {
         (Arc::clone(&self.metrics), self.clock)
     }
 
-    /// The core, to ask why it did not go on.
+    /// The core, which knows why it could not continue.
     #[must_use]
     pub fn core(&self) -> &C {
         &self.core
     }
 
-    /// Serves until asked to end or unable to go on. Afterwards memory may be allocated again.
+    /// Serves until asked to end or unable to continue. Afterwards memory may be allocated again.
     ///
     /// # Errors
     ///
@@ -444,7 +452,7 @@ impl<C: Core> Server<C> {
         }
     }
 
-    /// Tells whoever asks how the replica is; nothing if buffers are short.
+    /// Answers a request for the status, unless buffers are short.
     fn answer_status(&mut self, connection: ConnectionId) {
         let Some(report) = self.core.report() else { return };
         let Some(buffer) = self.bus.spare_buffer() else { return };
@@ -506,8 +514,8 @@ impl<C: Core> Server<C> {
         }
     }
 
-    /// Tells the core which replicas were lost.
-    fn tell_lost(&mut self, now: Now) {
+    /// Reports lost replicas to the core.
+    fn report_lost(&mut self, now: Now) {
         while let Some(replica) = self.bus.peers.next_lost() {
             self.core.on_peer_lost(replica, now);
             self.drain();
@@ -519,7 +527,7 @@ impl<C: Core> Server<C> {
         self.next_tick_ns = (self.next_tick_ns + TICK_NS).max(now.monotonic_ns);
         if self.accepting {
             self.bus.tick(&mut self.ring);
-            self.tell_lost(now);
+            self.report_lost(now);
         }
         // Should the word of the helper thread have been lost: they are seldom there.
         self.take_jobs(now);
@@ -534,6 +542,7 @@ impl<C: Core> Server<C> {
         if let Some(message) = self.cluster_report.tick(self.core.cluster_state()) {
             message.log();
         }
+        self.file_watch.tick(self.file.as_fd());
         if self.storage_warning.tick()
             && self.core.is_ready()
             && let Some(message) = self.storage_warning.look(self.core.storage_use())
@@ -564,15 +573,15 @@ impl<C: Core> Server<C> {
             }
             Completion::Connected { replica, result } => {
                 self.bus.peers.on_connected(&mut self.ring, replica, result);
-                self.tell_lost(now);
+                self.report_lost(now);
             }
             Completion::BatchSent { replica, batch, result } => {
                 self.bus.peers.on_sent(&mut self.ring, replica, batch, result);
-                self.tell_lost(now);
+                self.report_lost(now);
             }
             Completion::Readable(Watch::Replica(replica)) => {
                 self.bus.peers.on_readable(&mut self.ring, replica);
-                self.tell_lost(now);
+                self.report_lost(now);
             }
             Completion::Readable(Watch::WorkerDone) => {
                 // Whether it was readable does not matter: what counts is what is done.
@@ -678,7 +687,7 @@ mod tests {
     use crate::io::allocator::tests::allocations_of_thread;
     use crate::io::file::tests::TemporaryPath;
     use crate::io::framing::tests::{CLUSTER, frame};
-    use crate::io::socket::tests::raise_terminate;
+    use crate::io::signals::tests::raise_terminate;
     use crate::protocol::{Buffer, MESSAGE_SIZE_MAX, to_index};
     use crate::storage::{DiskKind, DiskOwner, DiskRequest, DiskToken, Queue, Room};
     use std::net::TcpStream;
@@ -888,7 +897,7 @@ mod tests {
         peer.join().unwrap();
     }
 
-    /// Goal: a core that cannot go on ends the loop.
+    /// Goal: a core that cannot continue ends the loop.
     #[test]
     fn fatal_ends() {
         let path = TemporaryPath::new("server-fatal");

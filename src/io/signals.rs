@@ -3,28 +3,26 @@
 //! [`end_at_once`] is the first thing that a server does: from then on these signals end the
 //! process with exit code 0, whatever it is doing: waiting for a name, for a port or for memory.
 //! Nothing was served yet, so there is nothing to wait for. The loop later blocks them and ends in
-//! good order ([`EndSignals`](super::socket::EndSignals)). While [`Held`] lives, they wait: a
+//! good order ([`EndSignals`]). While [`Held`] lives, they wait: a
 //! signal must not leave half a data file. [`restart`] keeps them blocked until the new program
 //! calls [`end_at_once`]. Not covered: commands that don't serve, which keep the default.
 
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
 use super::log;
+use super::socket::{checked, owned};
 
 /// Signals that ask the process to end.
 const SIGNALS: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
 /// The program that runs, whatever lies at its path by now.
 const OWN_PROGRAM: &CStr = c"/proc/self/exe";
-
-/// The result of a system call that returns −1 for an error.
-fn checked(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
 
 /// The set of both signals.
 fn signal_set() -> libc::sigset_t {
@@ -112,6 +110,48 @@ impl Drop for Held {
     }
 }
 
+/// Both signals, as something to wait for. They are blocked for the calling thread and for every
+/// thread that it starts from then on: a thread that was started before takes them by the handler
+/// of [`end_at_once`], in the middle of serving.
+#[derive(Debug)]
+pub struct EndSignals(File);
+
+impl EndSignals {
+    /// Blocks SIGINT and SIGTERM and makes them readable here.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a descriptor.
+    pub fn new() -> io::Result<EndSignals> {
+        let set = signal_set();
+        set_mask(libc::SIG_BLOCK, &set);
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the set is a live, initialised local, only read.
+        let descriptor = checked(unsafe { libc::signalfd(-1, &raw const set, flags) })?;
+        Ok(EndSignals(File::from(owned(descriptor))))
+    }
+
+    /// The number of a signal that has arrived; `None` if there is none.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel gives half a signal.
+    #[must_use]
+    pub fn take(&self) -> Option<i32> {
+        let mut information = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        let count = (&self.0).read(&mut information).ok()?;
+        assert!(count == information.len(), "signals are read whole");
+        let (number, _) = information.split_first_chunk::<4>()?;
+        Some(i32::from_ne_bytes(*number))
+    }
+}
+
+impl AsFd for EndSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Replaces this process by the same program with the same arguments; returns only if that fails.
 ///
 /// Signals that are blocked stay so: one that comes before the new program handles them waits,
@@ -128,6 +168,7 @@ pub fn restart() -> io::Error {
     };
     // Not frozen: the server has ended.
     let arguments: Vec<CString> = std::env::args_os().map(own).collect();
+    // Not frozen: the server has ended.
     let mut pointers: Vec<*const libc::c_char> =
         arguments.iter().map(|argument| argument.as_ptr()).collect();
     pointers.push(ptr::null());
@@ -146,14 +187,15 @@ pub fn restart() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::process::Command;
 
     /// Set in the process that a test starts, to what it is to do.
     const CHILD_VARIABLE: &str = "FLORIN_TEST_SIGNALS_CHILD";
 
-    fn raise_terminate() {
+    /// Sends SIGTERM to the calling thread.
+    pub(crate) fn raise_terminate() {
         // SAFETY: the call takes no pointers.
         assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
     }
@@ -197,6 +239,16 @@ mod tests {
             other => panic!("{other}"),
         }
         std::process::exit(9);
+    }
+
+    /// Goal: a signal sent to the thread that blocked it is read and does not end the process.
+    #[test]
+    fn end_signals() {
+        let signals = EndSignals::new().unwrap();
+        assert_eq!(signals.take(), None);
+        raise_terminate();
+        assert_eq!(signals.take(), Some(libc::SIGTERM));
+        assert_eq!(signals.take(), None);
     }
 
     fn run_child(mode: &str) -> (Option<i32>, String) {

@@ -1,5 +1,5 @@
-//! Kernel objects the loop waits on that the standard library lacks: event counter, signals, and
-//! the options of sockets.
+//! Kernel objects the loop waits on that the standard library lacks: an event counter, and the
+//! options of sockets. Not covered: signals ([`signals`](super::signals)).
 
 #![allow(unsafe_code)]
 
@@ -36,16 +36,15 @@ const LISTEN_PAUSES_MAX: u32 = 200;
 const LISTEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// The result of a system call that returns −1 for an error.
-fn checked(result: i32) -> io::Result<i32> {
+pub(super) fn checked(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// A descriptor that the kernel has just made for us.
-fn owned(descriptor: RawFd) -> OwnedFd {
+pub(super) fn owned(descriptor: RawFd) -> OwnedFd {
     assert!(descriptor >= 0);
     // SAFETY: the caller got this descriptor from a successful system call that makes a new one,
-    // and
-    // nobody else knows it.
+    // and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
@@ -66,7 +65,8 @@ impl EventCounter {
         Ok(EventCounter(File::from(owned(descriptor))))
     }
 
-    /// Makes the counter readable, unless the kernel refuses: who waits must not rely on it alone.
+    /// Makes the counter readable, unless the kernel refuses. The waiting thread must also check
+    /// periodically.
     ///
     /// # Panics
     ///
@@ -93,59 +93,6 @@ impl EventCounter {
 }
 
 impl AsFd for EventCounter {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// The signals that ask the process to end, as something to wait for. They are blocked for the
-/// calling thread and all it starts from then on: make this before any other thread.
-#[derive(Debug)]
-pub struct EndSignals(File);
-
-impl EndSignals {
-    /// Blocks SIGINT and SIGTERM and makes them readable here.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses.
-    pub fn new() -> io::Result<EndSignals> {
-        // SAFETY: an all-zero signal set is a valid value, and is initialised by the next call.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the set is a live local, only written to.
-        checked(unsafe { libc::sigemptyset(&raw mut set) })?;
-        for signal in [libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: the set is a live, initialised local.
-            checked(unsafe { libc::sigaddset(&raw mut set, signal) })?;
-        }
-        // SAFETY: the set is a live, initialised local; no old set is asked for.
-        let result =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-        if result != 0 {
-            return Err(io::Error::from_raw_os_error(result));
-        }
-        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-        // SAFETY: the set is a live, initialised local, only read.
-        let descriptor = checked(unsafe { libc::signalfd(-1, &raw const set, flags) })?;
-        Ok(EndSignals(File::from(owned(descriptor))))
-    }
-
-    /// The number of a signal that has arrived; `None` if there is none.
-    ///
-    /// # Panics
-    ///
-    /// If the kernel gives half a signal.
-    #[must_use]
-    pub fn take(&self) -> Option<i32> {
-        let mut information = [0_u8; size_of::<libc::signalfd_siginfo>()];
-        let count = (&self.0).read(&mut information).ok()?;
-        assert!(count == information.len(), "signals are read whole");
-        let (number, _) = information.split_first_chunk::<4>()?;
-        Some(i32::from_ne_bytes(*number))
-    }
-}
-
-impl AsFd for EndSignals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -368,16 +315,9 @@ fn set_listener_options(listener: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::io::allocator::tests::allocations_of_thread;
-
-    /// Sends SIGTERM to the calling thread, which must have blocked it.
-    pub(crate) fn raise_terminate() {
-        // SAFETY: raising a signal in the calling thread, which blocks it, has no other effect.
-        let result = unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
-        assert_eq!(result, 0);
-    }
 
     /// Goal: a connection has the options set on its listener.
     #[test]
@@ -471,15 +411,5 @@ pub(crate) mod tests {
         counter.notify();
         assert!(counter.reset());
         assert!(!counter.reset());
-    }
-
-    /// Goal: a signal sent to the thread that blocked it is read and does not end the process.
-    #[test]
-    fn end_signals() {
-        let signals = EndSignals::new().unwrap();
-        assert_eq!(signals.take(), None);
-        raise_terminate();
-        assert_eq!(signals.take(), Some(libc::SIGTERM));
-        assert_eq!(signals.take(), None);
     }
 }

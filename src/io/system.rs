@@ -9,6 +9,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A descriptor that is waited for, and what for.
 pub type Waited = libc::pollfd;
@@ -63,6 +64,53 @@ pub fn try_lock(file: BorrowedFd<'_>) -> io::Result<bool> {
     if error.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(error) }
 }
 
+/// How a file was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// It may be written. Otherwise a write fails with `EBADF`; std takes that for success if the
+    /// file is standard output.
+    pub is_writable: bool,
+    /// Each write goes to the end.
+    pub is_append: bool,
+}
+
+/// Returns how a file was opened.
+///
+/// # Errors
+///
+/// If the descriptor is not open.
+pub fn open_mode(file: BorrowedFd<'_>) -> io::Result<OpenMode> {
+    // SAFETY: the call takes no pointers, and the descriptor is open.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let is_writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+    Ok(OpenMode { is_writable, is_append: flags & libc::O_APPEND != 0 })
+}
+
+static STDOUT_WAS_OPEN: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_standard_output() {
+    // SAFETY: the call takes no pointers.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    STDOUT_WAS_OPEN.store(flags >= 0, Ordering::Relaxed);
+}
+
+/// Called before `main`: std opens `/dev/null` where standard output is closed, and all that is
+/// written would disappear without an error.
+// SAFETY: the section holds pointers to functions of this type, and this one needs nothing that is
+// initialized later.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_STANDARD_OUTPUT: extern "C" fn() = note_standard_output;
+
+/// Whether standard output was open when the process started.
+#[must_use]
+pub fn standard_output_was_open() -> bool {
+    STDOUT_WAS_OPEN.load(Ordering::Relaxed)
+}
+
 /// Sends all later standard output to another file, so that the reader of a pipe sees its end.
 ///
 /// # Errors
@@ -114,6 +162,26 @@ pub fn cpu_ns() -> u64 {
     }
     let part = |value: i64| u64::try_from(value).unwrap_or(0);
     part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec))
+}
+
+/// What the system says of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Names that the file has.
+    pub links: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Asks for the names and the size of an open file; none if the system does not tell.
+#[must_use]
+pub fn file_facts(file: BorrowedFd<'_>) -> Option<FileFacts> {
+    // SAFETY: all zeros is a value of this structure of numbers.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and the structure is ours to write.
+    let result = unsafe { libc::fstat(file.as_raw_fd(), &raw mut status) };
+    let size = u64::try_from(status.st_size).ok()?;
+    (result == 0).then_some(FileFacts { links: status.st_nlink, size })
 }
 
 /// A limit of this process.
@@ -224,5 +292,19 @@ mod tests {
             assert!(limit(which).is_ok(), "{which:?}");
         }
         assert!(clock_state().is_ok_and(|state| state.error_us >= 0));
+    }
+
+    /// Goal: how a file was opened is seen.
+    #[test]
+    fn modes() {
+        let mode = |options: &std::fs::OpenOptions| {
+            let file = options.open("/dev/null").unwrap();
+            let OpenMode { is_writable, is_append } = open_mode(file.as_fd()).unwrap();
+            (is_writable, is_append)
+        };
+        let options = std::fs::File::options;
+        assert_eq!(mode(options().read(true)), (false, false));
+        assert_eq!(mode(options().write(true)), (true, false));
+        assert_eq!(mode(options().append(true)), (true, true));
     }
 }

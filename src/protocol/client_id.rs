@@ -1,13 +1,12 @@
-//! Ids of clients whose sessions make way first.
+//! Ids of clients that end soon, whose sessions make way before others.
 //!
 //! The protocol has no way to end a session, and a full table of sessions drops the one that was
-//! quiet for longest. A command that asks one question and ends would leave a session behind that
-//! outlives it, and some dozens of such commands would drop the session of an application that is
-//! idle. So Florin's own commands take ids that say so. Not covered: which session makes way; see
-//! `vsr::sessions`.
+//! quiet for longest. A command that asks one question and ends leaves a session behind, and some
+//! dozens of such commands would drop the session of an application that is idle. So the ids of
+//! Florin's own commands mark them. Not covered: which session makes way (`vsr::sessions`).
 
-/// Upper half of the ids of clients that end soon, or that connect again by themselves. Clients
-/// draw ids at random, so no other client has it.
+/// Upper half of the ids of clients that end soon, or that connect again by themselves. Other
+/// clients draw ids at random, so none of them has it.
 const SHORT_LIVED: u64 = 0x8d1f_6c2b_e0a7_5934;
 
 /// The id of a client that ends soon.

@@ -1,11 +1,15 @@
-//! Who may speak: the clients' sessions with their newest replies.
+//! The table of clients' sessions with their newest replies.
 //!
 //! A session is known by its client and holds the newest reply, from which everything else about
 //! it follows. The table changes only by committed ops, so it is the same on every replica; where
-//! a client was last heard is beside it and is not. When a session too many registers, the one
-//! whose reply is oldest goes; since release 0.2.0 first the one of a client that ends soon, if
-//! there is one. Covered: the table and its form in a checkpoint. Not covered: the
-//! rules by which a request is judged.
+//! a client was last heard is beside it and is not.
+//!
+//! When a client registers and the table is full, the session whose reply is oldest makes way.
+//! Since release 0.2.0 only sessions of clients that end soon are considered while the table holds
+//! at least [`SHORT_LIVED_MIN`] of them: their commands must not displace an idle application.
+//! With fewer, they need protection themselves: in a table filled by applications that are gone,
+//! two of them would displace each other at every question. Covered: the table and its form in a
+//! checkpoint. Not covered: the rules by which a request is judged.
 
 use super::ConnectionId;
 use super::machine::CheckpointFault;
@@ -13,8 +17,10 @@ use super::requests::SessionFacts;
 use crate::protocol::client_id::is_short_lived;
 use crate::protocol::{Command, HEADER_SIZE, Header, Message, Pool, Release, to_index, to_size};
 
-/// From this release on, sessions of clients that end soon make way before all others.
+/// The first release by which sessions of clients that end soon make way before others.
 const SHORT_LIVED_FIRST: Release = Release::new(0, 2, 0);
+/// Sessions of clients that end soon which a full table holds before they make way first.
+const SHORT_LIVED_MIN: usize = 8;
 /// Bytes in front of each reply in a checkpoint.
 const ENTRY_SIZE: u32 = 16;
 /// Bytes in front of all sessions in a checkpoint.
@@ -68,7 +74,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// An empty table for so many sessions.
+    /// Returns an empty table for `clients_max` sessions.
     ///
     /// # Panics
     ///
@@ -109,8 +115,8 @@ impl Sessions {
         self.sessions.iter_mut().find(|session| session.client() == client)
     }
 
-    /// Adds the session that a reply to a register is about; at the limit one makes way by the
-    /// rules of `program`, the release by which the op is executed, and its client is returned.
+    /// Adds the session that a reply to a register is about. In a full table one makes way by the
+    /// rules of `program`, the release by which the op is executed; returns its client.
     ///
     /// # Panics
     ///
@@ -119,13 +125,7 @@ impl Sessions {
         assert!(self.find(session.client()).is_none(), "a client registers once");
         let mut evicted = None;
         if self.sessions.len() == self.clients_max {
-            let sessions = self.sessions.iter().enumerate();
-            let by_lifetime = program >= SHORT_LIVED_FIRST;
-            let oldest = sessions.min_by_key(|(_, session)| {
-                let stays = !(by_lifetime && is_short_lived(session.client()));
-                (stays, session.recency())
-            });
-            let (index, _) = oldest.expect("a full table is not empty");
+            let index = self.makes_way(program);
             evicted = Some(self.sessions.swap_remove(index).client());
         }
         self.sessions.push(session);
@@ -133,7 +133,20 @@ impl Sessions {
         evicted
     }
 
-    /// Bytes that a table of sessions needs in a checkpoint at most.
+    /// Index of the session that makes way for another by the rules of `program`.
+    fn makes_way(&self, program: Release) -> usize {
+        let is_short = |session: &Session| is_short_lived(session.client());
+        let short_lived = self.sessions.iter().filter(|session| is_short(session)).count();
+        let short_first = program >= SHORT_LIVED_FIRST && short_lived >= SHORT_LIVED_MIN;
+        let sessions = self.sessions.iter().enumerate();
+        let oldest = sessions.min_by_key(|(_, session)| {
+            let stays = short_first && !is_short(session);
+            (stays, session.recency())
+        });
+        oldest.expect("a full table is not empty").0
+    }
+
+    /// Maximum bytes of a table of sessions in a checkpoint.
     #[must_use]
     pub fn encoded_size_max(clients_max: u32, reply_size_max: u32) -> u64 {
         let entry_size_max = u64::from(ENTRY_SIZE) + u64::from(reply_size_max);
@@ -265,20 +278,53 @@ mod tests {
         sessions
     }
 
+    /// A full table: a session for each of these clients, in order of their activity.
+    fn full(pool: &Pool, clients: &[u128]) -> Sessions {
+        let mut sessions = Sessions::new(to_size(clients.len()));
+        for (client, op) in clients.iter().zip(1..) {
+            let one = session(pool, *client, op, 0);
+            assert_eq!(sessions.register(one, Release::PROGRAM), None);
+        }
+        sessions
+    }
+
     /// Goal: clients that end soon make way before an idle one, by the rules of the release that
     /// brought this, and not by those of the one before.
     #[test]
     fn short_lived_first() {
-        let pool = Pool::new("test", 16, 4096);
-        let old = Release::new(0, 1, 0);
-        for (program, displaced) in [(Release::PROGRAM, short_lived(1)), (old, 11)] {
-            let mut sessions = Sessions::new(3);
-            for (client, op) in [(11, 1), (short_lived(2), 9), (short_lived(1), 5)] {
-                assert_eq!(sessions.register(session(&pool, client, op, 0), program), None);
+        let pool = Pool::new("test", 82, 4096);
+        let clients: Vec<u128> = [11].into_iter().chain((1..80).map(short_lived)).collect();
+        for program in [Release::new(0, 1, 0), Release::PROGRAM] {
+            let mut sessions = full(&pool, &clients);
+            for (op, newcomer) in (100..).zip([short_lived(90), 12]) {
+                let evicted = sessions.register(session(&pool, newcomer, op, 0), program);
+                let expected = match (program == Release::PROGRAM, op) {
+                    (true, op) => short_lived(op - 99),
+                    (false, 100) => 11,
+                    (false, op) => short_lived(op - 100),
+                };
+                assert_eq!(evicted, Some(expected), "{program} {op}");
             }
-            let evicted = sessions.register(session(&pool, short_lived(3), 10, 0), program);
-            assert_eq!(evicted, Some(displaced));
+            assert_eq!(sessions.find(11).is_some(), program == Release::PROGRAM);
         }
+    }
+
+    /// Goal: in a table filled by clients that are gone, two that end soon and take turns do not
+    /// displace each other; with eight of them, the next one displaces the oldest of the eight.
+    #[test]
+    fn short_lived_are_not_starved() {
+        let pool = Pool::new("test", 18, 4096);
+        let mut sessions = full(&pool, &(1..=16).collect::<Vec<u128>>());
+        for (client, displaced) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)]
+        {
+            let op = 100 + client;
+            let newcomer = session(&pool, short_lived(client), op, 0);
+            assert_eq!(sessions.register(newcomer, Release::PROGRAM), Some(displaced));
+            assert!(sessions.find(short_lived(1)).is_some(), "the first of them asks on");
+        }
+        let newcomer = session(&pool, short_lived(9), 200, 0);
+        assert_eq!(sessions.register(newcomer, Release::PROGRAM), Some(short_lived(1)));
+        assert!(sessions.find(16).is_some() && sessions.find(9).is_some());
     }
 
     /// Goal: a session too many displaces the one whose reply is oldest, by op and then by place,

@@ -160,6 +160,8 @@ fn exit_codes() {
     let cursor = format!("--cursor={}", cursor.display());
     for (words, code, part) in [
         (vec!["cdc", "--from=yesterday"], 2, "nanoseconds since 1970"),
+        (vec!["cdc", "--from=2200-01-01"], 2, "is in the future"),
+        (vec!["cdc", "--from=2020-01-02", "--until=2020-01-01"], 2, "is after --until"),
         (vec!["cdc", "--follow", "--until=now"], 2, "cannot be used with"),
         (vec!["cdc", "--format=xml"], 2, "jsonl"),
         (vec!["cdc", &cursor], 2, "is not the cursor"),
@@ -184,6 +186,132 @@ fn exit_codes() {
         assert_eq!(output.status.code(), Some(1));
         assert!(text(&output.stderr).contains("cannot be written"));
     }
+}
+
+/// Goal: a standard output that is closed, or open for reading only, is an error before the cursor
+/// exists.
+#[test]
+fn output_that_cannot_be_written() {
+    let servers = Servers::single("cdc-output");
+    let cursor = cursor_option(&servers);
+    let read_only = std::fs::File::open("/dev/null").unwrap();
+    let mut command = servers.command(&["cdc", &cursor, "--until=now"]);
+    let output = command.stdout(read_only).output().unwrap();
+    let mut closed = Command::new("sh");
+    closed.args(["-c", "exec \"$@\" >&-", "sh", env!("CARGO_BIN_EXE_florin"), "cdc", &cursor]);
+    closed.args(["--until=now", &format!("--addresses={}", servers.addresses)]);
+    for output in [output, closed.output().unwrap()] {
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("standard output cannot be written"), "{errors}");
+    }
+    assert!(!servers.folder.join("cursor").exists());
+}
+
+/// Goal: lines are not appended to the part of a line that a full disk left in a file.
+#[test]
+fn half_a_line() {
+    let servers = Servers::single("cdc-half");
+    servers.say(ACCOUNTS);
+    servers.say(&transfer(1, ""));
+    let path = servers.folder.join("events");
+    std::fs::write(&path, "{\"half").unwrap();
+    for count in [2, 3] {
+        let file = std::fs::File::options().append(true).open(&path).unwrap();
+        let status = servers.command(&["cdc", "--until=now"]).stdout(file).status().unwrap();
+        assert!(status.success());
+        let found = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = found.lines().collect();
+        assert_eq!((lines[0], lines.len()), ("{\"half", count), "{found}");
+        assert_eq!(events(&found[lines[0].len() + 1..]).len(), count - 1);
+    }
+}
+
+/// Creates transfers with the ids from 1 to this one.
+pub fn create_many(servers: &Servers, count: u128) {
+    let mut client = Client::connect(0, servers.addresses.as_str(), &Options::default()).unwrap();
+    let ids: Vec<u128> = (1..=count).collect();
+    for part in ids.chunks(200) {
+        let transfers: Vec<Transfer> =
+            part.iter().map(|id| Transfer { id: *id, ..plain() }).collect();
+        client.create_transfers(&transfers).unwrap();
+    }
+}
+
+/// Goal: a reader that does not read delays neither a signal nor acknowledgements; the events that
+/// the pipe did not take come after a restart, and no line is cut off.
+#[test]
+fn reader_sleeps() {
+    const COUNT: u128 = 1000;
+    let servers = Servers::single("cdc-sleeps");
+    servers.say(ACCOUNTS);
+    create_many(&servers, COUNT);
+    let words = ["cdc", &cursor_option(&servers), "--until=now"];
+    let mut stream = Following::start(servers.command(&words));
+    assert_eq!(stream.line()["transfer_id"], "1");
+    // Much more is ready than a pipe takes: it waits.
+    std::thread::sleep(Duration::from_millis(500));
+    send(&stream.process, "-TERM");
+    assert_eq!(stream.wait(), Some(0));
+    let mut found = events(&stream.rest());
+    assert!(found.len() < 500, "{}", found.len());
+    found.extend(events(&servers.stdout(&words)));
+    let ids: Vec<String> = found.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, (2..=COUNT).map(|id| id.to_string()).collect::<Vec<_>>());
+
+    let path = servers.folder.join("cursor");
+    std::fs::remove_file(&path).unwrap();
+    let mut reader = Acknowledging::start(&servers, &[]);
+    let (_, first) = reader.next();
+    std::thread::sleep(Duration::from_millis(500));
+    reader.acknowledge(&first);
+    let begin = Instant::now();
+    loop {
+        let cursor: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if cursor["timestamp"] == *first {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{cursor}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    send(&reader.stream.process, "-TERM");
+    assert_eq!(reader.stream.wait(), Some(0));
+}
+
+/// Goal: a stream into a file that is killed again and again leaves no event out.
+#[test]
+fn killed_without_acknowledgements() {
+    const COUNT: u128 = 4000;
+    let servers = Servers::single("cdc-killed");
+    servers.say(ACCOUNTS);
+    create_many(&servers, COUNT);
+    let path = servers.folder.join("events");
+    let start = |more: &str| {
+        let file = std::fs::File::options().create(true).append(true).open(&path).unwrap();
+        let mut command = servers.command(&["cdc", &cursor_option(&servers), more]);
+        command.stdout(file).spawn().unwrap()
+    };
+    let size = || std::fs::metadata(&path).map_or(0, |facts| facts.len());
+    for _ in 0..4 {
+        let before = size();
+        let mut process = start("--follow");
+        let begin = Instant::now();
+        while size() == before && begin.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert!(start("--until=now").wait().unwrap().success());
+    let found = std::fs::read_to_string(&path).unwrap();
+    let is_whole = |line: &&str| serde_json::from_str::<Value>(line).is_ok();
+    let (whole, halves): (Vec<&str>, Vec<&str>) = found.lines().partition(is_whole);
+    assert!(halves.len() <= 4, "a kill cuts off one line, and nothing follows on it: {halves:?}");
+    let found = events(&whole.join("\n"));
+    let mut ids: Vec<u128> = found.iter().map(|(id, _)| id.parse().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids == (1..=COUNT).collect::<Vec<_>>(), "{} of {COUNT}", ids.len());
 }
 
 /// Creates transfers of amount 1 with these ids, imported from this moment on, one nanosecond
@@ -326,6 +454,34 @@ fn other_history_while_following() {
     servers.end(0, "-TERM");
     servers.restart_there(&own);
     assert_eq!(servers.stdout(&until), "");
+}
+
+/// Goal: a stream whose session is part of the copy that is restored beside it does not wait for
+/// ever: it finds that the history is another one.
+#[test]
+fn restored_with_its_session() {
+    let mut servers = Servers::single("cdc-session");
+    servers.say(ACCOUNTS);
+    servers.say(&transfer(1, ""));
+    servers.end(0, "-TERM");
+    let (own, copy) = (servers.path(), servers.folder.join("copy"));
+    servers.restart_there(&own);
+    let mut stream = Following::start(servers.command(&["cdc", "--idle=10"]));
+    assert_eq!(stream.line()["transfer_id"], "1");
+    servers.end(0, "-TERM");
+    std::fs::copy(&own, &copy).unwrap();
+    servers.restart_there(&own);
+    for id in [2, 3] {
+        servers.say(&transfer(id, ""));
+        assert_eq!(stream.line()["transfer_id"], id.to_string());
+    }
+    servers.end(0, "-TERM");
+    servers.restart_there(&copy);
+    servers.say(&transfer(4, ""));
+    servers.say(&transfer(5, ""));
+    assert_eq!((stream.rest(), stream.wait()), (String::new(), Some(11)));
+    let errors = stream.errors();
+    assert!(errors.contains("of another history"), "{errors}");
 }
 
 /// Goal: of two processes with one cursor the second is refused; the first is not disturbed.
@@ -557,6 +713,130 @@ fn wrong_acknowledgements() {
     assert_eq!(reader.next().1, timestamp, "it comes again");
 }
 
+/// Goal: acknowledgements before a wrong one count, and so do those that are there when the user
+/// ends the stream.
+#[test]
+fn acknowledged_before_the_end() {
+    let servers = Servers::single("cdc-ack-end");
+    servers.say(ACCOUNTS);
+    (1..=3).for_each(|id| drop(servers.say(&transfer(id, ""))));
+    let mut reader = Acknowledging::start(&servers, &[]);
+    let (_, first) = reader.next();
+    let (_, second) = reader.next();
+    // In one piece.
+    reader.input.write_all(format!("{first}\n12345\n{second}\n").as_bytes()).unwrap();
+    assert_eq!(reader.stream.wait(), Some(1));
+    let mut reader = Acknowledging::start(&servers, &[]);
+    assert_eq!(reader.next().0, "2");
+    send(&reader.stream.process, "-STOP");
+    reader.acknowledge(&second);
+    send(&reader.stream.process, "-TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    send(&reader.stream.process, "-CONT");
+    assert_eq!(reader.stream.wait(), Some(0));
+    assert_eq!(Acknowledging::start(&servers, &[]).next().0, "3");
+}
+
+/// All events of [`twins`], with `--what=all`.
+const TWINS: [&str; 11] = [
+    "1 account_created",
+    "2 account_created",
+    "1 two_phase_pending",
+    "2 two_phase_pending",
+    "1 two_phase_expired",
+    "3 account_created",
+    "2 two_phase_expired",
+    "3 single_phase",
+    "4 single_phase",
+    "5 single_phase",
+    "6 single_phase",
+];
+
+/// Two linked holds expire. An imported account has the timestamp of the first expiry, an imported
+/// transfer that of the second one. Returns both timestamps, each with the place of its expiry.
+fn twins(name: &str) -> (Servers, [(u64, usize); 2]) {
+    let servers = Servers::single(name);
+    servers.say(ACCOUNTS);
+    servers.say(
+        "create_transfers \
+         id=1 debit_account_id=1 credit_account_id=2 amount=1 ledger=1 code=1 \
+         flags=linked|pending timeout=1, \
+         id=2 debit_account_id=1 credit_account_id=2 amount=1 ledger=1 code=1 \
+         flags=pending timeout=2;",
+    );
+    let mut stream = Following::start(servers.command(&["cdc", "--idle=10"]));
+    let mut expiry = || loop {
+        let event = stream.line();
+        if event["type"] == "two_phase_expired" {
+            return event["timestamp"].as_str().unwrap().parse::<u64>().unwrap();
+        }
+    };
+    let [first, second] = [expiry(), expiry()];
+    let account = format!("id=3 ledger=1 code=1 flags=imported timestamp={first}");
+    servers.say_at(&format!("create_accounts {account};"));
+    servers.say_at(&transfer(3, &format!("flags=imported timestamp={second}")));
+    (4..=6).for_each(|id| drop(servers.say(&transfer(id, ""))));
+    (servers, [(first, 4), (second, 6)])
+}
+
+/// The next events: id of the account or transfer, and type.
+fn next_events(reader: &mut Acknowledging, count: usize) -> Vec<String> {
+    let mut next = || {
+        let event = reader.stream.line();
+        let id = event.get("transfer_id").unwrap_or(&event["id"]);
+        format!("{} {}", id.as_str().unwrap(), event["type"].as_str().unwrap())
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Goal: a reader that is killed after it acknowledged the first of two events with the same
+/// timestamp gets the second one.
+#[test]
+fn twins_acknowledged_one_by_one() {
+    let (servers, twins) = twins("cdc-twins");
+    let mut begin = 0;
+    for (timestamp, place) in twins {
+        for last in [place + 1, place + 2] {
+            let mut reader = Acknowledging::start(&servers, &["--what=all"]);
+            assert_eq!(next_events(&mut reader, last - begin + 1), TWINS[begin..=last]);
+            reader.acknowledge(&timestamp.to_string());
+            drop(reader.input);
+            assert_eq!(reader.stream.wait(), Some(0));
+            begin = last;
+        }
+    }
+}
+
+/// Goal: a reader that acknowledges both events of one timestamp at once is not waited for: neither
+/// at the end nor with a full window.
+#[test]
+fn twins_acknowledged_together() {
+    let (servers, twins) = twins("cdc-twins-together");
+    let mut begin = 0;
+    for (timestamp, place) in twins {
+        let until = format!("--until={timestamp}");
+        let mut reader = Acknowledging::start(&servers, &["--what=all", &until]);
+        assert_eq!(next_events(&mut reader, place + 2 - begin), TWINS[begin..place + 2]);
+        reader.acknowledge(&timestamp.to_string());
+        assert_eq!(reader.stream.wait(), Some(0));
+        begin = place + 1;
+    }
+    std::fs::remove_file(servers.folder.join("cursor")).unwrap();
+    let (timestamp, place) = twins[1];
+    let from = format!("--from={timestamp}");
+    let words = ["--what=all", &from, "--ack-window=2", "--until=now"];
+    let mut reader = Acknowledging::start(&servers, &words);
+    assert_eq!(next_events(&mut reader, 2), TWINS[place..place + 2]);
+    reader.acknowledge(&timestamp.to_string());
+    reader.next();
+    let (id, timestamp) = reader.next();
+    assert_eq!(id, "5", "both made room");
+    reader.acknowledge(&timestamp);
+    let (_, timestamp) = reader.next();
+    reader.acknowledge(&timestamp);
+    assert_eq!(reader.stream.wait(), Some(0));
+}
+
 /// Goal: a reader that acknowledges the first lines of many and closes a pipe which is full is not
 /// told that it is wrong, and gets the others the next time.
 #[test]
@@ -594,6 +874,12 @@ fn cursor_stays_when_the_pipe_breaks() {
     }
 }
 
+/// The processes that this one started and that still run.
+fn children(process: &std::process::Child) -> String {
+    let id = process.id();
+    std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap()
+}
+
 /// Goal: the program of OPERATING.md keeps every event exactly once while both sides are killed.
 #[test]
 fn program_of_the_documentation() {
@@ -623,6 +909,16 @@ fn program_of_the_documentation() {
         if id % 10 == 0 {
             let mut reader = start("--follow");
             std::thread::sleep(Duration::from_millis(u64::from(id) * 5));
+            if id % 20 == 0 {
+                while children(&reader).trim().is_empty() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let child = children(&reader);
+                let status = Command::new("kill").args(["-KILL", child.trim()]).status().unwrap();
+                assert!(status.success(), "{child}");
+                assert!(!reader.wait().unwrap().success(), "it reports the end of cdc");
+                continue;
+            }
             reader.kill().unwrap();
             reader.wait().unwrap();
             // The stream sees the end of its standard input, and lets go of the cursor.

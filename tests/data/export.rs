@@ -1,7 +1,8 @@
 //! `florin export` and `florin balance`, from a cluster and from a data file.
 
+use crate::cdc::create_many;
 use crate::program::florin;
-use crate::server::{Following, Servers, text};
+use crate::server::{Following, Servers, send, text};
 use florin::client::{Client, Options};
 use florin::protocol::types::{AMOUNT_MAX, Account, Transfer, account_flags, transfer_flags};
 use serde_json::Value;
@@ -310,6 +311,22 @@ fn failures() {
     let mut export = Following::start(command);
     export.close();
     assert_eq!(export.wait(), Some(0));
+}
+
+/// Goal: a reader that does not read does not keep the export from ending at a signal.
+#[test]
+fn reader_sleeps() {
+    let servers = Servers::single("export-sleeps");
+    servers.say("create_accounts id=1 ledger=1 code=1, id=2 ledger=1 code=1;");
+    create_many(&servers, 6000);
+    let words = ["export", "--what=transfers", "--format=jsonl"];
+    let mut export = Following::start(servers.command(&words));
+    assert_eq!(export.line()["id"], "1");
+    // More is ready than a pipe and a buffer take: it waits.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    send(&export.process, "-TERM");
+    assert_eq!(export.wait(), Some(1));
+    assert!(export.errors().contains("interrupted"));
 }
 
 /// Goal: an output that is a FIFO is written into, one that is a link is followed, and one that

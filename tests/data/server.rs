@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// One server or several that make a cluster.
 pub struct Servers {
@@ -190,9 +191,16 @@ impl Following {
         self.lines = None;
     }
 
-    /// Waits for the end: the exit code.
+    /// Waits for the end, and returns the exit code. Fails if the command hangs.
     pub fn wait(&mut self) -> Option<i32> {
-        self.process.wait().unwrap().code()
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -30,7 +30,7 @@ fn sessions_and_places() {
     for _ in 0..64 {
         drop(connect());
     }
-    servers.wait_for_line("0", "which was idle for longest, made way for client");
+    servers.wait_for_line("0", "displaced the session of client ");
     let displaced = || metric(metrics, "florin_sessions_displaced_total").filter(|it| *it > 0.0);
     wait_for("a displaced session", displaced);
     assert!(idle.lookup_accounts(&[1]).is_err());

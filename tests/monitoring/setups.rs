@@ -75,6 +75,9 @@ fn replicas_that_differ() {
         "{line}"
     );
     assert!(line.contains("--addresses must be the same list in the same order"), "{line}");
+    let own = format!("replica 0 listens on 127.0.0.1:{a}, which is entry 3 of --addresses here");
+    let line = servers.wait_for_line("1", &own);
+    assert!(line.contains("and must be entry 1"), "{line}");
     servers.kill("1");
     servers.kill("0");
 

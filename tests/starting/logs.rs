@@ -4,6 +4,7 @@ use super::free_port::free_port;
 use super::support::{BINARY, Directory, Process, florin, text, wait_for};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -93,6 +94,82 @@ fn standard_error_that_takes_nothing() {
     serves(Command::new("sh").args(["-c", &script]).stderr(Stdio::null()));
 }
 
+/// Goal: a terminal that nobody reads stops no server: it claims to be writable with room for a
+/// single character, and a write of a line then waits for a reader.
+#[test]
+fn a_terminal_that_nobody_reads() {
+    let directory = Directory::new("logs-terminal");
+    let (mut reader, mut terminal) = terminal_pair();
+    set_blocking(&terminal, false);
+    // What is written moves on inside the kernel for a moment, and makes room again.
+    let mut full_rounds = 0;
+    while full_rounds < 5 {
+        full_rounds = if terminal.write(b".").is_ok() { 0 } else { full_rounds + 1 };
+        if full_rounds > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    set_blocking(&terminal, true);
+    // Room for some characters, but not for a line.
+    reader.read_exact(&mut [0; 50]).unwrap();
+    let path = directory.path("0.florin");
+    serves(Command::new(BINARY).args(["dev", "--address=0", &path]).stderr(terminal));
+}
+
+/// Goal: the log's own writes never block on a pipe, and the pipe that others share blocks as it
+/// did.
+#[test]
+fn a_shared_pipe_stays_as_it_was() {
+    let directory = Directory::new("logs-shared");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let path = directory.path("0.florin");
+    let command = &mut Command::new(BINARY);
+    let process = Process::spawn(command.args(["dev", "--address=0", &path]).stderr(writer));
+    let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("data file opened")).unwrap();
+    let folder = format!("/proc/{}", process.0.id());
+    let standard_error = std::fs::read_link(format!("{folder}/fd/2")).unwrap();
+    let blocks: Vec<(String, bool)> = std::fs::read_dir(format!("{folder}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| {
+            let target = std::fs::read_link(format!("{folder}/fd/{name}"));
+            target.is_ok_and(|target| target == standard_error)
+        })
+        .map(|name| {
+            let info = std::fs::read_to_string(format!("{folder}/fdinfo/{name}")).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
+            (name, flags & libc::O_NONBLOCK == 0)
+        })
+        .collect();
+    assert_eq!(blocks.len(), 2, "{blocks:?}");
+    assert!(blocks.iter().all(|(name, blocks)| (name == "2") == *blocks), "{blocks:?}");
+}
+
+/// The two ends of a terminal: the one that shows it, and the one for programs.
+#[allow(unsafe_code)]
+fn terminal_pair() -> (File, File) {
+    let (mut shows, mut programs) = (-1, -1);
+    let null = std::ptr::null_mut();
+    // SAFETY: the pointers are those of live integers, or null, which the call allows.
+    let result = unsafe {
+        libc::openpty(&raw mut shows, &raw mut programs, null, std::ptr::null(), std::ptr::null())
+    };
+    assert_eq!(result, 0, "a terminal can be made");
+    // SAFETY: the call has opened both descriptors, and nobody else owns them.
+    unsafe { (File::from_raw_fd(shows), File::from_raw_fd(programs)) }
+}
+
+/// Makes writes to an open file wait, or not.
+#[allow(unsafe_code)]
+fn set_blocking(file: &File, blocking: bool) {
+    let flags = libc::O_RDWR | if blocking { 0 } else { libc::O_NONBLOCK };
+    // SAFETY: the call takes no pointers and the descriptor is open.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) };
+    assert_eq!(result, 0);
+}
+
 /// Writes until nothing more fits.
 fn fill(pipe: &std::io::PipeWriter) {
     let (sender, receiver) = mpsc::channel();
@@ -175,5 +252,29 @@ fn json() {
         assert!(value["message"].is_string(), "{line}");
         // The first line comes before the data file is read.
         assert_eq!(value["replica"].as_u64(), (index > 0).then_some(2), "{line}");
+    }
+}
+
+/// Goal: a server reports that its data file was deleted, or cut off, while it runs.
+#[test]
+fn a_data_file_that_goes() {
+    let directory = Directory::new("logs-file");
+    for (name, part) in [("deleted", "the data file was deleted"), ("short", "was cut off: it had")]
+    {
+        let path = directory.format(name, 0, 1, &["--development"]);
+        let mut command = Command::new(BINARY);
+        let start = ["start", "--development", &format!("--addresses={}", free_port()), &path];
+        let mut process = Process::spawn(command.args(start).stderr(Stdio::piped()));
+        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        let mut lines = lines.map(Result::unwrap);
+        lines.find(|line| line.contains("data file opened")).unwrap();
+        if name == "deleted" {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+        }
+        let line = lines.find(|line| line.contains(part)).unwrap();
+        assert!(line.contains(" warning replica=0 "), "{line}");
     }
 }

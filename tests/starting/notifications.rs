@@ -1,6 +1,6 @@
 //! A service manager is told when a server is ready, how it is, that it is alive, and that it ends.
 
-use super::support::{BINARY, Directory, Process, wait_for};
+use super::support::{BINARY, Directory, Process, text, wait_for};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Command, Stdio};
@@ -104,6 +104,23 @@ fn without_a_quorum() {
     assert_eq!(manager.count("WATCHDOG=1"), 0, "another process has the watchdog");
     process.signal("-INT");
     process.expect_zero("after SIGINT");
+}
+
+/// Goal: a socket that cannot be used is reported once, also by a start that fails.
+#[test]
+fn no_manager() {
+    let directory = Directory::new("notify-none");
+    let data = directory.format("0_0.florin", 0, 1, &["--development"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = Command::new(BINARY)
+        .args(["start", "--development", &format!("--addresses={}", taken.local_addr().unwrap())])
+        .arg(&data)
+        .env("NOTIFY_SOCKET", "relative")
+        .output()
+        .unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{errors}");
+    assert_eq!(errors.matches("the service manager is not notified").count(), 1, "{errors}");
 }
 
 /// Goal: a start that takes long extends its timeout, and one that fails says why.

@@ -20,6 +20,12 @@ fn dev_on_a_taken_port_leaves_nothing() {
     assert!(!std::fs::exists(&path).unwrap());
     directory.format("dev.florin", 0, 1, &["--development"]);
     assert_eq!(florin(&["dev", &address, &path]).status.code(), Some(5));
+    // The address of the metrics is another option.
+    let metrics = address.replace("--address", "--metrics");
+    let output = florin(&["dev", "--address=0", &metrics, &path]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{errors}");
+    assert!(!errors.contains("--address=0"), "{errors}");
     assert!(std::fs::exists(&path).unwrap(), "this one was there before");
 }
 
@@ -40,6 +46,7 @@ fn starts_that_fail() {
         (format!("{start} --cache-grid=800TiB {path}"), 4, "not enough memory"),
         (format!("ulimit -d 20000; {start} {path}"), 4, "not enough memory for data"),
         (format!("ulimit -n 8; {start} {path}"), 4, "raise the limit of open files"),
+        (format!("ulimit -n 100; {start} {path}"), 4, "raise the limit of open files"),
         (format!("ulimit -v 400000; {start} {path}"), 4, "not enough address space"),
         (format!("{start} --statsd=999999 {path}"), 2, "--statsd"),
     ];

@@ -101,6 +101,32 @@ fn while_it_waits_for_a_port() {
     assert!(!text(&rest).contains("cannot listen"), "{}", text(&rest));
 }
 
+/// Goal: every thread of a server that serves blocks both signals, so that its loop takes them. The
+/// thread that looks up names of other replicas could end the process with replies in flight.
+#[test]
+fn while_it_looks_up_names() {
+    let directory = Directory::new("signals-names");
+    let path = directory.format("0_0.florin", 0, 3, &["--development"]);
+    let [port, metrics] = std::array::from_fn(|_| super::free_port::free_port());
+    let mut process = Process::spawn(
+        Command::new(BINARY)
+            .args(["start", "--development", &format!("--metrics={metrics}")])
+            .arg(format!("--addresses=localhost:{port},localhost:1,no.such.name.invalid:2"))
+            .arg(&path)
+            .stderr(Stdio::piped()),
+    );
+    let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("data file opened")).unwrap();
+    let blocked = process.blocked_by_thread();
+    let both = 1 << (libc::SIGINT - 1) | 1 << (libc::SIGTERM - 1);
+    assert!(blocked.len() >= 4, "the loop, the helper, metrics, names: {blocked:x?}");
+    assert!(blocked.iter().all(|(_, set)| set & both == both), "{blocked:x?}");
+    process.signal("-TERM");
+    process.expect_zero("while it looks up names");
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.last().unwrap().ends_with("ended by SIGTERM"), "{rest:?}");
+}
+
 /// Goal: a signal while `dev` makes its data file leaves a whole one, or none.
 #[test]
 fn while_a_data_file_is_made() {

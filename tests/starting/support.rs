@@ -1,6 +1,7 @@
 //! Servers in a directory of the test, ended with it.
 
 use std::fs;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -98,13 +99,28 @@ impl Process {
     pub fn wait_main(&self) {
         let status = format!("/proc/{}/status", self.0.id());
         wait_for("the program's main function", || {
-            let text = fs::read_to_string(&status).unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-            let handled = u64::from_str_radix(line.trim(), 16).unwrap();
+            let handled = signal_set(&fs::read_to_string(&status).unwrap(), "SigCgt:")?;
             let end = 1 << (libc::SIGTERM - 1);
             (handled & end != 0).then_some(())
         });
     }
+
+    /// The name of each of its threads, and the set of signals that it blocks.
+    pub fn blocked_by_thread(&self) -> Vec<(String, u64)> {
+        let read = |thread: io::Result<fs::DirEntry>| {
+            let path = thread.unwrap().path();
+            let name = fs::read_to_string(path.join("comm")).unwrap();
+            let status = fs::read_to_string(path.join("status")).unwrap();
+            (name.trim().to_owned(), signal_set(&status, "SigBlk:").unwrap())
+        };
+        fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap().map(read).collect()
+    }
+}
+
+/// A set of signals in the status of a process or thread.
+fn signal_set(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(u64::from_str_radix(line.trim(), 16).unwrap())
 }
 
 impl Drop for Process {

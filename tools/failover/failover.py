@@ -18,7 +18,6 @@ on a busy machine time is nobody's fault.
 Ends with `N passed, M failed`.
 """
 
-import argparse
 import pathlib
 import random
 import statistics
@@ -27,7 +26,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness.checks import Checks, require  # noqa: E402
+from harness.checks import Checks, cluster_options, require  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.server import remove_directory, scratch_directory  # noqa: E402
 from harness.writers import Writer, check_content, silence_logs  # noqa: E402
@@ -123,16 +122,13 @@ def check_files(cluster):
 
 def main():
     """Runs the rounds and prints the count."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cluster_options(__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--how", choices=("kill", "stop", "both"), default="both")
-    parser.add_argument("--production", action="store_true")
     parser.add_argument("--limits", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     random.seed(options.seed)
     silence_logs()

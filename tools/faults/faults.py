@@ -46,6 +46,7 @@ SERVING = {
     "close": "EINTR EIO ENOSPC EDQUOT",
     "read": "EINTR EAGAIN EIO ENOMEM",
     "write": "EINTR EAGAIN EIO EPIPE ENOSPC",
+    "poll": "EINTR ENOMEM EINVAL",
     "futex": "EINTR EAGAIN",
     "munmap": "ENOMEM EINVAL",
     "madvise": "EAGAIN ENOMEM EINVAL EPERM",
@@ -67,11 +68,20 @@ METRICS = {
     "fstatfs": "EIO ENOSYS EPERM",
     "clock_gettime": "EINVAL ENOSYS EPERM",
 }
+# Of the thread that looks up names of other replicas: what the C library asks of the kernel.
+RESOLVER = {
+    "openat": "EMFILE ENFILE ENOMEM ENOENT EACCES",
+    "read": "EINTR EIO ENOMEM",
+    "socket": "EMFILE ENFILE ENOBUFS ENOMEM EACCES",
+    "close": "EINTR EIO",
+    "futex": "EINTR EAGAIN",
+}
 # Calls that every machine makes, so that they must have failed.
 REACHED = {
     "serving": "io_uring_enter socket setsockopt getsockopt getpeername shutdown close read",
     "metrics": "poll accept4 recvfrom sendto close pread64 statx fstatfs",
     "worker": "write",
+    "resolver": "openat",
 }
 # Exit codes of a server that cannot go on.
 DOCUMENTED = {1, 3, 4, 5, 6}
@@ -181,6 +191,11 @@ class Faults:
         self.cluster = Cluster(directory, 3)
         self.target = self.cluster.replicas[1]
         self.metered = Metered(self.target)
+        # The others by their name: a thread looks it up whenever they cannot be reached.
+        own = self.target.index
+        self.target.addresses = [
+            address if index == own else address.replace("127.0.0.1", "localhost")
+            for index, address in enumerate(self.cluster.addresses)]
         self.cluster.start()
         self.cluster.replicas[2].kill()
         self.bustle = Bustle(self.cluster.replicas[:2], self.metered.port)
@@ -309,6 +324,24 @@ def check_file_length(faults):
     faults.judge("length of files", None)
 
 
+def full_terminal():
+    """Both ends of a terminal that has room for some characters, but not for a line."""
+    shows, programs = os.openpty()
+    os.set_blocking(programs, False)
+    full_rounds = 0
+    # What is written moves on inside the kernel for a moment, and makes room again.
+    while full_rounds < 5:
+        try:
+            os.write(programs, b".")
+            full_rounds = 0
+        except BlockingIOError:
+            full_rounds += 1
+            time.sleep(0.02)
+    os.set_blocking(programs, True)
+    os.read(shows, 50)
+    return shows, programs
+
+
 def check_standard_error(faults, kind):
     """A server that cannot say anything serves all the same, and ends with 0 when it is told to."""
     target = faults.target
@@ -316,6 +349,9 @@ def check_standard_error(faults, kind):
     read, write = os.pipe()
     if kind == "full device":
         error = os.open("/dev/full", os.O_WRONLY)
+    elif kind == "full terminal":
+        os.close(read)
+        read, error = full_terminal()
     else:
         error = os.dup(write)
     if kind == "full pipe":
@@ -389,7 +425,12 @@ def main():
             run(f"helper thread: {call}", faults.all_of, "worker", HELPER, call)
         print(f"requests answered: {faults.bustle.answers}", flush=True)
         faults.bustle.bulk.clear()
-        for kind in ("closed", "full device", "broken pipe", "full pipe"):
+        # Names are looked up less and less often from the start on.
+        faults.target.stop()
+        faults.target.start()
+        for call in RESOLVER:
+            run(f"thread of names: {call}", faults.all_of, "resolver", RESOLVER, call)
+        for kind in ("closed", "full device", "broken pipe", "full pipe", "full terminal"):
             run(f"standard error: {kind}", check_standard_error, faults, kind)
         run("few open files", check_open_files, faults)
         run("short files", check_file_length, faults)

@@ -21,8 +21,9 @@ NUMBERS = {
     "read": 0, "write": 1, "close": 3, "fstat": 5, "poll": 7, "mmap": 9, "munmap": 11, "brk": 12,
     "ioctl": 16, "pread64": 17, "madvise": 28, "socket": 41, "sendto": 44, "recvfrom": 45,
     "shutdown": 48, "getpeername": 52, "setsockopt": 54, "getsockopt": 55, "fcntl": 72,
-    "fstatfs": 138, "futex": 202, "clock_gettime": 228, "accept4": 288, "getrandom": 318,
-    "statx": 332, "newfstatat": 262, "io_uring_enter": 426, "io_uring_register": 427,
+    "fstatfs": 138, "futex": 202, "clock_gettime": 228, "openat": 257, "accept4": 288,
+    "getrandom": 318, "statx": 332, "newfstatat": 262, "io_uring_enter": 426,
+    "io_uring_register": 427,
 }
 
 LIBC = ctypes.CDLL(None, use_errno=True)

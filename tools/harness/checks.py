@@ -4,10 +4,10 @@ A suite makes one `Checks`, hands it functions, and exits with `finish()`. A fun
 returns; it fails if it raises anything.
 """
 
+import argparse
 import sys
 import time
 import traceback
-
 
 WAIT_SECONDS = 60
 
@@ -56,6 +56,15 @@ def wait_until(condition, what, seconds=WAIT_SECONDS):
             return found
         require(time.monotonic() < deadline, f"{what}: not within {seconds} s")
         time.sleep(0.02)
+
+
+def cluster_options(description):
+    """A parser with the options that all tools with a cluster of their own have."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--production", action="store_true")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
 
 
 class Checks:

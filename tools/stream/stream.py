@@ -14,13 +14,13 @@ then forgets all that it did not acknowledge. Checked:
 * in each run of cdc: transfers rise, expiries rise, and what is not marked as late is newer than
   everything before it, what is marked is not;
 * over all runs: each transfer comes for the first time after those with lower timestamps;
-* in the end: each transfer that was acknowledged came, with the timestamp that its client was told,
-  each hold expired once, nothing else came, and the balances are the sums of the events.
+* in the end: all transfers were created, each came with the timestamp that its client received,
+  each hold expired once, nothing else came, the balances are the sums of the events, and as many
+  kills as asked for happened on each side.
 
 Ends with `N passed, M failed`.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import tigerbeetle as tb  # noqa: E402
 
-from harness.checks import Checks, equal, require  # noqa: E402
+from harness.checks import Checks, cluster_options, equal, require, wait_until  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.server import BINARY, remove_directory, scratch_directory  # noqa: E402
 from harness.writers import silence_logs  # noqa: E402
@@ -49,6 +49,8 @@ ACKNOWLEDGE_EVERY = 500
 IMPORT_HOLDS = 8
 ATTEMPTS_MAX = 200
 AWAY_SECONDS = 0.7
+# Timeout for a reader that leaves at the next line, if no line comes.
+LEAVE_SECONDS = 1.0
 CREATED, EXISTS = tb.CreateTransferStatus.CREATED, tb.CreateTransferStatus.EXISTS
 
 
@@ -147,43 +149,56 @@ class Reader:
     def run(self, done):
         """Reads until `done` is set, and then to the end."""
         while not done.is_set():
-            timer = threading.Timer(self.random.expovariate(1 / self.interval), self.disturb)
-            if self.model.counts[3] < self.kills:
-                timer.start()
-            else:
-                timer = threading.Timer(0, lambda: None)
-                threading.Thread(target=self.end_when, args=(done,), daemon=True).start()
-            self.read([])
-            timer.cancel()
-        self.read(["--until=now"])
+            is_disturbed = self.model.counts[3] < self.kills
+            self.read([], self.disturb if is_disturbed else lambda over: self.end(over, done))
+        self.read(["--until=now"], lambda over: None)
         require(self.process.returncode == 0, f"cdc ended with {self.process.returncode}")
 
-    def end_when(self, done):
+    def end(self, over, done):
         """Ends cdc in good order when all is written."""
-        done.wait()
-        self.process.send_signal(signal.SIGTERM)
+        while not over.is_set():
+            if done.wait(0.1):
+                self.process.send_signal(signal.SIGTERM)
+                return
 
-    def disturb(self):
-        """Takes cdc or its reader away."""
+    def disturb(self, over):
+        """Takes cdc or its reader away after some time."""
+        if over.wait(self.random.expovariate(1 / self.interval)):
+            return
         self.model.counts[3] += 1
         how = self.random.choice([signal.SIGKILL, signal.SIGTERM, None])
         if how is None:
             self.leave = True
+            over.wait(LEAVE_SECONDS)
         self.process.send_signal(how or signal.SIGTERM)
 
-    def read(self, more):
-        """One run of cdc."""
+    def read(self, more, meanwhile):
+        """One run of cdc, with something that happens meanwhile."""
         self.leave = False
         self.start_newest()
         self.process = subprocess.Popen([*self.command, *more], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, bufsize=1 << 18)
+        over = threading.Event()
+        thread = threading.Thread(target=meanwhile, args=(over,), daemon=True)
+        thread.start()
+        try:
+            self.read_lines(bool(more))
+        finally:
+            over.set()
+            thread.join()
+        code = self.process.wait()
+        require(code in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM),
+                f"cdc ended with {code}")
+
+    def read_lines(self, is_last):
+        """Reads until cdc or its reader ends."""
         count = 0
         for line in self.process.stdout:
             if self.leave or not line.endswith(b"\n"):
                 break
             timestamp = self.check(line)
             count += 1
-            if count % ACKNOWLEDGE_EVERY == 0 or more:
+            if count % ACKNOWLEDGE_EVERY == 0 or is_last:
                 self.acknowledge(timestamp)
             elif count % 50 == 0 and self.is_idle():
                 self.acknowledge(timestamp)
@@ -192,9 +207,6 @@ class Reader:
             self.process.stdin.close()
         except OSError:
             pass
-        code = self.process.wait()
-        require(code in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM),
-                f"cdc ended with {code}")
 
     def start_newest(self):
         """Nothing was read in this run; but what is late is so because of earlier runs, too."""
@@ -207,7 +219,7 @@ class Reader:
         return len(self.process.stdout.peek(1)) < 4096
 
     def acknowledge(self, timestamp):
-        """Tells cdc that all up to this event is dealt with."""
+        """Acknowledges this event and all before it."""
         try:
             self.process.stdin.write(b"%d\n" % timestamp)
             self.process.stdin.flush()
@@ -325,9 +337,7 @@ def import_late(cluster, model, ids, batch, reader):
     holds = ids[:IMPORT_HOLDS]
     for index, number in enumerate(holds):
         writer.create([transfer(number, timeout=1 + index)])
-    while not model.expired[holds[0]]:
-        require(reader.is_alive(), "the reader has ended")
-        time.sleep(0.05)
+    wait_for_expiries(model, holds[:1], reader)
     timestamp = model.created[holds[-1]]
     rest = ids[IMPORT_HOLDS:]
     for first in range(0, len(rest), batch):
@@ -337,22 +347,28 @@ def import_late(cluster, model, ids, batch, reader):
         time.sleep(0.1)
 
 
+def wait_for_expiries(model, holds, reader):
+    """Waits until the reader has the expiry of each hold."""
+    def all_came():
+        require(reader.is_alive(), "the reader has ended")
+        return all(model.expired[number] for number in holds)
+
+    wait_until(all_came, "the expiries of all holds")
+
+
 def check_end(cluster, model, holds):
-    """Everything that was created was read, as it was created, and nothing else."""
-    created = [number for number in range(1, model.size + 1) if model.created[number]]
-    missing = [number for number in created if not model.seen[number]]
+    """Everything was created and read, as it was created, and nothing else."""
+    missing = [number for number in range(1, model.size + 1) if not model.seen[number]]
     require(not missing, f"{len(missing)} transfers never came: {missing[:5]}")
     require(bytes(model.created) == bytes(model.seen), "timestamps or ids differ")
     expired = {number for number in range(1, model.size + 1) if model.expired[number]}
-    expected = {number for number in created if number in holds or
-                (is_hold(number) and number < holds.start)}
-    equal(len(expired ^ expected), 0, "holds whose expiry did not come, or others")
+    equal(len(expired ^ holds), 0, "holds whose expiry did not come, or others")
     with tb.ClientSync(cluster_id=0, replica_addresses=",".join(cluster.addresses)) as client:
         debit, credit = client.lookup_accounts([1, 2])
     for found in (debit.debits_posted, credit.credits_posted):
-        equal(found, len(created) - len(expected), "sum of what was posted")
+        equal(found, model.size - len(holds), "sum of what was posted")
     equal(debit.debits_pending, 0, "what is pending")
-    return len(created) + len(expired)
+    return model.size + len(holds)
 
 
 def stream(options, directory):
@@ -382,20 +398,25 @@ def stream(options, directory):
     import_late(cluster, model, imports, batch, reader)
     print(f"  {options.late} are imported after {time.monotonic() - start:.0f} s", flush=True)
     write(cluster, model, range(half + 1, options.events + 1), batch, end)
-    while kills.is_alive() and kills.count < options.kills and time.monotonic() < end:
+    written = time.monotonic() - start
+    missing = sum(not model.created[number] for number in range(1, model.size + 1))
+    equal(missing, 0, f"transfers that were not created within {options.minutes} minutes")
+    while ((kills.is_alive() or model.counts[3] < options.kills) and reader.is_alive()
+           and time.monotonic() < end):
         time.sleep(0.1)
     kills.ending.set()
     kills.join()
     require(kills.error is None, f"kills: {kills.error!r}")
-    written = time.monotonic() - start
-    time.sleep(4)  # The last holds expire.
+    equal((kills.count, model.counts[3]), (options.kills, options.kills),
+          f"kills of replicas and of cdc within {options.minutes} minutes")
+    holds = {*imports[:IMPORT_HOLDS], *filter(is_hold, range(1, options.events + 1))}
+    wait_for_expiries(model, holds, reader)
     done.set()
     reader.join()
     equal(reader.exitcode, 0, "exit code of the reader")
     for thread in churn:
         thread.ending.set()
         thread.join()
-    holds = imports[:IMPORT_HOLDS]
     count = check_end(cluster, model, holds)
     read, again, came_late, ended = model.counts
     print(f"  {count} events, each at least once and in order: {read} read, {again} of them again, "
@@ -408,15 +429,12 @@ def stream(options, directory):
 
 def main():
     """Runs it and prints the count."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cluster_options(__doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--late", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--interval", type=float, default=2.0)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--production", action="store_true")
-    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     # Not "fork": a client's threads do not survive it.
     multiprocessing.set_start_method("spawn")

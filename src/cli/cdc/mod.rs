@@ -1,10 +1,10 @@
 //! `florin cdc`: the change stream, as lines of JSON on standard output.
 //!
-//! Every event comes at least once. The stream may be ended, killed and started again at any time:
-//! it continues after what its cursor says was delivered. Its parts: [`stream`] reads events so
-//! that none is missed, [`selection`] says which are wanted, [`lines`] writes one as JSON,
-//! [`delivery`] hands them over, [`cursor`] remembers the [`position`]. Not covered: other formats
-//! and destinations; a pipe leads to them.
+//! Each event comes at least once. The stream may be ended, killed and started again at any time:
+//! it continues after the last event that its cursor records as delivered. Its parts: [`stream`]
+//! reads events without missing any, [`selection`] selects them, [`lines`] formats one as JSON,
+//! [`delivery`] hands them over, [`cursor`] stores the [`position`]. Not covered: other formats and
+//! destinations; a pipe leads to them.
 
 pub mod cursor;
 pub mod delivery;
@@ -19,29 +19,29 @@ use std::time::Duration;
 use super::account_id::parse_account_id;
 use super::environment::ClusterArguments;
 use super::exit::{ExitClass, Failure};
-use super::moment::{Moment, Rfc3339};
-use super::output::{JsonArgument, print_error};
+use super::moment::{Moment, Rfc3339, TIME_HELP};
+use super::output::{JsonArgument, Output, print_error};
 use super::patient::{PatientClient, Stop};
 use cursor::CursorFile;
-use delivery::{Delivery, End, Passed};
+use delivery::{Delivery, End};
 use position::{Mark, Position};
 use selection::{Selection, What};
 use stream::Stream;
 
-/// Shortest pause when there is nothing new; doubles each time.
+/// Minimum pause after a round without events; doubles with each such round.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
 const EXAMPLES: &str = "\
 Examples:
   florin cdc
-      print everything that ever happened in the ledger of `florin dev`, and then what happens
+      print all events in the ledger of `florin dev`, and follow
   florin cdc --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 --cluster=7 \\
       --cursor=/var/lib/books/cursor | kafka-console-producer --topic books ...
       continue after the last event that was delivered, each time it is started
   florin cdc --from=2026-11-01T00:00:00Z --until=now --ledger=700
       print the events of ledger 700 since then, and end
   florin cdc --what=all --account=1001,1002 --from=now
-      print what happens to two accounts from now on, their creation included
+      print the events of two accounts from now on, including their creation
 
 Events:
   Each line is a JSON object with the fields of get_change_events in `florin repl`. Numbers of 64 \
@@ -52,8 +52,8 @@ without its balances and without the flag `closed`.
 
 Order:
   Events come in the order of `timestamp`. An imported record can be older than an event that was \
-printed already; it comes as soon as it is found, in the order of the imported timestamps, and its \
-line ends with \"late\":true. No event is ever left out. An event can come again after a restart: \
+printed before; it comes as soon as it is found, in the order of the imported timestamps, and its \
+line ends with \"late\":true. No event is left out. An event can come again after a restart: \
 `timestamp` and `type` identify it.
 
 Delivery:
@@ -61,27 +61,30 @@ Delivery:
 accepted its line. If standard output is a pipe, the reader may end before it has read the line; \
 the line is then lost. With --ack=stdin, an event is delivered when the reader writes its \
 `timestamp` on a line to the standard input of cdc; this covers all events before it. A reader \
-that acknowledges what it has stored loses nothing, whenever either side is killed. End of \
-standard input ends the stream.
+that acknowledges only stored events loses none, whenever either side is killed. An expiry and \
+an imported record may have the same timestamp: acknowledge each of them. End of standard input \
+ends the stream.
 
 Cursor:
   The cursor belongs to one cluster, one ledger history and one selection of events, and is locked \
-while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. To \
-begin anew, remove it.
+while cdc runs: FILE.lock stays beside it. It is written durably, FILE.new takes its place. \
+Remove it to start over.";
 
-Moments:
-  TIME is `now`, a date, a date and time of day like 2026-11-26T18:30:00Z, a time ago like -1h, or \
-nanoseconds since 1970.
-
+const EXIT_CODES: &str = "\
 Exit codes:
   0   --until was reached, SIGINT or SIGTERM came, the reader closed its end, or standard input \
 ended
   1   the events or the cursor cannot be read or written, or an acknowledgement is wrong
   2   the command line is wrong, or the cursor is that of another cluster or selection
   3   the cursor is in use by another process
+  6   the cluster's answers contradict each other
   7   the cluster did not answer in time, or refused the client
   11  the ledger does not have the event after which the cursor continues: an older copy was \
 restored, or it is another ledger";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}\n\nMoments:\n  {TIME_HELP}\n\n{EXIT_CODES}")
+}
 
 /// Formats of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -100,7 +103,7 @@ pub enum Acknowledgements {
 
 /// Options of `florin cdc`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = after_help())]
 pub struct CdcArguments {
     /// Cluster to connect to
     #[command(flatten)]
@@ -134,23 +137,23 @@ pub struct CdcArguments {
     /// Follow until interrupted [default, unless --until is given]
     #[arg(long, conflicts_with = "until")]
     pub follow: bool,
-    /// Remember in this file what was delivered, and continue after it if the file exists
+    /// Store the position of the last delivered event in this file; continue there if it exists
     #[arg(long, value_name = "FILE")]
     pub cursor: Option<PathBuf>,
     /// Move the cursor only past events that the reader acknowledges: it writes the timestamp of
-    /// the last event that it has dealt with to standard input, on a line
+    /// the last event that it has processed, on a line, to the standard input of cdc
     #[arg(long, value_enum, value_name = "stdin", requires = "cursor")]
     pub ack: Option<Acknowledgements>,
-    /// Maximum number of events that are printed and not acknowledged yet
+    /// Maximum number of events that are printed and not acknowledged
     #[arg(long, value_name = "COUNT", default_value_t = 8192, requires = "ack",
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub ack_window: u32,
-    /// Longest pause between two questions while nothing happens, in milliseconds
+    /// Maximum pause between two queries while no event comes, in milliseconds
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub idle: u64,
-    /// Time without an answer after which to give up, in seconds [default: 30 for the first answer,
-    /// no limit afterwards]
+    /// Timeout for an answer of the cluster, in seconds [default: 30 for the first answer, no limit
+    /// afterwards]
     #[arg(long, value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: Option<u64>,
@@ -171,6 +174,8 @@ pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     let deadline = arguments.deadline.map(Duration::from_secs);
     let addresses = arguments.cluster.replicas(deadline)?;
     let stop = Stop::on_signals()?;
+    // First, so that nothing is read for an output that cannot be written.
+    let output = Output::standard()?;
     let selection =
         Selection::of(&arguments.what).only(&arguments.ledger, &arguments.code, &arguments.account);
     let opened = arguments
@@ -192,7 +197,7 @@ pub fn run(arguments: &CdcArguments) -> Result<(), Failure> {
     if !begun {
         return Ok(());
     }
-    let mut delivery = Delivery::new(cursor, stop.clone());
+    let mut delivery = Delivery::new(output, cursor, *stream.position(), stop.clone());
     if arguments.ack == Some(Acknowledgements::Stdin) {
         let window = usize::try_from(arguments.ack_window).expect("a million fits");
         delivery.acknowledge(window)?;
@@ -213,6 +218,7 @@ fn begin(
     arguments: &CdcArguments,
 ) -> Result<bool, Failure> {
     let Some(now) = stream.time()? else { return Ok(false) };
+    check_range(arguments, now)?;
     if let Some(until) = arguments.until {
         stream.limit(until.timestamp(now));
     }
@@ -223,13 +229,28 @@ fn begin(
         stream.seek(Position::before(arguments.from.map_or(1, |from| from.timestamp(now))));
     }
     // The begin of a stream is that of its first start, even if nothing happens before the next.
-    // A cursor in the future would be refused then.
-    let is_past = arguments.from.is_none_or(|from| from.timestamp(now) <= now);
-    match cursor {
-        Some(file) if is_past => file.write(stream.position())?,
-        _ => {}
+    if let Some(file) = cursor {
+        file.write(stream.position())?;
     }
     Ok(true)
+}
+
+/// Refuses a range that can have no event yet, or never.
+fn check_range(arguments: &CdcArguments, now: u64) -> Result<(), Failure> {
+    let Some(from) = arguments.from.map(|from| from.timestamp(now)) else { return Ok(()) };
+    let until = arguments.until.map(|until| until.timestamp(now));
+    let message = if from > now {
+        format!(
+            "--from: {} is in the future (the cluster's time is {}); begin with --from=now",
+            moment(from),
+            moment(now),
+        )
+    } else if let Some(until) = until.filter(|until| from > *until) {
+        format!("--from: {} is after --until, {}; exchange them", moment(from), moment(until))
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(ExitClass::Usage, message))
 }
 
 /// Continues at the position of a cursor, if the ledger's history has the events that were passed
@@ -248,7 +269,7 @@ fn resume(
         let message = format!(
             "--cursor: {} continues after {}, but the cluster's time is {}: it is the cursor of \
              another ledger, or an older copy of this one was restored on a machine with a wrong \
-             clock; name another file to begin anew",
+             clock; start over with another file",
             file.path().display(),
             moment(position.newest.timestamp),
             moment(now),
@@ -263,34 +284,32 @@ fn resume(
 }
 
 /// Checks that the ledger's history has the events that were passed at a position, all in one
-/// connection. False if the user wants it to end.
+/// session. False if the user wants it to end.
 fn check(
     stream: &mut Stream,
     file: Option<&CursorFile>,
     position: &Position,
 ) -> Result<bool, Failure> {
     loop {
-        let connection = stream.connection();
+        let session = stream.session();
         for mark in position.marks() {
             let Some(is_there) = has(stream, mark)? else { return Ok(false) };
             if !is_there {
                 return other_history(stream, file, mark)?.map_or(Ok(false), Err);
             }
         }
-        if stream.connection() == connection {
-            stream.set_checked(connection);
+        if stream.session() == session {
+            stream.set_checked(session);
             return Ok(true);
         }
     }
 }
 
-/// Whether the ledger's history has the event of a mark; nothing if the user wants it to end.
+/// Whether the ledger's history has the event of a mark; `None` if the user ends the stream.
 fn has(stream: &mut Stream, mark: Mark) -> Result<Option<bool>, Failure> {
     let identity = mark.identity.expect("only marks of events are looked for");
-    let Some((event, _)) = stream.event_at(mark.timestamp, identity.kind)? else {
-        return Ok(None);
-    };
-    Ok(Some(event.is_some_and(|event| event.checksum() == identity.checksum)))
+    let found = stream.event_at(mark.timestamp, identity.kind)?;
+    Ok(found.map(|event| event.is_some_and(|event| event.checksum() == identity.checksum)))
 }
 
 /// Returns the failure that reports where the histories diverge; nothing if the user wants the
@@ -335,12 +354,12 @@ fn other_history(
     Ok(Some(Failure::new(ExitClass::History, message)))
 }
 
-/// A moment in both ways in which it can be typed.
+/// Formats a moment in both ways in which the user can type it.
 fn moment(timestamp: u64) -> String {
     format!("{} ({timestamp})", Rfc3339(timestamp))
 }
 
-/// Hands over events until the last one that is wanted.
+/// Hands over events up to the last one of the range.
 fn follow(
     stream: &mut Stream,
     delivery: &mut Delivery,
@@ -349,31 +368,78 @@ fn follow(
 ) -> Result<(), End> {
     let mut idle = IDLE_MIN;
     while !stop.is_wanted() {
-        let mut position = *stream.position();
+        let position = *stream.position();
         if !stream.is_checked() && !check(stream, delivery.cursor(), &position)? {
             return Ok(());
         }
-        let Some(events) = stream.round()? else { return Ok(()) };
+        let found = match stream.round() {
+            Err(failure) if failure.class == ExitClass::Corruption => {
+                let is_of_one_session = stream.is_checked();
+                // Another history is a more likely reason than a damaged ledger.
+                if !check(stream, delivery.cursor(), &position)? {
+                    return Ok(());
+                }
+                if is_of_one_session {
+                    return Err(failure.into());
+                }
+                continue;
+            }
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(()) };
         if !stream.is_checked() {
-            // What it found may be of another history.
+            // The answers may be those of another history.
             continue;
         }
-        if events.is_empty() {
-            if stream.is_complete() {
-                return delivery.finish();
-            }
+        if !found.is_empty() {
+            idle = IDLE_MIN;
+            delivery.deliver(&found)?;
+        } else if stream.is_complete() {
+            return delivery.finish();
+        } else {
             delivery.rest(idle)?;
             idle = (idle * 2).min(idle_max);
-            continue;
         }
-        idle = IDLE_MIN;
-        let mut passed = Vec::with_capacity(events.len());
-        for found in events {
-            position.pass(&found.event);
-            let wanted = stream.wants(&found.event).then_some(found);
-            passed.push(Passed { wanted, position });
-        }
-        delivery.deliver(&passed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::resolve_addresses;
+    use crate::client::tests::{Act, serve};
+    use crate::protocol::types::ChangeEvent;
+    use std::fs::File;
+    use zerocopy::{FromZeros, IntoBytes};
+
+    /// An answer with one event of this timestamp.
+    fn event(timestamp: u64) -> Act {
+        let event = ChangeEvent { timestamp, ..ChangeEvent::new_zeroed() };
+        Act::Answer(Box::leak(event.as_bytes().into()))
+    }
+
+    /// Follows a cluster that answers this way, and fails.
+    fn follow_failing(script: Vec<Act>) -> Failure {
+        let addresses = resolve_addresses(&serve(script).address.to_string()).unwrap();
+        let stop = Stop::never();
+        let client = PatientClient::new(0, addresses, Some(Duration::from_secs(30)), stop.clone());
+        let mut stream = Stream::new(client, Selection::of(&[What::Transfers]));
+        let output = Output::new(File::options().write(true).open("/dev/null").unwrap()).unwrap();
+        let mut delivery = Delivery::new(output, None, *stream.position(), stop.clone());
+        match follow(&mut stream, &mut delivery, &stop, IDLE_MIN) {
+            Err(End::Failure(failure)) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Goal: where answers contradict each other, another history is the reason if the ledger lacks
+    /// the last event, and damage otherwise.
+    #[test]
+    fn contradictions() {
+        // The first answer opens the session; the history is checked before it counts.
+        let script = |last| vec![event(10), event(10), event(5), last];
+        assert_eq!(follow_failing(script(event(10))).class, ExitClass::Corruption);
+        assert_eq!(follow_failing(script(event(7))).class, ExitClass::History);
+    }
 }

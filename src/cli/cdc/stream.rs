@@ -33,7 +33,7 @@
 //! found, in the order of their own timestamps, and are marked as late. Not covered: where events
 //! go ([`delivery`](super::delivery)).
 
-use zerocopy::FromZeros;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::position::{Event, Kind, Mark, Position};
 use super::selection::Selection;
@@ -41,7 +41,8 @@ use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::patient::{Answered, PatientClient};
 use crate::protocol::Operation;
 use crate::protocol::types::{
-    Account, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer, query_filter_flags,
+    Account, ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer,
+    query_filter_flags,
 };
 
 /// An event as it was found.
@@ -51,6 +52,8 @@ pub struct Found {
     pub event: Event,
     /// Whether an event with this timestamp or a higher one was passed before it.
     pub is_late: bool,
+    /// Whether the selection includes it.
+    pub is_wanted: bool,
 }
 
 /// The stream. See the module.
@@ -61,9 +64,9 @@ pub struct Stream {
     /// The last timestamp that is wanted.
     last: u64,
     position: Position,
-    /// The cluster's time when it answered the first question of the last round.
-    now: u64,
-    /// Number of the connection in which the ledger was found to have the position.
+    /// The cluster's time when it answered the first question of the last round, if it did.
+    now: Option<u64>,
+    /// Number of the session in which the ledger was found to have the position.
     checked: u64,
 }
 
@@ -80,17 +83,19 @@ impl Page {
         let complete = events.last().map_or(now, Event::timestamp);
         Page { events, complete }
     }
-}
 
-/// No event.
-const NONE: Vec<Event> = Vec::new();
+    /// The page of a question that is not asked, since no event can match it.
+    fn none() -> Page {
+        Page { events: Vec::new(), complete: TIMESTAMP_MAX }
+    }
+}
 
 impl Stream {
     /// A stream of a cluster that begins at its first event.
     #[must_use]
     pub fn new(client: PatientClient, selection: Selection) -> Stream {
         let position = Position::before(1);
-        Stream { client, selection, last: TIMESTAMP_MAX, position, now: 0, checked: 0 }
+        Stream { client, selection, last: TIMESTAMP_MAX, position, now: None, checked: 0 }
     }
 
     /// Continues at this position.
@@ -109,42 +114,42 @@ impl Stream {
         &self.position
     }
 
-    /// The number of the connection, which grows when the client connects again.
+    /// Returns the number of the client's session.
     #[must_use]
-    pub fn connection(&self) -> u64 {
-        self.client.connections()
+    pub fn session(&self) -> u64 {
+        self.client.sessions()
     }
 
-    /// Whether the ledger was found to have the position since the client connected. Who connects
-    /// again may find another ledger at the same address.
+    /// Whether the ledger was found to have the position in this session. Another ledger may answer
+    /// in the next session.
     #[must_use]
     pub fn is_checked(&self) -> bool {
-        self.checked == self.connection()
+        self.checked == self.session()
     }
 
-    /// The ledger of this connection has the position.
-    pub fn set_checked(&mut self, connection: u64) {
-        self.checked = connection;
+    /// Records that the ledger of this session has the position.
+    pub fn set_checked(&mut self, session: u64) {
+        self.checked = session;
     }
 
-    /// Whether everything up to the last moment was passed when the last round found nothing.
+    /// Whether all events of the range were passed, if the last round found none.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.now > self.last
+        self.now.is_some_and(|now| now > self.last)
     }
 
-    /// Asks for the cluster's time; none if the user wants it to end.
+    /// Asks for the cluster's time; `None` if the user ends the stream.
     ///
     /// # Errors
     ///
     /// If the cluster fails.
     pub fn time(&mut self) -> Result<Option<u64>, Failure> {
-        let answered = self.client.change_events(&events_filter(1, 1))?;
+        let answered = self.changes(events_filter(1, 1))?;
         Ok(answered.map(|answered| answered.timestamp))
     }
 
-    /// The position from which everything comes that is committed from now on, imported or not;
-    /// none if the user wants it to end.
+    /// Finds the position after which all later commits come, imported or not; `None` if the user
+    /// ends the stream.
     ///
     /// # Errors
     ///
@@ -152,8 +157,7 @@ impl Stream {
     pub fn present(&mut self) -> Result<Option<Position>, Failure> {
         let newest = QueryFilter { limit: 1, flags: query_filter_flags::REVERSED, ..query(1, 0) };
         let Some(accounts) = self.accounts_by(newest)? else { return Ok(None) };
-        let transfers = self.client.ask::<_, Transfer>(Operation::QueryTransfers, &[newest])?;
-        let Some(transfers) = transfers else { return Ok(None) };
+        let Some(transfers) = self.transfers_by(newest)? else { return Ok(None) };
         let mark = |timestamp| Mark { timestamp, identity: None };
         Ok(Some(Position {
             newest: mark(transfers.timestamp),
@@ -162,8 +166,7 @@ impl Stream {
         }))
     }
 
-    /// The event that the history has where this mark was set, if any, and the cluster's time; none
-    /// if the user wants it to end.
+    /// Finds the event of this kind at this timestamp, if any; `None` if the user ends the stream.
     ///
     /// # Errors
     ///
@@ -172,29 +175,32 @@ impl Stream {
         &mut self,
         timestamp: u64,
         kind: Kind,
-    ) -> Result<Option<(Option<Event>, u64)>, Failure> {
+    ) -> Result<Option<Option<Event>>, Failure> {
         if kind == Kind::Account {
-            let Some(answered) = self.accounts_by(query(timestamp, timestamp))? else {
-                return Ok(None);
-            };
-            let event = answered.results.first().copied().map(Event::Account);
-            return Ok(Some((event, answered.timestamp)));
+            let answered = self.accounts_by(query(timestamp, timestamp))?;
+            return Ok(answered.map(|it| it.results.first().copied().map(Event::Account)));
         }
-        let filter = events_filter(timestamp, timestamp);
-        let Some(answered) = self.client.change_events(&filter)? else { return Ok(None) };
-        let mut events = answered.results.into_iter().map(Event::Change);
-        Ok(Some((events.find(|event| event.kind() == kind), answered.timestamp)))
+        let answered = self.changes(events_filter(timestamp, timestamp))?;
+        let find = |found: Vec<ChangeEvent>| {
+            found.into_iter().map(Event::Change).find(|event| event.kind() == kind)
+        };
+        Ok(answered.map(|answered| find(answered.results)))
     }
 
-    /// Finds the next events and passes them: none are there yet if there are none, or if the
-    /// history [must be checked](Stream::is_checked) first. Nothing if the user wants it to end.
+    /// Finds the next events and passes them: no events if none exist yet, or if the history
+    /// [must be checked](Stream::is_checked) first. `None` if the user ends the stream.
     ///
     /// # Errors
     ///
-    /// If the cluster fails, or its answers contradict each other.
+    /// If the cluster fails. If its answers contradict each other, the failure is of the class
+    /// [`ExitClass::Corruption`], and no event was passed.
     pub fn round(&mut self) -> Result<Option<Vec<Found>>, Failure> {
+        self.now = None;
         let Some(events) = self.events()? else { return Ok(None) };
         let Some(accounts) = self.accounts()? else { return Ok(None) };
+        if self.now.is_none() && self.time()?.is_none() {
+            return Ok(None);
+        }
         if !self.is_checked() {
             return Ok(Some(Vec::new()));
         }
@@ -203,67 +209,51 @@ impl Stream {
         all.extend(events.events);
         all.retain(|event| event.timestamp() <= complete);
         all.sort_by_key(|event| (event.timestamp(), event.kind()));
+        let mut position = self.position;
         let mut found = Vec::with_capacity(all.len());
         for event in all {
-            if !self.position.admits(&event) {
+            if !position.admits(&event) {
                 return Err(contradiction(event.kind().name(), event.timestamp()));
             }
-            let is_late = event.timestamp() <= self.position.newest.timestamp;
-            self.position.pass(&event);
-            found.push(Found { event, is_late });
+            let is_late = event.timestamp() <= position.newest.timestamp;
+            position.pass(&event);
+            found.push(Found { event, is_late, is_wanted: self.selection.has(&event) });
         }
+        self.position = position;
         Ok(Some(found))
-    }
-
-    /// Whether an event that was passed is wanted.
-    #[must_use]
-    pub fn wants(&self, event: &Event) -> bool {
-        self.selection.has(event)
     }
 
     /// The next events of transfers: late ones as long as there are any.
     fn events(&mut self) -> Result<Option<Page>, Failure> {
         if !self.selection.transfers {
-            return Ok(Some(Page { events: NONE, complete: TIMESTAMP_MAX }));
+            return Ok(Some(Page::none()));
         }
         let newest = self.position.newest.timestamp;
-        let mut fresh = None;
+        let mut fresh = Page::none();
         if newest < self.last {
-            let filter = events_filter(newest + 1, self.last);
-            let Some(answered) = self.client.change_events(&filter)? else { return Ok(None) };
-            self.now = answered.timestamp;
+            let Some(answered) = self.changes(events_filter(newest + 1, self.last))? else {
+                return Ok(None);
+            };
             let events = answered.results.into_iter().map(Event::Change).collect();
-            fresh = Some(Page::new(events, answered.timestamp));
+            fresh = Page::new(events, answered.timestamp);
         }
         // After the page, see the module.
         let Some(late) = self.late(newest.min(self.last))? else { return Ok(None) };
-        match fresh {
-            Some(fresh) if late.events.is_empty() => Ok(Some(fresh)),
-            Some(_) => Ok(Some(late)),
-            None => {
-                self.now = late.complete.max(self.now);
-                Ok(Some(late))
-            }
-        }
+        Ok(Some(if late.events.is_empty() { fresh } else { late }))
     }
 
     /// The first transfers that are between the newest one that was passed and this moment.
     fn late(&mut self, until: u64) -> Result<Option<Page>, Failure> {
         let first = self.position.transfer.timestamp + 1;
         if first > until {
-            // Nothing can be late; the question is only asked for the time, if for anything.
-            let Some(now) = self.time_if_unknown()? else { return Ok(None) };
-            return Ok(Some(Page::new(NONE, now)));
+            return Ok(Some(Page::none()));
         }
         // There may be any number of expiries before it.
         let one = QueryFilter { limit: 1, ..query(first, until) };
-        let found = self.client.ask::<_, Transfer>(Operation::QueryTransfers, &[one])?;
-        let Some(found) = found else { return Ok(None) };
-        let Some(transfer) = found.results.first() else {
-            return Ok(Some(Page::new(NONE, found.timestamp)));
-        };
+        let Some(found) = self.transfers_by(one)? else { return Ok(None) };
+        let Some(transfer) = found.results.first() else { return Ok(Some(Page::none())) };
         let filter = events_filter(transfer.timestamp.clamp(first, until), until);
-        let Some(answered) = self.client.change_events(&filter)? else { return Ok(None) };
+        let Some(answered) = self.changes(filter)? else { return Ok(None) };
         let is_transfer = |event: &Event| event.kind() == Kind::Transfer;
         let events = answered.results.into_iter().map(Event::Change).filter(is_transfer);
         let events: Vec<Event> = events.collect();
@@ -273,32 +263,47 @@ impl Stream {
         Ok(Some(Page::new(events, answered.timestamp)))
     }
 
-    /// The cluster's time if the stream is at its end already, where no page told it.
-    fn time_if_unknown(&mut self) -> Result<Option<u64>, Failure> {
-        if self.position.newest.timestamp < self.last { Ok(Some(self.now)) } else { self.time() }
-    }
-
     /// The next accounts, late or not.
     fn accounts(&mut self) -> Result<Option<Page>, Failure> {
         let first = self.position.account.timestamp + 1;
-        if !self.selection.accounts || (first > self.last && self.selection.transfers) {
-            return Ok(Some(Page { events: NONE, complete: TIMESTAMP_MAX }));
-        }
-        if first > self.last {
-            let Some(now) = self.time()? else { return Ok(None) };
-            self.now = now;
-            return Ok(Some(Page::new(NONE, now)));
+        if !self.selection.accounts || first > self.last {
+            return Ok(Some(Page::none()));
         }
         let Some(answered) = self.accounts_by(query(first, self.last))? else { return Ok(None) };
-        if !self.selection.transfers {
-            self.now = answered.timestamp;
-        }
         let events = answered.results.into_iter().map(Event::Account).collect();
         Ok(Some(Page::new(events, answered.timestamp)))
     }
 
+    fn changes(
+        &mut self,
+        filter: ChangeEventsFilter,
+    ) -> Result<Option<Answered<ChangeEvent>>, Failure> {
+        self.ask(Operation::GetChangeEvents, filter)
+    }
+
     fn accounts_by(&mut self, filter: QueryFilter) -> Result<Option<Answered<Account>>, Failure> {
-        self.client.ask::<_, Account>(Operation::QueryAccounts, &[filter])
+        self.ask(Operation::QueryAccounts, filter)
+    }
+
+    fn transfers_by(&mut self, filter: QueryFilter) -> Result<Option<Answered<Transfer>>, Failure> {
+        self.ask(Operation::QueryTransfers, filter)
+    }
+
+    /// Asks one question, and keeps the time of the first answer of a round.
+    fn ask<Filter, Outcome>(
+        &mut self,
+        operation: Operation,
+        filter: Filter,
+    ) -> Result<Option<Answered<Outcome>>, Failure>
+    where
+        Filter: IntoBytes + Immutable,
+        Outcome: FromBytes,
+    {
+        let answered = self.client.ask(operation, &[filter])?;
+        if let Some(answered) = &answered {
+            self.now.get_or_insert(answered.timestamp);
+        }
+        Ok(answered)
     }
 }
 
@@ -317,8 +322,8 @@ fn query(timestamp_min: u64, timestamp_max: u64) -> QueryFilter {
 
 fn contradiction(what: &str, timestamp: u64) -> Failure {
     let message = format!(
-        "the cluster answered {what} at timestamp {timestamp}, which contradicts what it answered \
-         before; check the data files with `florin inspect integrity`, and report this"
+        "the cluster returned {what} at timestamp {timestamp}, which contradicts an earlier \
+         answer; check the data files with `florin inspect integrity`, and report this"
     );
-    Failure::new(ExitClass::Cluster, message)
+    Failure::new(ExitClass::Corruption, message)
 }

@@ -130,7 +130,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
     // First: reading may take hours, and is useless if the output cannot be written.
     let destination = Destination::open("--output", &arguments.output, &stop)?;
     let format = if arguments.json.is_given() { Format::Jsonl } else { arguments.format };
-    let sink = Sink::new(destination, format, arguments.what.record())?;
+    let sink = Sink::new(destination, format, arguments.what.record(), &stop)?;
     let mut source = arguments.source.open(&stop)?;
     let mut export = Export { sink, bar: progress_bar(&source), stop, is_gone: false };
     let result = export.run(&mut source, arguments.what, arguments.at);
@@ -143,6 +143,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
                 Ok(())
             }
             Err(SinkError::ReaderGone) => Ok(()),
+            Err(SinkError::Failed(_)) if export.stop.is_wanted() => Err(interrupted()),
             Err(SinkError::Failed(text)) => Err(cannot_write(&text)),
         },
         Err(end) => {
@@ -150,9 +151,7 @@ pub fn run(arguments: &ExportArguments) -> Result<(), Failure> {
             match end {
                 End::Failure(failure) => Err(failure),
                 End::ReaderGone => Ok(()),
-                End::Stopped => {
-                    Err(Failure::new(ExitClass::Error, "interrupted: nothing was written"))
-                }
+                End::Stopped => Err(interrupted()),
             }
         }
     }
@@ -173,6 +172,10 @@ fn report(arguments: &ExportArguments, count: u64, wide_count: u64) {
              are null in the columns of decimals, and whole in those with names like amount_text"
         ));
     }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(ExitClass::Error, "interrupted: nothing was written")
 }
 
 fn cannot_write(text: &str) -> Failure {

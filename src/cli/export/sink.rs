@@ -12,6 +12,8 @@ use parquet::errors::ParquetError;
 use super::columns::ParquetRows;
 use crate::cli::destination::Destination;
 use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::output::StoppableOutput;
+use crate::cli::patient::Stop;
 use crate::repl::answer::field_text;
 use crate::repl::json;
 use crate::repl::schema::Record;
@@ -29,7 +31,7 @@ pub enum Format {
 }
 
 /// What rows are written to.
-type Writer = BufWriter<Box<dyn Write + Send>>;
+type Writer = BufWriter<StoppableOutput>;
 
 /// The writer of each format.
 enum Rows {
@@ -70,17 +72,18 @@ impl Sink {
     ///
     /// # Errors
     ///
-    /// If bytes would go to a terminal.
+    /// If bytes would go to a terminal, or standard output is not open for writing.
     pub fn new(
         mut destination: Destination,
         format: Format,
         record: &'static Record,
+        stop: &Stop,
     ) -> Result<Sink, Failure> {
         if destination.is_stdout() && format == Format::Parquet && io::stdout().is_terminal() {
             let message = "parquet is not for a terminal: name a file with --output=FILE";
             return Err(Failure::new(ExitClass::Usage, message));
         }
-        let writer = BufWriter::with_capacity(1 << 20, destination.writer());
+        let writer = BufWriter::with_capacity(1 << 20, destination.writer(stop)?);
         let rows = match format {
             Format::Csv => Rows::Csv(Box::new(csv::Writer::from_writer(writer))),
             Format::Jsonl => Rows::Jsonl(writer, String::new()),
@@ -187,7 +190,6 @@ fn csv_error(error: csv::Error) -> SinkError {
 mod tests {
     use super::*;
     use crate::cli::export::records::{BALANCE_AT, BalanceAt};
-    use crate::cli::patient::Stop;
     use std::fs;
     use std::path::PathBuf;
     use zerocopy::IntoBytes;
@@ -198,7 +200,7 @@ mod tests {
 
     fn sink(path: &std::path::Path, format: Format) -> Sink {
         let destination = Destination::open("--output", path, &Stop::never()).unwrap();
-        Sink::new(destination, format, &BALANCE_AT).unwrap()
+        Sink::new(destination, format, &BALANCE_AT, &Stop::never()).unwrap()
     }
 
     /// Goal: a file appears when it is complete and not before; an abandoned one leaves nothing.

@@ -8,7 +8,7 @@ use super::sizes::{
 use super::{ExitClass, Failure, Service, no_own_address};
 use crate::cli::format::superblock_class;
 use crate::client::Random;
-use crate::io::bus::BusOptions;
+use crate::io::bus::{Bus, BusOptions};
 use crate::io::clock::Clock;
 use crate::io::file::DataFile;
 use crate::io::memory::HumanSize;
@@ -17,6 +17,7 @@ use crate::io::metrics::catalogue::Metric;
 use crate::io::metrics::endpoint::{Endpoint, EndpointError, EndpointOptions};
 use crate::io::notify::Notifier;
 use crate::io::server::{CONNECTIONS_MAX, ExitReason, Server, ServerError, ServerOptions};
+use crate::io::system::{Limit, limit};
 use crate::io::{allocator, log, memory, signals};
 use crate::ledger::Ledger;
 use crate::protocol::about::Hello;
@@ -31,6 +32,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+/// Open files beside the connections: the data file, the ring, events, standard streams, metrics
+/// with their connections, and what the C library opens to look up a name.
+const OPEN_FILES_OTHER: u32 = 32;
 /// Disk requests in flight at a time.
 const DISK_REQUESTS_MAX: u32 = 128;
 /// Large requests that may be arriving at a time.
@@ -38,11 +42,11 @@ const LARGE_FRAMES_MAX: u32 = 32;
 /// Jobs in flight at a time: the two tables have one each.
 const JOBS_MAX: usize = 4;
 
-/// Serves until asked to end; `announce` is told the address before the memory is frozen.
+/// Serves until asked to end; calls `announce` with the address before the memory is frozen.
 ///
 /// # Errors
 ///
-/// If the server cannot be started or cannot go on.
+/// If the server cannot be started or cannot continue.
 ///
 /// # Panics
 ///
@@ -137,6 +141,7 @@ fn server_make(
         .map_err(|error| Failure::new(ExitClass::Machine, format!("{error}\n{table}")))?;
     memory::check_limits("the server", table.total())
         .map_err(|error| Failure::new(ExitClass::Machine, error))?;
+    check_open_files(service)?;
     progress.reserve(table.total());
     let pool = message_pool(&superblock.config, others(service));
     let options = server_options(service, superblock)?;
@@ -151,7 +156,24 @@ fn server_make(
     Ok(server)
 }
 
-/// Starts to tell metrics, if that is wanted.
+/// Whether the limit of open files is enough for all connections. With a lower one a server would
+/// start, and turn clients and other replicas away later.
+fn check_open_files(service: &Service) -> Result<(), Failure> {
+    let connections = Bus::descriptors_max(CONNECTIONS_MAX, others(service));
+    let needed = u64::from(connections + OPEN_FILES_OTHER);
+    match limit(Limit::OpenFiles) {
+        Ok(Some(limit)) if limit < needed => Err(Failure::new(
+            ExitClass::Machine,
+            format!(
+                "not enough open files: the server needs {needed} and its limit is {limit}; raise \
+                 the limit of open files (ulimit -n {needed}, LimitNOFILE={needed})"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Starts to publish metrics, if that is wanted.
 fn endpoint_start(
     service: &Service,
     server: &Server<Replica<Ledger>>,
@@ -195,7 +217,7 @@ fn check_addresses(service: &Service, superblock: &Superblock) -> Result<(), Fai
     if listed > count + usize::from(STANDBYS_MAX) {
         return failure(format!(
             "--addresses lists {listed} and {path} is of a cluster of {count} replicas, which \
-             can have {STANDBYS_MAX} standbys at most"
+             can have at most {STANDBYS_MAX} standbys"
         ));
     }
     if count == 1 && listed > 1 {
@@ -226,10 +248,14 @@ fn check_names(service: &Service, superblock: &Superblock) -> Result<(), Failure
     Ok(())
 }
 
-/// In a cluster it may be the file that is wrong and not the address.
+/// Adds what to do about an address that cannot be listened on: in a cluster the file may be wrong
+/// and not the address.
 fn explain_address(service: &Service, superblock: &Superblock, error: ServerError) -> Failure {
-    let is_address = matches!(error, ServerError::Bus(_));
+    let is_address = matches!(&error, ServerError::Bus(error) if !error.is_limit());
     let mut failure = Failure::from(error);
+    if is_address {
+        failure.message += service.address_hint;
+    }
     if is_address && service.addresses.len() > 1 {
         let (path, own) = (service.path.display(), superblock.replica);
         let position = u32::from(own) + 1;
@@ -275,8 +301,8 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
                 replica_count: superblock.replica_count,
                 nodes: superblock.replica_count + standby_count(service, superblock),
                 message_size_max: superblock.config.message_size_max,
-                // The bus knows them.
-                instance: 0,
+                instance: draw_instance()?,
+                // The bus knows it.
                 listen: [0; 18],
             }),
         },
@@ -292,6 +318,15 @@ fn server_options(service: &Service, superblock: &Superblock) -> Result<ServerOp
     })
 }
 
+/// Draws a number that no other process has drawn: not zero, which stands for none.
+fn draw_instance() -> Result<u64, Failure> {
+    Ok(random_from_system()?.below(u64::MAX) + 1)
+}
+
+fn random_from_system() -> Result<Random, Failure> {
+    Random::from_system().map_err(|error| Failure::new(ExitClass::Error, error.to_string()))
+}
+
 fn replica_make(
     service: &Service,
     superblock: &Superblock,
@@ -300,9 +335,7 @@ fn replica_make(
     let config = &superblock.config;
     let store = Store::new(config, &store_options(service, superblock));
     let ledger = Ledger::new(store, &ledger_options(service, config));
-    let mut random =
-        Random::from_system().map_err(|error| Failure::new(ExitClass::Error, error.to_string()))?;
-    let seed = random.below(u64::MAX);
+    let seed = random_from_system()?.below(u64::MAX);
     let options = ReplicaOptions {
         cluster: superblock.cluster,
         replica: superblock.replica,
@@ -367,6 +400,7 @@ impl From<ServerError> for Failure {
         }
         let class = match &error {
             ServerError::Ring(_) => ExitClass::Machine,
+            ServerError::Bus(error) if error.is_limit() => ExitClass::Machine,
             ServerError::Bus(_) => ExitClass::Network,
             ServerError::System { .. } => ExitClass::Error,
         };

@@ -97,7 +97,7 @@ fn minimums(service: &Service, superblock: &Superblock) -> [(&'static str, u64);
 }
 
 /// Refuses sizes below their minimum, and a storage limit above its maximum. A default that is too
-/// small for the file is raised, and that is logged: nobody chose it.
+/// small for the file is raised, and that is logged: it is a default, not a choice.
 pub(super) fn check_sizes(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
     check_limit_storage(service, superblock)?;
     let default =
@@ -183,6 +183,7 @@ pub fn memory_needed(config: &Config, superblock: Option<&Superblock>, developme
         release_max: Release::CLIENT_MAX,
         is_development: development,
         is_child: false,
+        address_hint: "",
     };
     memory_table(&service, &file).total()
 }
@@ -282,6 +283,7 @@ mod tests {
             release_max: Release::CLIENT_MAX,
             is_development: arguments.development,
             is_child: false,
+            address_hint: "",
         }
     }
 

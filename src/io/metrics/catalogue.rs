@@ -391,10 +391,12 @@ metrics! {
     Connections, "connections", Gauge, Count, None,
         "Connections that clients and other replicas have opened.";
     ConnectionsMax, "connections_max", Gauge, Count, None,
-        "Places for such connections; one more is closed at once.";
+        "Places for such connections.";
+    ClientsMax, "connections_clients_max", Gauge, Count, None,
+        "Places for connections of clients; one more is closed at once.";
     Accepted, "connections_accepted_total", Counter, Count, None, "Connections accepted.";
     Refused, "connections_refused_total", Counter, Count, None,
-        "Connections closed because there were too many.";
+        "Connections closed because all places for clients, or all places, were taken.";
     Broken, "connections_broken_total", Counter, Count, None,
         "Connections closed because of what they sent: damaged bytes, or another cluster's.";
     Stalled, "connections_stalled_total", Counter, Count, None,

@@ -107,6 +107,7 @@ impl Endpoint {
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let statsd = options.statsd.map(|address| StatsD::new(address, &metrics));
         let mut server = HttpServer {
+            // Not frozen: this is the start.
             connections: (0..CONNECTIONS_MAX).map(|_| Connection::new()).collect(),
             listener,
             statsd: statsd.transpose().map_err(system)?,
@@ -115,7 +116,9 @@ impl Endpoint {
             metrics,
             clock,
         };
+        // Not frozen: this is the start.
         let stop = Arc::new(AtomicBool::new(false));
+        // Not frozen: this is the start.
         let ready = Arc::new(AtomicBool::new(false));
         let (stop_of_thread, ready_of_thread) = (Arc::clone(&stop), Arc::clone(&ready));
         let work = move || {

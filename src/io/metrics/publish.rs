@@ -138,6 +138,7 @@ pub fn publish_bus(bus: &Bus, metrics: &Metrics) {
         (Metric::MessagesMax, bus.pool().count().into()),
         (Metric::Connections, size(bus.connections_open())),
         (Metric::ConnectionsMax, size(bus.connections_max())),
+        (Metric::ClientsMax, bus.clients_max().into()),
         (Metric::Accepted, counters.accepted),
         (Metric::Refused, counters.refused),
         (Metric::Broken, counters.broken),

@@ -60,6 +60,15 @@ impl Write for Text<'_> {
     }
 }
 
+/// Writes characters one by one, so that a text that does not fit is cut between two of them.
+pub struct Characters<'a, 'b>(pub &'a mut Text<'b>);
+
+impl Write for Characters<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|character| self.0.write_char(character))
+    }
+}
+
 /// A value in its unit: seconds are kept in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Value(pub i64, pub Unit);

@@ -277,7 +277,7 @@ fn cluster_mistakes() {
     let far = "192.0.2.1:3000";
     let cases = [
         ("1,2".to_owned(), &path, 2, "cluster of 3 replicas: list all"),
-        ("1,2,3,4,5,6,7,8,9,10".to_owned(), &path, 2, "can have 6 standbys"),
+        ("1,2,3,4,5,6,7,8,9,10".to_owned(), &path, 2, "can have at most 6 standbys"),
         ("1,2,3".to_owned(), &standby, 2, "of standby 3"),
         ("1,0,3".to_owned(), &path, 2, "port 0"),
         ("1,2,2".to_owned(), &path, 2, "listed twice"),

@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use super::growth::Growth;
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
@@ -35,6 +36,10 @@ const GROWTH: u64 = u64::MAX;
 pub const LOCKED_MEMORY_WANTED: u64 = 1 << 20;
 /// Entries of the submission queue of a small ring.
 const ENTRIES_SMALL: u32 = 64;
+/// Attempts to set up a small ring for which there is no room, and the time between two: five
+/// seconds in all.
+const SETUP_ATTEMPTS_MAX: u32 = 100;
+const SETUP_PAUSE: Duration = Duration::from_millis(50);
 /// Maximum waits, of 100 ms each, for the end of operations when a ring is dropped.
 const DROP_WAITS_MAX: u32 = 100;
 
@@ -295,6 +300,28 @@ fn build(entries: u32) -> io::Result<IoUring> {
     }
 }
 
+/// Builds a ring, and a small one if the limit of locked memory has no room for it; of that, tries
+/// again for some seconds. The kernel gives the memory of a ring back a while after the process
+/// that had it has ended, so a server that was killed and started again would meet its own ring.
+fn build_patiently<T>(
+    entries: u32,
+    mut build: impl FnMut(u32) -> io::Result<T>,
+    mut pause: impl FnMut(),
+) -> io::Result<T> {
+    let mut made = build(entries);
+    for attempt in 0..SETUP_ATTEMPTS_MAX {
+        let errno = made.as_ref().err().and_then(io::Error::raw_os_error);
+        if errno != Some(libc::ENOMEM) {
+            break;
+        }
+        if attempt > 0 {
+            pause();
+        }
+        made = build(entries.min(ENTRIES_SMALL));
+    }
+    made
+}
+
 impl Ring {
     /// A ring for at most `operations_max` operations in flight. To be used by the thread that made
     /// it.
@@ -316,13 +343,7 @@ impl Ring {
     /// A ring that hands over up to `entries` operations with one system call. If more end at a
     /// time than it has room for, the kernel keeps them (`IORING_FEAT_NODROP`).
     fn with_entries(operations_max: u32, entries: u32) -> Result<Ring, RingError> {
-        let mut made = build(entries);
-        if let Err(error) = &made
-            && error.raw_os_error() == Some(libc::ENOMEM)
-            && entries > ENTRIES_SMALL
-        {
-            made = build(ENTRIES_SMALL);
-        }
+        let made = build_patiently(entries, build, || std::thread::sleep(SETUP_PAUSE));
         let kernel = made.map_err(setup_error)?;
         let parameters = kernel.params();
         if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
@@ -930,6 +951,33 @@ mod tests {
         assert!(text(libc::ENOSYS, 0).contains("Linux 5.11"));
         assert!(text(libc::ENOMEM, 0).contains("ulimit -l"));
         assert!(text(libc::EMFILE, 0).contains("ulimit -n"));
+    }
+
+    /// Goal: a ring for which there is no room is made small, and as soon as there is room; other
+    /// errors, and room that does not come, end the attempts.
+    #[test]
+    fn locked_memory_comes_back() {
+        let attempts = |errno, refusals| {
+            let (mut asked, mut pauses) = (Vec::new(), 0);
+            let build = |entries| {
+                asked.push(entries);
+                if asked.len() > refusals {
+                    Ok(())
+                } else {
+                    Err(io::Error::from_raw_os_error(errno))
+                }
+            };
+            let made = build_patiently(1024, build, || pauses += 1);
+            (made.is_ok(), asked, pauses)
+        };
+        assert_eq!(attempts(libc::ENOMEM, 0), (true, vec![1024], 0));
+        assert_eq!(attempts(libc::ENOMEM, 1), (true, vec![1024, ENTRIES_SMALL], 0));
+        let small = [ENTRIES_SMALL; 4];
+        assert_eq!(attempts(libc::ENOMEM, 4), (true, [&[1024], &small[..]].concat(), 3));
+        let (made, asked, pauses) = attempts(libc::ENOMEM, usize::MAX);
+        assert!(!made);
+        assert_eq!((asked.len(), pauses), (101, 99));
+        assert_eq!(attempts(libc::EPERM, 1), (false, vec![1024], 0));
     }
 
     /// Goal: more operations than the ring was made for are a broken invariant.

@@ -11,6 +11,7 @@ import time
 import tigerbeetle as tb
 
 from harness.checks import equal, require
+from harness.writers import connected
 
 ACCOUNTS = 8
 LOOKUP_MAX = 1000
@@ -75,8 +76,7 @@ class Client(threading.Thread):
 
     def run(self):
         try:
-            with tb.ClientSync(cluster_id=self.cluster_id,
-                               replica_addresses=",".join(self.addresses)) as client:
+            with connected(self.addresses, self.cluster_id) as client:
                 accounts = [tb.Account(id=number, ledger=1, code=1, flags=tb.AccountFlags.HISTORY)
                             for number in self.accounts]
                 for result in client.create_accounts(accounts):
@@ -320,6 +320,6 @@ class Load:
             client.join(WAIT_SECONDS)
             require(not client.is_alive(), f"client {client.number} hangs")
             require(client.error is None, f"client {client.number}: {client.error!r}")
-        with tb.ClientSync(cluster_id=0, replica_addresses=",".join(self.addresses)) as client:
+        with connected(self.addresses) as client:
             for own in self.clients:
                 own.check_all(client)

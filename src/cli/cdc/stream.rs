@@ -158,12 +158,16 @@ impl Stream {
         let newest = QueryFilter { limit: 1, flags: query_filter_flags::REVERSED, ..query(1, 0) };
         let Some(accounts) = self.accounts_by(newest)? else { return Ok(None) };
         let Some(transfers) = self.transfers_by(newest)? else { return Ok(None) };
+        let now = transfers.timestamp;
+        let transfer = transfers.results.first().map_or(0, |transfer| transfer.timestamp);
+        let account = accounts.results.first().map_or(0, |account| account.timestamp);
+        for (kind, timestamp) in [(Kind::Transfer, transfer), (Kind::Account, account)] {
+            if timestamp > now {
+                return Err(contradiction(kind.name(), timestamp));
+            }
+        }
         let mark = |timestamp| Mark { timestamp, identity: None };
-        Ok(Some(Position {
-            newest: mark(transfers.timestamp),
-            transfer: mark(transfers.results.first().map_or(0, |transfer| transfer.timestamp)),
-            account: mark(accounts.results.first().map_or(0, |account| account.timestamp)),
-        }))
+        Ok(Some(Position { newest: mark(now), transfer: mark(transfer), account: mark(account) }))
     }
 
     /// Finds the event of this kind at this timestamp, if any; `None` if the user ends the stream.
@@ -321,9 +325,5 @@ fn query(timestamp_min: u64, timestamp_max: u64) -> QueryFilter {
 }
 
 fn contradiction(what: &str, timestamp: u64) -> Failure {
-    let message = format!(
-        "the cluster returned {what} at timestamp {timestamp}, which contradicts an earlier \
-         answer; check the data files with `florin inspect integrity`, and report this"
-    );
-    Failure::new(ExitClass::Corruption, message)
+    Failure::contradiction(format!("{what} at timestamp {timestamp}"))
 }

@@ -1,6 +1,6 @@
 //! How the process ends: exit codes by class of cause, and failures with their text.
 
-use crate::client::{AddressError, ClientError};
+use crate::client::{AddressError, ClientError, ServerError};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -110,6 +110,9 @@ impl From<ClientError> for Failure {
             ClientError::System(_) => ExitClass::Error,
             ClientError::Address(ref error) => error.into(),
             ClientError::TooMuchData { .. } => ExitClass::Usage,
+            ClientError::Server(error @ ServerError::Timestamp(_)) => {
+                return Failure::contradiction(error);
+            }
             _ => ExitClass::Cluster,
         };
         Failure::new(class, error.to_string())

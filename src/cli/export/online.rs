@@ -13,6 +13,8 @@ use super::balances::{BalancesAt, Start};
 use super::event::{Event, Extent};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::patient::{Answered, PatientClient};
+use crate::client::ClientError;
+use crate::client::page::{Record, check_order};
 use crate::protocol::types::{
     Account, AccountFilter, ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX,
     TIMESTAMP_MIN, Transfer, account_filter_flags, account_flags, query_filter_flags,
@@ -380,7 +382,7 @@ impl ClusterSource {
         Ok(())
     }
 
-    fn page<Row: Record>(
+    fn page<Row: Record + FromBytes>(
         &mut self,
         operation: Operation,
         first: u64,
@@ -401,73 +403,16 @@ impl ClusterSource {
     }
 }
 
-/// A record of a page.
-trait Record: FromBytes {
-    /// A name for messages.
-    const NAME: &'static str;
-
-    /// Returns its place in the order of records, which no other record of its kind has.
-    fn place(&self) -> (u64, u8);
-}
-
-impl Record for Account {
-    const NAME: &'static str = "an account";
-
-    fn place(&self) -> (u64, u8) {
-        (self.timestamp, 0)
-    }
-}
-
-impl Record for Transfer {
-    const NAME: &'static str = "a transfer";
-
-    fn place(&self) -> (u64, u8) {
-        (self.timestamp, 0)
-    }
-}
-
-impl Record for ChangeEvent {
-    const NAME: &'static str = "an event";
-
-    fn place(&self) -> (u64, u8) {
-        (self.timestamp, self.type_)
-    }
-}
-
-/// Checks that the records of an answer are in the range that was asked for, and that their
-/// timestamps rise. Only events of different types can have the same timestamp.
+/// Checks that the records of an answer are of the range, and that their timestamps rise.
 fn check_page<Row: Record>(page: &[Row], first: u64, last: u64) -> Result<(), Failure> {
-    check_order(page.iter().map(Row::place), Row::NAME, first, last)
+    let checked = check_order(page.iter().map(Row::place), first, last);
+    checked.map_err(|error| ClientError::Server(error).into())
 }
 
 /// Checks an answer that begins with the newest record.
 fn check_reversed<Row: Record>(page: &[Row], first: u64, last: u64) -> Result<(), Failure> {
-    check_order(page.iter().rev().map(Row::place), Row::NAME, first, last)
-}
-
-fn check_order(
-    places: impl Iterator<Item = (u64, u8)>,
-    name: &str,
-    first: u64,
-    last: u64,
-) -> Result<(), Failure> {
-    let mut before: Option<(u64, u8)> = None;
-    for place in places {
-        let (timestamp, type_) = place;
-        if !(first..=last).contains(&timestamp) {
-            let what = format!("{name} at timestamp {timestamp}, outside of the range asked for");
-            return Err(Failure::contradiction(what));
-        }
-        let rises = before.is_none_or(|(other, other_type)| {
-            timestamp > other || (timestamp == other && type_ != other_type)
-        });
-        if !rises {
-            let what = format!("{name} at timestamp {timestamp} twice or in the wrong order");
-            return Err(Failure::contradiction(what));
-        }
-        before = Some(place);
-    }
-    Ok(())
+    let checked = check_order(page.iter().rev().map(Row::place), first, last);
+    checked.map_err(|error| ClientError::Server(error).into())
 }
 
 fn is_imported(transfer: &Transfer) -> bool {

@@ -149,9 +149,8 @@ fn plain(error: &clap::Error) -> Option<String> {
 /// Returns the name of a variable of an option whose value is not text, if there is one.
 fn variable_without_text() -> Option<String> {
     let mut variables = std::env::vars_os().filter(|(_, value)| value.to_str().is_none());
-    let variable = variables
-        .find_map(|(name, _)| name.into_string().ok().filter(|name| name.starts_with("FLORIN_")));
-    variable
+    variables
+        .find_map(|(name, _)| name.into_string().ok().filter(|name| name.starts_with("FLORIN_")))
 }
 
 /// Returns the text of an error about a value from the environment; none for other errors.

@@ -136,7 +136,8 @@ fn legible_line(line: &str) -> String {
     let mut text = String::with_capacity(line.len().min(2 * LINE_MAX));
     for (index, character) in line.chars().enumerate() {
         if index == first {
-            text.push_str(&format!("… ({} characters) …", end - first));
+            let left_out = (end - first).to_string();
+            text.extend(["… (", &left_out, " characters) …"]);
         }
         if (first..end).contains(&index) {
             continue;

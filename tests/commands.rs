@@ -11,6 +11,8 @@ use clap::CommandFactory;
 use florin::cli::Arguments;
 use serve_dev::serve_dev;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Output, Stdio};
 
 /// Words that succeed, with a part of what is printed; words that fail, with the exit code and a
@@ -173,6 +175,42 @@ fn environment() {
     assert_eq!(code, 3, "{all}");
     let (code, all) = run("balance --account=1 --addresses=1 /no/such/file", &[]);
     assert!(code == 2 && all.contains("--addresses cannot be used with PATH"), "{all}");
+}
+
+/// Goal: a value that is not text is an error that names its variable.
+#[test]
+fn environment_that_is_not_text() {
+    let value = OsStr::from_bytes(b"\xff\xfe");
+    let mut command = program::florin();
+    let output = command.arg("status").env("FLORIN_ADDRESSES", value).output().unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("variable FLORIN_ADDRESSES is not UTF-8"), "{errors}");
+    let output = program::florin().arg("status").arg(value).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!text(&output.stderr).contains("variable"), "{}", text(&output.stderr));
+}
+
+/// Goal: a message that quotes a value is short, and has no control characters of it.
+#[test]
+fn quoted_values() {
+    let long = format!("\x1b]0;\x07{}", "x".repeat(100_000));
+    for (words, code) in [
+        (vec!["status".to_owned(), format!("--addresses={long}")], 2),
+        (vec!["export".to_owned(), format!("--output=/no/{long}")], 1),
+        (vec!["inspect".to_owned(), "superblock".to_owned(), long.clone()], 3),
+        (vec!["repl".to_owned(), format!("--command=lookup_accounts id={long}")], 2),
+    ] {
+        let output = program::florin().args(&words).output().unwrap();
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{errors:.400}");
+        assert!(!errors.contains(['\x1b', '\x07']) && errors.contains("u{1b}"), "{errors:.400}");
+        assert!(errors.len() < 3_000, "{}: {errors:.400}", errors.len());
+    }
+    // Mistakes that the parser of options finds.
+    let output = program::florin().arg("status").arg(format!("--cluster={long}")).output().unwrap();
+    let errors = text(&output.stderr);
+    assert!(!errors.contains(['\x1b', '\x07']) && errors.len() < 3_000, "{errors:.400}");
 }
 
 /// Goal: one spelling for JSON wherever a command has it, and the earlier one, which `--help` does

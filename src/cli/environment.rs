@@ -14,7 +14,7 @@ use crate::protocol::NODES_MAX;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ pub fn parse() -> Arguments {
     let result = command()
         .try_get_matches()
         .and_then(|matches| Arguments::from_arg_matches(MATCHES.get_or_init(|| matches)));
-    result.unwrap_or_else(|error| match origin_of_mistake(&error) {
+    result.unwrap_or_else(|error| match origin_of_mistake(&error).or_else(|| plain(&error)) {
         None => error.exit(),
         Some(message) => {
             output::print_error(&message);
@@ -136,8 +136,29 @@ pub fn source_of(option: &str) -> String {
     }
 }
 
+/// Returns the text of an error that must not be shown as it is, with colours: it quotes control
+/// characters or a long value.
+fn plain(error: &clap::Error) -> Option<String> {
+    // Without colours, and also without sequences for the terminal in a value.
+    let text = error.to_string();
+    let has_control = |word: OsString| word.to_string_lossy().contains(char::is_control);
+    let is_quoting = output::legible(&text) != text || std::env::args_os().any(has_control);
+    (error.use_stderr() && is_quoting).then(|| text.trim_end().to_owned())
+}
+
+/// Returns the name of a variable of an option whose value is not text, if there is one.
+fn variable_without_text() -> Option<String> {
+    let mut variables = std::env::vars_os().filter(|(_, value)| value.to_str().is_none());
+    variables
+        .find_map(|(name, _)| name.into_string().ok().filter(|name| name.starts_with("FLORIN_")))
+}
+
 /// Returns the text of an error about a value from the environment; none for other errors.
 fn origin_of_mistake(error: &clap::Error) -> Option<String> {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        let variable = variable_without_text()?;
+        return Some(format!("error: the value of environment variable {variable} is not UTF-8"));
+    }
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         return None;
     }

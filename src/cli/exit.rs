@@ -1,6 +1,6 @@
 //! How the process ends: exit codes by class of cause, and failures with their text.
 
-use crate::client::{AddressError, ClientError};
+use crate::client::{AddressError, ClientError, ServerError};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ Exit codes:
   3    the data file is missing, exists already, in use, or of another kind; a cursor is in use
   4    too little memory, or the kernel lacks something that is needed
   5    an address cannot be listened on
-  6    stored bytes were found damaged; the message says where
+  6    stored bytes were found damaged, or a cluster contradicts itself
   7    the cluster could not be reached, or refused the client
   8    a simulated cluster did something wrong
   9    a simulated cluster made no progress although it could have
@@ -66,6 +66,16 @@ impl Failure {
     #[must_use]
     pub fn new(class: ExitClass, message: impl Into<String>) -> Failure {
         Failure { class, message: message.into() }
+    }
+
+    /// Returns the failure of a cluster whose answers contradict its questions, or each other.
+    #[must_use]
+    pub fn contradiction(what: impl fmt::Display) -> Failure {
+        let message = format!(
+            "the cluster returned {what}, which contradicts the question or an earlier answer; \
+             check the data files with `florin inspect integrity`, and report this"
+        );
+        Failure::new(ExitClass::Corruption, message)
     }
 
     /// Returns the exit code.
@@ -100,6 +110,9 @@ impl From<ClientError> for Failure {
             ClientError::System(_) => ExitClass::Error,
             ClientError::Address(ref error) => error.into(),
             ClientError::TooMuchData { .. } => ExitClass::Usage,
+            ClientError::Server(error @ ServerError::Timestamp(_)) => {
+                return Failure::contradiction(error);
+            }
             _ => ExitClass::Cluster,
         };
         Failure::new(class, error.to_string())

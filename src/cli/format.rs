@@ -113,9 +113,15 @@ impl From<FileError> for Failure {
                 Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EMFILE | libc::ENFILE) => {
                     ExitClass::Machine
                 }
-                Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::ENOTDIR) => {
-                    ExitClass::DataFile
-                }
+                Some(
+                    libc::EACCES
+                    | libc::EPERM
+                    | libc::EROFS
+                    | libc::ENOENT
+                    | libc::ENOTDIR
+                    | libc::ELOOP
+                    | libc::ENAMETOOLONG,
+                ) => ExitClass::DataFile,
                 _ => ExitClass::Error,
             },
         };

@@ -110,9 +110,64 @@ pub fn check_written() -> Result<(), Failure> {
     }
 }
 
-/// Prints a text and a line end to standard error.
+/// Prints a text and a line end to standard error. The text may quote a value of any length and
+/// content: see [`legible`].
 pub fn print_error(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", legible(text));
+}
+
+/// Maximum length of a line on standard error, in characters.
+const LINE_MAX: usize = 1000;
+/// Characters at the end of a longer line that are kept.
+const LINE_END: usize = 300;
+
+/// Returns a text for a terminal: control characters are escaped, and lines of more than
+/// 1000 characters lose their middle.
+#[must_use]
+pub fn legible(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(legible_line).collect();
+    lines.join("\n")
+}
+
+fn legible_line(line: &str) -> String {
+    let count = line.chars().count();
+    let (first, end) =
+        if count > LINE_MAX { (LINE_MAX - LINE_END, count - LINE_END) } else { (count, count) };
+    let mut text = String::with_capacity(line.len().min(2 * LINE_MAX));
+    for (index, character) in line.chars().enumerate() {
+        if index == first {
+            let left_out = (end - first).to_string();
+            text.extend(["… (", &left_out, " characters) …"]);
+        }
+        if (first..end).contains(&index) {
+            continue;
+        }
+        if character.is_control() && character != '\t' {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what a message quotes cannot command the terminal, or hide the message in its length.
+    #[test]
+    fn legible_texts() {
+        let text = "error: `ä`\n1 |\tx\n";
+        assert_eq!(legible(text), text);
+        assert_eq!(legible("a\x1b[2J\x07\r\u{9b}"), "a\\u{1b}[2J\\u{7}\\r\\u{9b}");
+        let long = format!("--output: {}: not found\nsecond", "ä".repeat(100_000));
+        let shown = legible(&long);
+        assert!(shown.starts_with("--output: ää") && shown.ends_with("ä: not found\nsecond"));
+        assert!(shown.contains("… (99021 characters) …"), "{shown}");
+        assert!(shown.chars().count() < LINE_MAX + 50);
+        assert_eq!(legible(&"x".repeat(LINE_MAX)), "x".repeat(LINE_MAX));
+    }
 }
 
 /// An output whose reader may be slow: it is written in slices, none of which blocks. See the

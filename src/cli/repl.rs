@@ -191,10 +191,11 @@ impl Repl {
             let room = STATEMENT_SIZE_MAX.saturating_sub(before) + 1;
             let room = u64::try_from(room).expect("lengths fit 64 bits");
             let size = Read::take(&mut *input, room).read_line(&mut text).map_err(failed)?;
-            // Text that was searched before without finding an end is not searched again.
-            let may_end = text[before..].contains(';') || text[..before].trim().is_empty();
+            // Text that was searched before without finding an end is not searched again: it would
+            // take the square of the time. So blank lines do not stay before a statement either.
+            let may_end = before == 0 || text[before..].contains(';');
             let mut done = 0;
-            while let Some(end) = statement_end(&text[done..]).filter(|_| may_end) {
+            while may_end && let Some(end) = statement_end(&text[done..]) {
                 let statement = &text[done..done + end];
                 let parsed =
                     parse(statement).map_err(|error| mistake(&error, statement, line_first))?;
@@ -205,6 +206,10 @@ impl Repl {
                 done += end;
             }
             text.drain(..done);
+            if may_end && text.trim().is_empty() {
+                line_first += text.matches('\n').count();
+                text.clear();
+            }
             if text.len() > STATEMENT_SIZE_MAX {
                 let message = format!("line {line_first}: a statement of more than 16 MiB");
                 return Err(Failure::new(ExitClass::Usage, message));

@@ -123,6 +123,8 @@ pub enum ServerError {
     Operation(u8),
     /// The limit of request bodies in the answer to a register is unusable.
     BatchSizeLimit(u32),
+    /// A result's timestamp is not of the range that was asked for, or not in its order.
+    Timestamp(u64),
     /// The body of a reply is not what the operation prescribes.
     Body {
         /// Size of the body in bytes.
@@ -149,6 +151,11 @@ impl fmt::Display for ServerError {
             ServerError::BatchSizeLimit(limit) => {
                 write!(formatter, "a limit of {limit} bytes for request bodies")
             }
+            ServerError::Timestamp(timestamp) => write!(
+                formatter,
+                "a record at timestamp {timestamp}, which is outside of the range, there twice or \
+                 in the wrong order"
+            ),
             ServerError::Body { body_size } => {
                 write!(formatter, "a reply body of {body_size} bytes that does not decode")
             }

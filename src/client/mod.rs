@@ -95,6 +95,7 @@ pub mod error;
 #[cfg(test)]
 mod hostile_tests;
 pub mod id;
+pub mod page;
 pub mod random;
 pub mod session;
 pub mod system;

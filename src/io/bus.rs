@@ -632,10 +632,13 @@ impl Bus {
     /// Takes what a replica says first. Logs if it was set up differently, and closes the
     /// connection unless only its list is of another length, as while a standby is being added.
     pub fn on_hello(&mut self, id: ConnectionId, header: &Header) {
-        let (Some(own), Some(hello)) = (self.hello, Hello::from_header(header)) else { return };
-        if !self.is_open(id) {
+        let Some(own) = self.hello.filter(|_| self.is_open(id)) else { return };
+        let Some(hello) = Hello::from_header(header) else {
+            self.complain(id.index, FrameError::Hello);
+            self.counters.broken += 1;
+            self.close_index(id.index);
             return;
-        }
+        };
         let peer = self.peer_address(id);
         let process = Process::of(&hello, peer.ip());
         // Of a replica that listens everywhere, the address that others use is not known.

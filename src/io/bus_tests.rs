@@ -7,6 +7,7 @@ use crate::io::framing::tests::{CLUSTER, frame, reseal};
 use crate::io::ring::{Completion, Watch};
 use crate::protocol::MESSAGE_SIZE_MAX;
 use std::io::{Read, Write};
+use zerocopy::IntoBytes;
 
 /// A bus with its ring, and what it received.
 struct World {
@@ -182,6 +183,39 @@ fn bad_peers_are_closed() {
     world.run_until("the good one", |world| world.inbox.len() == 1);
     world.inbox.clear();
     assert_eq!(world.pool.available(), 2);
+}
+
+/// Goal: a hello of an impossible cluster is damage, and not the set-up of a replica.
+#[test]
+fn hellos_that_are_not_valid() {
+    let mut world = World::of_cluster(3, 32, 0, &["127.0.0.1:1".parse().unwrap()]);
+    let own = Hello {
+        cluster: CLUSTER,
+        replica: 0,
+        expected: 0,
+        replica_count: 2,
+        nodes: 2,
+        message_size_max: 0,
+        instance: 1,
+        listen: [0; 18],
+    };
+    world.bus.hello = Some(own);
+    let other = Hello { replica: 1, ..own };
+    let zeros = Hello { replica: 0, replica_count: 0, nodes: 0, instance: 0, ..own };
+    for (hello, broken) in [(other, 0), (zeros, 1)] {
+        let mut peer = world.connect();
+        peer.write_all(hello.header().as_bytes()).unwrap();
+        world.run_until("the hello", |world| world.inbox.len() == 1);
+        let (id, message) = world.inbox.pop().unwrap();
+        world.bus.on_hello(id, message.header());
+        assert_eq!(world.bus.counters().broken, broken);
+        if broken == 1 {
+            world.run_until("the close", |world| !world.bus.is_open(id));
+            assert!(is_closed(&mut peer));
+        }
+    }
+    let text = FrameError::Hello.to_string();
+    assert_eq!(text, "a hello that is not valid");
 }
 
 /// Goal: one connection above the limit is closed at once, and its place is free again later.

@@ -125,6 +125,8 @@ fn remedy(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => "check the permissions of the file and its directory",
         Some(libc::EROFS) => "the file system is mounted read-only",
         Some(libc::ENOENT | libc::ENOTDIR) => "check that the directory exists",
+        Some(libc::ELOOP) => "the symbolic links lead in a circle: correct them or the path",
+        Some(libc::ENAMETOOLONG) => "choose a shorter path",
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n)",
         Some(libc::EIO) => "the device failed: see the kernel's log",
         Some(libc::EFBIG) => "raise the limit of file size (ulimit -f), or use another file system",

@@ -38,6 +38,8 @@ pub enum FrameError {
     Cluster(u128),
     /// The body is not as it was sealed.
     BodyChecksum,
+    /// It is called a hello, and breaks the rules of one.
+    Hello,
 }
 
 impl fmt::Display for FrameError {
@@ -50,6 +52,7 @@ impl fmt::Display for FrameError {
                 write!(formatter, "a frame for the other cluster {cluster}")
             }
             FrameError::BodyChecksum => write!(formatter, "a body with a wrong checksum"),
+            FrameError::Hello => write!(formatter, "a hello that is not valid"),
         }
     }
 }

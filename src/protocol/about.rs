@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::command::Command;
 use super::header::{Header, HeaderError, bodiless_invalid, first_broken, is_zero};
-use super::{HEADER_SIZE, NODES_MAX, Release, to_index};
+use super::{HEADER_SIZE, NODES_MAX, REPLICAS_MAX, Release, to_index};
 
 /// Bytes of the body of a `Status`.
 pub const STATUS_SIZE: u32 = 512;
@@ -230,6 +230,17 @@ pub(super) fn about_invalid(header: &Header) -> Option<HeaderError> {
         is_zero(part)
     };
     let rest = (is_rest_zero, HeaderError::Reserved);
+    if header.command() == Command::Hello {
+        let [expected, replica_count, nodes, ..] = *part;
+        let rules = [
+            (expected < NODES_MAX, HeaderError::Hello),
+            ((1..=REPLICAS_MAX).contains(&replica_count), HeaderError::Hello),
+            ((1..=NODES_MAX).contains(&nodes), HeaderError::Hello),
+        ];
+        return bodiless_invalid(frame)
+            .or(first_broken(&[release, replica, rest]))
+            .or(first_broken(&rules));
+    }
     if header.command() == Command::Status {
         let size = frame.size == HEADER_SIZE + STATUS_SIZE;
         return first_broken(&[
@@ -277,6 +288,16 @@ mod tests {
             header.command_part[place] = 1;
             assert_eq!(Hello::from_header(&header), None);
             header.command_part[place] = 0;
+        }
+        for wrong in [
+            Hello { expected: NODES_MAX, ..hello },
+            Hello { replica_count: 0, ..hello },
+            Hello { replica_count: REPLICAS_MAX + 1, ..hello },
+            Hello { nodes: 0, ..hello },
+            Hello { nodes: NODES_MAX + 1, ..hello },
+        ] {
+            assert_eq!(wrong.header().invalid(), Some(HeaderError::Hello));
+            assert_eq!(Hello::from_header(&wrong.header()), None);
         }
         // As releases before 0.2 say it.
         let bare = Hello { message_size_max: 0, instance: 0, listen: [0; 18], ..hello };

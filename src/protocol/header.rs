@@ -18,6 +18,7 @@ use super::command::Command;
 use super::eviction::EvictionReason;
 use super::prepare::PrepareHeader;
 use super::release::Release;
+use super::types::{TIMESTAMP_MAX, TIMESTAMP_MIN};
 use super::{MESSAGE_SIZE_MAX, REPLICAS_MAX, to_index};
 
 /// Size of every header in bytes.
@@ -301,6 +302,8 @@ pub enum HeaderError {
     CheckpointId,
     /// `request_count` does not fit the operation.
     RequestCount(u32),
+    /// A hello is of an impossible cluster, or expects a replica that cannot exist.
+    Hello,
     /// `reason` is none of the known ones.
     Reason(u8),
 }
@@ -634,6 +637,7 @@ impl ReplyHeader {
         let frame = &self.frame;
         let registers = self.operation == OPERATION_REGISTER;
         let size_holds = !registers || frame.size == REGISTER_REPLY_SIZE;
+        let timestamp_holds = (TIMESTAMP_MIN..=TIMESTAMP_MAX).contains(&self.timestamp);
         let operation_holds = registers
             || self.operation == OPERATION_NOOP
             || self.operation >= OPERATION_STATE_MACHINE_MIN;
@@ -645,7 +649,7 @@ impl ReplyHeader {
             (self.client != 0, HeaderError::Client),
             (self.op != 0, HeaderError::Op(self.op)),
             (self.commit == self.op, HeaderError::Commit(self.commit)),
-            (self.timestamp != 0, HeaderError::Timestamp(self.timestamp)),
+            (timestamp_holds, HeaderError::Timestamp(self.timestamp)),
             (operation_holds, HeaderError::Operation(self.operation)),
             ((self.request == 0) == registers, HeaderError::Request(self.request)),
             (size_holds, HeaderError::SizeOfCommand(frame.size)),

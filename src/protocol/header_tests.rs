@@ -274,6 +274,8 @@ fn reply_rules() {
         |header| header.op = 0 => HeaderError::Op(0),
         |header| header.commit = 6 => HeaderError::Commit(6),
         |header| header.timestamp = 0 => HeaderError::Timestamp(0),
+        |header| header.timestamp = TIMESTAMP_MAX + 1
+            => HeaderError::Timestamp(TIMESTAMP_MAX + 1),
         |header| header.request = 0 => HeaderError::Request(0),
         |header| header.operation = 0 => HeaderError::Operation(0),
         |header| header.operation = 127 => HeaderError::Operation(127),

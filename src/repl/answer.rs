@@ -5,9 +5,11 @@
 
 use super::parse::Request;
 use super::schema::{CREATED_SIZE, Field, Flag, Kind, Record, value_name};
+use crate::client::page::check_order;
 use crate::client::{Client, ClientError, ServerError};
 use crate::protocol::status::{CreateAccountStatus, CreateTransferStatus};
 use crate::protocol::to_size;
+use crate::protocol::types::{TIMESTAMP_MAX, TIMESTAMP_MIN};
 
 /// The answer to a request, or one page of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,20 +209,20 @@ impl<'request> Pages<'request> {
         let count = u128::from(to_size(rows.len() / form.result.size));
         self.left = self.left.saturating_sub(count);
         self.is_done = form.event.field("limit").is_none() || count < asked || self.left == 0;
-        let last = rows.chunks_exact(form.result.size).last();
+        let (Some(min), Some(max)) =
+            (form.event.field("timestamp_min"), form.event.field("timestamp_max"))
+        else {
+            self.is_done = true;
+            return Ok(());
+        };
+        let highest = max.read(&self.events);
+        self.check_order(rows, min.read(&self.events), highest)?;
+        let timestamp = form.result.field("timestamp").expect("results have a timestamp");
+        let last = rows.chunks_exact(form.result.size).last().map(|row| timestamp.read(row));
         let Some(last) = last.filter(|_| !self.is_done) else {
             self.is_done = true;
             return Ok(());
         };
-        let field = |name: &str| form.event.field(name).expect("queries have times");
-        let timestamp = form.result.field("timestamp").expect("results have a timestamp");
-        let last = timestamp.read(last);
-        let (min, max) = (field("timestamp_min"), field("timestamp_max"));
-        let (lowest, highest) = (min.read(&self.events), max.read(&self.events));
-        if last < lowest || (highest != 0 && last > highest) {
-            let body_size = to_size(rows.len());
-            return Err(ClientError::Server(ServerError::Body { body_size }));
-        }
         if is_reversed(form.event, &self.events) {
             self.is_done = last <= 1;
             max.write(&mut self.events, last.saturating_sub(1));
@@ -236,6 +238,31 @@ impl<'request> Pages<'request> {
         min.write(&mut self.events, last + 1);
         Ok(())
     }
+
+    /// Checks that all rows are of the range of the page, and in its order.
+    fn check_order(&self, rows: &[u8], lowest: u128, highest: u128) -> Result<(), ClientError> {
+        let form = self.request.form;
+        let timestamp = form.result.field("timestamp").expect("results have a timestamp");
+        let type_ = form.result.field("type");
+        let place = |row: &[u8]| {
+            let type_ = type_.map_or(0, |field| field.read(row));
+            (time(timestamp.read(row)), u8::try_from(type_).expect("the field has 8 bits"))
+        };
+        let first = time(lowest).max(TIMESTAMP_MIN);
+        let last = if highest == 0 { TIMESTAMP_MAX } else { time(highest) };
+        let rows = rows.chunks_exact(form.result.size);
+        let checked = if is_reversed(form.event, &self.events) {
+            check_order(rows.rev().map(place), first, last)
+        } else {
+            check_order(rows.map(place), first, last)
+        };
+        checked.map_err(ClientError::Server)
+    }
+}
+
+/// A timestamp of a record or filter, which has 64 bits.
+fn time(value: u128) -> u64 {
+    u64::try_from(value).expect("the field has 64 bits")
 }
 
 /// Whether a filter asks for the newest results first.
@@ -388,7 +415,8 @@ pub(super) mod tests {
         assert!(pages.is_done && !pages.may_have_more());
         let request = query("query_accounts;");
         let mut pages = Pages::new(&request, Extent::Reply);
-        pages.advance(8189, &stamped(&vec![1; 8189]), 100).unwrap();
+        let times: Vec<u64> = (1..=8189).collect();
+        pages.advance(8189, &stamped(&times), 100).unwrap();
         assert!(pages.is_done && pages.may_have_more());
     }
 
@@ -405,6 +433,25 @@ pub(super) mod tests {
             let again = pages.advance(2, &stamped(&[page[0]; 2]), 100);
             assert!(matches!(again, Err(ClientError::Server(_))), "{text}: {again:?}");
         }
+    }
+
+    /// Goal: all rows of a page are checked, also of the last one; none has a time that does not
+    /// exist.
+    #[test]
+    fn pages_in_the_wrong_order() {
+        for times in [[20, 10], [10, 10], [0, 10], [10, u64::MAX], [u64::MAX; 2]] {
+            for asked in [2, 3] {
+                let request = query("query_accounts;");
+                let mut pages = Pages::new(&request, Extent::All);
+                let result = pages.advance(asked, &stamped(&times), 100);
+                let is_refused =
+                    matches!(result, Err(ClientError::Server(ServerError::Timestamp(_))));
+                assert!(is_refused, "{times:?}: {result:?}");
+            }
+        }
+        let request = query("query_accounts flags=reversed;");
+        let mut pages = Pages::new(&request, Extent::All);
+        assert!(pages.advance(3, &stamped(&[10, 20]), 100).is_err());
     }
 
     /// Goal: flags and statuses have names, unknown ones numbers.

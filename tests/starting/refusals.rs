@@ -35,12 +35,17 @@ fn starts_that_fail() {
     let directory = Directory::new("refused-starts");
     let path = directory.format("0_0.florin", 0, 1, &["--development"]);
     let folder = directory.0.display();
+    std::os::unix::fs::symlink("circle", directory.0.join("circle")).unwrap();
+    let long = "x".repeat(300);
     let start = format!("exec {BINARY} start --development --addresses=0");
     let cases = [
         (format!("{start} {folder}"), 3, "is not a regular file"),
         (format!("{start} {path}/x"), 3, "cannot open the file"),
+        (format!("{start} {folder}/circle"), 3, "the symbolic links lead in a circle"),
+        (format!("{start} {folder}/{long}"), 3, "choose a shorter path"),
         (format!("{start} --cache-grid=64KiB {path}"), 2, "must be at least 4MiB"),
         (format!("{start} --cache-accounts=0 {path}"), 2, "must be at least 2MiB"),
+        (format!("{start} --cache-accounts=17TiB {path}"), 2, "must be at most 192GiB"),
         (format!("{start} --limit-storage=8MiB {path}"), 2, "must be at least 248MiB"),
         (format!("{start} --limit-storage=100TiB {path}"), 2, "must be at most 4514GiB"),
         (format!("{start} --cache-grid=800TiB {path}"), 4, "not enough memory"),

@@ -407,9 +407,10 @@ fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::patient::FIRST_DEADLINE;
     use crate::client::resolve_addresses;
     use crate::client::tests::{Act, serve};
-    use crate::protocol::types::ChangeEvent;
+    use crate::protocol::types::{ChangeEvent, Transfer};
     use std::fs::File;
     use zerocopy::{FromZeros, IntoBytes};
 
@@ -441,5 +442,24 @@ mod tests {
         let script = |last| vec![event(10), event(10), event(5), last];
         assert_eq!(follow_failing(script(event(10))).class, ExitClass::Corruption);
         assert_eq!(follow_failing(script(event(7))).class, ExitClass::History);
+    }
+
+    /// Goal: a cluster whose newest transfer is of the future is reported: a stream cannot begin
+    /// there.
+    #[test]
+    fn newest_of_the_future() {
+        let transfer = Transfer { timestamp: 1 << 60, ..Transfer::default() };
+        // One batch of this many transfers or accounts.
+        let batch = |rows: &[u8], count| {
+            let body = [rows, &[0xff; 124], &[count, 0, 1, 0]].concat();
+            Act::Answer(Box::leak(body.into()))
+        };
+        let server = serve(vec![batch(&[], 0), batch(transfer.as_bytes(), 1)]);
+        let addresses = resolve_addresses(&server.address.to_string()).unwrap();
+        let client = PatientClient::new(0, addresses, Some(FIRST_DEADLINE), Stop::never());
+        let mut stream = Stream::new(client, Selection::of(&[What::Transfers]));
+        let failure = stream.present().unwrap_err();
+        assert_eq!(failure.class, ExitClass::Corruption);
+        assert!(failure.message.contains("transfer at timestamp 1152921504606846976"), "{failure}");
     }
 }

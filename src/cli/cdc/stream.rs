@@ -37,8 +37,10 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::position::{Event, Kind, Mark, Position};
 use super::selection::Selection;
-use crate::cli::exit::{ExitClass, Failure};
+use crate::cli::exit::Failure;
 use crate::cli::patient::{Answered, PatientClient};
+use crate::client::ClientError;
+use crate::client::page::{Record, check_order};
 use crate::protocol::Operation;
 use crate::protocol::types::{
     Account, ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer,
@@ -158,12 +160,16 @@ impl Stream {
         let newest = QueryFilter { limit: 1, flags: query_filter_flags::REVERSED, ..query(1, 0) };
         let Some(accounts) = self.accounts_by(newest)? else { return Ok(None) };
         let Some(transfers) = self.transfers_by(newest)? else { return Ok(None) };
+        let now = transfers.timestamp;
+        let transfer = transfers.results.first().map_or(0, |transfer| transfer.timestamp);
+        let account = accounts.results.first().map_or(0, |account| account.timestamp);
+        for (kind, timestamp) in [(Kind::Transfer, transfer), (Kind::Account, account)] {
+            if timestamp > now {
+                return Err(contradiction(kind.name(), timestamp));
+            }
+        }
         let mark = |timestamp| Mark { timestamp, identity: None };
-        Ok(Some(Position {
-            newest: mark(transfers.timestamp),
-            transfer: mark(transfers.results.first().map_or(0, |transfer| transfer.timestamp)),
-            account: mark(accounts.results.first().map_or(0, |account| account.timestamp)),
-        }))
+        Ok(Some(Position { newest: mark(now), transfer: mark(transfer), account: mark(account) }))
     }
 
     /// Finds the event of this kind at this timestamp, if any; `None` if the user ends the stream.
@@ -176,11 +182,15 @@ impl Stream {
         timestamp: u64,
         kind: Kind,
     ) -> Result<Option<Option<Event>>, Failure> {
+        // Another history answers otherwise, which is not a contradiction: the answers are compared
+        // and not checked.
         if kind == Kind::Account {
-            let answered = self.accounts_by(query(timestamp, timestamp))?;
+            let filter = query(timestamp, timestamp);
+            let answered = self.ask::<_, Account>(Operation::QueryAccounts, filter)?;
             return Ok(answered.map(|it| it.results.first().copied().map(Event::Account)));
         }
-        let answered = self.changes(events_filter(timestamp, timestamp))?;
+        let filter = events_filter(timestamp, timestamp);
+        let answered = self.ask::<_, ChangeEvent>(Operation::GetChangeEvents, filter)?;
         let find = |found: Vec<ChangeEvent>| {
             found.into_iter().map(Event::Change).find(|event| event.kind() == kind)
         };
@@ -193,7 +203,7 @@ impl Stream {
     /// # Errors
     ///
     /// If the cluster fails. If its answers contradict each other, the failure is of the class
-    /// [`ExitClass::Corruption`], and no event was passed.
+    /// [`Corruption`](crate::cli::exit::ExitClass::Corruption), and no event was passed.
     pub fn round(&mut self) -> Result<Option<Vec<Found>>, Failure> {
         self.now = None;
         let Some(events) = self.events()? else { return Ok(None) };
@@ -278,15 +288,21 @@ impl Stream {
         &mut self,
         filter: ChangeEventsFilter,
     ) -> Result<Option<Answered<ChangeEvent>>, Failure> {
-        self.ask(Operation::GetChangeEvents, filter)
+        let (first, last) = (filter.timestamp_min, filter.timestamp_max);
+        let answered = self.ask::<_, ChangeEvent>(Operation::GetChangeEvents, filter)?;
+        check(answered, first, last)
     }
 
     fn accounts_by(&mut self, filter: QueryFilter) -> Result<Option<Answered<Account>>, Failure> {
-        self.ask(Operation::QueryAccounts, filter)
+        let (first, last) = range_of(&filter);
+        let answered = self.ask::<_, Account>(Operation::QueryAccounts, filter)?;
+        check(answered, first, last)
     }
 
     fn transfers_by(&mut self, filter: QueryFilter) -> Result<Option<Answered<Transfer>>, Failure> {
-        self.ask(Operation::QueryTransfers, filter)
+        let (first, last) = range_of(&filter);
+        let answered = self.ask::<_, Transfer>(Operation::QueryTransfers, filter)?;
+        check(answered, first, last)
     }
 
     /// Asks one question, and keeps the time of the first answer of a round.
@@ -320,10 +336,23 @@ fn query(timestamp_min: u64, timestamp_max: u64) -> QueryFilter {
     QueryFilter { timestamp_min, timestamp_max, limit, ..QueryFilter::new_zeroed() }
 }
 
+/// The range of a filter, in which 0 stands for no limit.
+fn range_of(filter: &QueryFilter) -> (u64, u64) {
+    let last = if filter.timestamp_max == 0 { TIMESTAMP_MAX } else { filter.timestamp_max };
+    (filter.timestamp_min, last)
+}
+
+/// Checks that the records of an answer are where they must be.
+fn check<Row: Record>(
+    answered: Option<Answered<Row>>,
+    first: u64,
+    last: u64,
+) -> Result<Option<Answered<Row>>, Failure> {
+    let rows = answered.iter().flat_map(|answered| &answered.results);
+    check_order(rows.map(Row::place), first, last).map_err(ClientError::Server)?;
+    Ok(answered)
+}
+
 fn contradiction(what: &str, timestamp: u64) -> Failure {
-    let message = format!(
-        "the cluster returned {what} at timestamp {timestamp}, which contradicts an earlier \
-         answer; check the data files with `florin inspect integrity`, and report this"
-    );
-    Failure::new(ExitClass::Corruption, message)
+    Failure::contradiction(format!("{what} at timestamp {timestamp}"))
 }

@@ -3,6 +3,9 @@
 //! Records never change. A new transfer is newer than all other transfers, and a new account than
 //! all other accounts; but an imported one can be older than the moment of the first question.
 //! [`Extent`] excludes those that were created since, so that all pages are of one state.
+//!
+//! Answers are checked: the timestamps of a page must be in the range of the question and in its
+//! order. Therefore each page goes beyond the one before, and there is a last page.
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
@@ -10,9 +13,12 @@ use super::balances::{BalancesAt, Start};
 use super::event::{Event, Extent};
 use crate::cli::exit::{ExitClass, Failure};
 use crate::cli::patient::{Answered, PatientClient};
+use crate::client::ClientError;
+use crate::client::page::{Record, check_order};
 use crate::protocol::types::{
-    Account, AccountFilter, ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX, Transfer,
-    account_filter_flags, account_flags, query_filter_flags, transfer_flags,
+    Account, AccountFilter, ChangeEvent, ChangeEventsFilter, QueryFilter, TIMESTAMP_MAX,
+    TIMESTAMP_MIN, Transfer, account_filter_flags, account_flags, query_filter_flags,
+    transfer_flags,
 };
 use crate::protocol::{Operation, to_index};
 use crate::storage::rows::{Balances, EventKind};
@@ -102,10 +108,12 @@ impl ClusterSource {
             let flags = query_filter_flags::REVERSED;
             let filter = QueryFilter { limit: 1, flags, ..QueryFilter::new_zeroed() };
             let transfers = self.ask::<_, Transfer>(Operation::QueryTransfers, &[filter])?;
+            check_page(&transfers.results, TIMESTAMP_MIN, TIMESTAMP_MAX)?;
             let last_transfer = transfers.results.first().map_or(0, |transfer| transfer.timestamp);
             let last = transfers.timestamp;
             let filter = QueryFilter { timestamp_max: last, ..filter };
             let accounts = self.ask::<_, Account>(Operation::QueryAccounts, &[filter])?;
+            check_page(&accounts.results, TIMESTAMP_MIN, last)?;
             let newest = accounts.results.first();
             let last_account = newest.map_or(0, |account| account.timestamp);
             let is_imported =
@@ -130,7 +138,7 @@ impl ClusterSource {
         last: u64,
         visit: &mut dyn FnMut(&Event) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.change_events(first, last, &mut |event| visit(&event_of(event)))
+        self.change_events(first, last, &mut |event| visit(&event_of(event)?))
     }
 
     /// Visits all change events of a range. An imported transfer can have the timestamp of an
@@ -142,7 +150,7 @@ impl ClusterSource {
         visit: &mut dyn FnMut(&ChangeEvent) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let limit = Operation::GetChangeEvents.results_max();
-        let mut next = first;
+        let mut next = first.max(TIMESTAMP_MIN);
         // Types of the events of timestamp `next` that were visited.
         let mut seen = Vec::new();
         while next <= last {
@@ -153,13 +161,12 @@ impl ClusterSource {
                 ..ChangeEventsFilter::new_zeroed()
             };
             let page = self.ask::<_, ChangeEvent>(Operation::GetChangeEvents, &[filter])?.results;
+            check_page(&page, next, last)?;
             let new = page.iter().filter(|it| it.timestamp != next || !seen.contains(&it.type_));
             let mut new = new.peekable();
-            if new.peek().is_none() {
-                return Ok(());
-            }
+            let Some(newest) = page.last().filter(|_| new.peek().is_some()) else { return Ok(()) };
             new.try_for_each(&mut *visit)?;
-            next = page.last().expect("one is new").timestamp;
+            next = newest.timestamp;
             seen = page.iter().filter(|it| it.timestamp == next).map(|it| it.type_).collect();
         }
         Ok(())
@@ -215,6 +222,10 @@ impl ClusterSource {
 
     fn account_now(&mut self, id: u128) -> Result<Option<Account>, Failure> {
         let answered = self.ask::<_, Account>(Operation::LookupAccounts, &[id])?;
+        check_page(&answered.results, TIMESTAMP_MIN, TIMESTAMP_MAX)?;
+        if answered.results.iter().any(|account| account.id != id) {
+            return Err(Failure::contradiction(format!("another account than {id}")));
+        }
         Ok(answered.results.first().copied())
     }
 
@@ -248,7 +259,19 @@ impl ClusterSource {
             flags: account_filter_flags::DEBITS | account_filter_flags::CREDITS | flags,
             ..AccountFilter::new_zeroed()
         };
-        Ok(self.ask(Operation::GetAccountTransfers, &[filter])?.results)
+        let transfers = self.ask::<_, Transfer>(Operation::GetAccountTransfers, &[filter])?.results;
+        if flags & account_filter_flags::REVERSED == 0 {
+            check_page(&transfers, TIMESTAMP_MIN, last)?;
+        } else {
+            check_reversed(&transfers, TIMESTAMP_MIN, last)?;
+        }
+        let is_of =
+            |it: &Transfer| it.debit_account_id == account_id || it.credit_account_id == account_id;
+        if let Some(other) = transfers.iter().find(|transfer| !is_of(transfer)) {
+            let what = format!("transfer {} as one of account {account_id}", other.id);
+            return Err(Failure::contradiction(what));
+        }
+        Ok(transfers)
     }
 
     /// Begins the sum of an account's events as late as possible, with the balances after one of
@@ -264,10 +287,6 @@ impl ClusterSource {
     /// # Errors
     ///
     /// If the cluster fails.
-    ///
-    /// # Panics
-    ///
-    /// Never: every transfer is an event.
     pub fn shorten(
         &mut self,
         account_id: u128,
@@ -342,7 +361,10 @@ impl ClusterSource {
             }
             Ok(())
         })?;
-        Ok(start.expect("every transfer is an event of both its accounts"))
+        start.ok_or_else(|| {
+            let what = format!("no event of account {account_id} at timestamp {timestamp}");
+            Failure::contradiction(format!("{what}, but a transfer"))
+        })
     }
 
     /// Adds those of these pending transfers that began at or before a moment.
@@ -360,7 +382,7 @@ impl ClusterSource {
         Ok(())
     }
 
-    fn page<Row: FromBytes>(
+    fn page<Row: Record + FromBytes>(
         &mut self,
         operation: Operation,
         first: u64,
@@ -375,8 +397,22 @@ impl ClusterSource {
             limit: operation.results_max(),
             ..QueryFilter::new_zeroed()
         };
-        Ok(self.ask(operation, &[filter])?.results)
+        let page = self.ask::<_, Row>(operation, &[filter])?.results;
+        check_page(&page, first, last)?;
+        Ok(page)
     }
+}
+
+/// Checks that the records of an answer are of the range, and that their timestamps rise.
+fn check_page<Row: Record>(page: &[Row], first: u64, last: u64) -> Result<(), Failure> {
+    let checked = check_order(page.iter().map(Row::place), first, last);
+    checked.map_err(|error| ClientError::Server(error).into())
+}
+
+/// Checks an answer that begins with the newest record.
+fn check_reversed<Row: Record>(page: &[Row], first: u64, last: u64) -> Result<(), Failure> {
+    let checked = check_order(page.iter().rev().map(Row::place), first, last);
+    checked.map_err(|error| ClientError::Server(error).into())
 }
 
 fn is_imported(transfer: &Transfer) -> bool {
@@ -400,8 +436,8 @@ fn is_as_now(start: &Start, current: &Account) -> bool {
     start.balances == now && start.flags == current.flags
 }
 
-/// Returns an event without the balances after it.
-fn event_of(event: &ChangeEvent) -> Event {
+/// Returns an event without the balances after it; fails if its type is unknown.
+fn event_of(event: &ChangeEvent) -> Result<Event, Failure> {
     let transfer = Transfer {
         id: event.transfer_id,
         debit_account_id: event.debit_account_id,
@@ -417,8 +453,12 @@ fn event_of(event: &ChangeEvent) -> Event {
         flags: event.transfer_flags,
         timestamp: event.timestamp,
     };
-    let kind = EventKind::from_byte(event.type_);
-    Event { kind: kind.filter(|it| *it != EventKind::Orphan).expect("a known type"), transfer }
+    let known = EventKind::from_byte(event.type_).filter(|it| *it != EventKind::Orphan);
+    let kind = known.ok_or_else(|| {
+        let (type_, timestamp) = (event.type_, event.timestamp);
+        Failure::contradiction(format!("an event of type {type_} at timestamp {timestamp}"))
+    })?;
+    Ok(Event { kind, transfer })
 }
 
 /// Returns the balances of an account right after an event; `None` if the event is of others.
@@ -458,6 +498,8 @@ mod tests {
         now: u64,
         asked: Vec<Operation>,
         then: Vec<(usize, Change)>,
+        /// Whether every page is the first one.
+        ignores_range: bool,
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -480,6 +522,7 @@ mod tests {
                 }
             }
             self.asked.push(operation);
+            assert!(self.asked.len() < 10_000, "the questions end");
             self.now += 1;
             let bytes = match operation {
                 Operation::QueryAccounts => {
@@ -515,7 +558,9 @@ mod tests {
             timestamp: impl Fn(&Record) -> u64,
         ) -> Vec<u8> {
             let last = if range.1 == 0 { TIMESTAMP_MAX } else { range.1 };
-            let in_range = |record: &&Record| (range.0..=last).contains(&timestamp(record));
+            let in_range = |record: &&Record| {
+                self.ignores_range || (range.0..=last).contains(&timestamp(record))
+            };
             let mut found: Vec<&Record> = records.iter().filter(in_range).collect();
             found.sort_by_key(|record| timestamp(record));
             if is_reversed {
@@ -669,6 +714,78 @@ mod tests {
             let mut balances = BalancesAt::of_account(1);
             assert_eq!(source.shorten(1, &extent, &mut balances).unwrap(), first);
         }
+    }
+
+    /// Goal: a cluster that answers every question with the same page, or with records outside of
+    /// the range, is reported: such pages have no end.
+    #[test]
+    fn pages_that_repeat() {
+        for timestamp in [0, 10, TIMESTAMP_MAX + 1, u64::MAX] {
+            let accounts = vec![account(1, timestamp, 0)];
+            let transfers = vec![transfer(1, timestamp, transfer_flags::IMPORTED)];
+            let events = vec![change(change_event_type::SINGLE_PHASE, 1, timestamp)];
+            let ignores_range = true;
+            let fake = Fake { accounts, transfers, events, ignores_range, ..Fake::default() };
+            let mut source = source(fake);
+            let extent = Extent { last: 1001, last_transfer: 1001, last_account: 1001 };
+            let is_first = timestamp == 10;
+            assert_eq!(source.events(1, 1001, &mut |_| Ok(())).is_ok(), is_first, "no more events");
+            let results = [
+                source.events(11, 1001, &mut |_| Ok(())),
+                source.transfers(1001, &mut |_| Ok(())),
+                source.accounts(1001, &mut |_, _| Ok(())),
+                source.shorten(1, &extent, &mut BalancesAt::of_account(1)).map(|_| ()),
+            ];
+            for failure in results.map(Result::unwrap_err) {
+                assert_eq!(failure.class, ExitClass::Corruption);
+                assert!(failure.message.contains(&format!(" at timestamp {timestamp}")));
+            }
+            assert_eq!(source.present().is_ok(), is_first);
+        }
+    }
+
+    /// Goal: answers that contradict each other are a failure, and nothing is assumed of them.
+    #[test]
+    fn contradictions() {
+        let check = |failure: Failure, part: &str| {
+            assert_eq!(failure.class, ExitClass::Corruption);
+            assert!(failure.message.contains(part), "{failure}");
+        };
+        for type_ in [EventKind::Orphan as u8, 255] {
+            let events = vec![change(type_, 1, 10)];
+            let mut source = source(Fake { events, ..Fake::default() });
+            let failure = source.events(1, 100, &mut |_| Ok(())).unwrap_err();
+            check(failure, &format!("an event of type {type_} at timestamp 10"));
+        }
+        let (accounts, transfers) = (vec![account(1, 5, 0)], vec![transfer(1, 10, 0)]);
+        let mut lacking = source(Fake { accounts, transfers, ..Fake::default() });
+        let extent = lacking.present().unwrap();
+        let failure = lacking.shorten(1, &extent, &mut BalancesAt::of_account(1)).unwrap_err();
+        check(failure, "no event of account 1 at timestamp 10");
+        check(lacking.account(2).unwrap_err(), "another account than 2");
+        let failure = lacking.transfers_of(3, 100, 1, 0).unwrap_err();
+        check(failure, "transfer 1 as one of account 3");
+    }
+
+    /// Goal: within a page timestamps rise; of events two of one moment differ in their type.
+    #[test]
+    fn orders() {
+        let times = |times: &[u64]| times.iter().map(|time| transfer(1, *time, 0)).collect();
+        let pages: [(Vec<Transfer>, bool); 6] = [
+            (times(&[]), true),
+            (times(&[10, 15, 20]), true),
+            (times(&[10, 10]), false),
+            (times(&[15, 12]), false),
+            (times(&[9]), false),
+            (times(&[21]), false),
+        ];
+        for (mut page, is_right) in pages {
+            assert_eq!(check_page(&page, 10, 20).is_ok(), is_right);
+            page.reverse();
+            assert_eq!(check_reversed(&page, 10, 20).is_ok(), is_right);
+        }
+        let events = |second| check_page(&[change(4, 1, 10), change(second, 2, 10)], 10, 20);
+        assert!(events(0).is_ok() && events(4).is_err());
     }
 
     /// Goal: every balance and flag counts for whether something may expire or has changed.

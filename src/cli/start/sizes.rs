@@ -28,6 +28,8 @@ const ACCOUNT_BYTES: u64 = 192;
 const MEBIBYTE: u64 = 1 << 20;
 /// The smallest cache of pages: pages that are being read don't evict each other.
 const CACHE_GRID_MIN: u64 = PAGE_READS_MAX as u64 * PAGES_PER_READ as u64 * SECTOR_SIZE as u64;
+/// Maximum number of accounts that the cache holds.
+const CACHED_ACCOUNTS_MAX: u32 = 1 << 30;
 /// Room for what is too small to be counted one by one: queues, sessions, the kernel's rings, the
 /// helper thread.
 const OTHER_BYTES: u64 = 4 * MEBIBYTE;
@@ -100,6 +102,7 @@ fn minimums(service: &Service, superblock: &Superblock) -> [(&'static str, u64);
 /// small for the file is raised, and that is logged: it is a default, not a choice.
 pub(super) fn check_sizes(service: &Service, superblock: &Superblock) -> Result<(), Failure> {
     check_limit_storage(service, superblock)?;
+    check_cache_accounts(service)?;
     let default =
         if service.is_development { Sizes::DEVELOPMENT } else { Sizes::PRODUCTION }.options();
     let given = service.sizes.options();
@@ -136,6 +139,17 @@ fn check_limit_storage(service: &Service, superblock: &Superblock) -> Result<(),
     }
     let path = service.path.display();
     let message = format!("--limit-storage must be at most {max} for {path}, and is {size}");
+    Err(Failure::new(ExitClass::Usage, message))
+}
+
+/// Refuses a cache for more accounts than it can hold.
+fn check_cache_accounts(service: &Service) -> Result<(), Failure> {
+    let size = ByteSize(service.sizes.cache_accounts);
+    let max = ByteSize(u64::from(CACHED_ACCOUNTS_MAX) * ACCOUNT_BYTES);
+    if size.0 <= max.0 {
+        return Ok(());
+    }
+    let message = format!("--cache-accounts must be at most {max}, and is {size}");
     Err(Failure::new(ExitClass::Usage, message))
 }
 
@@ -243,7 +257,8 @@ pub(super) fn store_options(service: &Service, superblock: &Superblock) -> Store
 
 pub(super) fn ledger_options(service: &Service, config: &Config) -> LedgerOptions {
     let accounts = service.sizes.cache_accounts / ACCOUNT_BYTES;
-    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(1 << 30);
+    // A larger cache is refused: see `check_cache_accounts`.
+    let accounts = u32::try_from(accounts).unwrap_or(u32::MAX).min(CACHED_ACCOUNTS_MAX);
     LedgerOptions::new(config, accounts)
 }
 
@@ -348,6 +363,15 @@ mod tests {
         assert_eq!(failure.message, text);
         superblock.config = Config::production();
         assert_eq!(check("1PiB", &superblock), Ok(()));
+        let check = |size: &str| {
+            let arguments = arguments(&format!("--addresses=1 --cache-accounts={size} x"));
+            check_sizes(&service(&arguments), &superblock)
+        };
+        assert_eq!(check("192GiB"), Ok(()));
+        let failure = check("17TiB").unwrap_err();
+        assert_eq!(failure.class, ExitClass::Usage);
+        let text = "--cache-accounts must be at most 192GiB, and is 17TiB";
+        assert_eq!(failure.message, text);
         // A file of production geometry that is served with the small defaults.
         superblock.config = Config::production();
         let arguments = arguments("--addresses=1 --development x");

@@ -232,8 +232,7 @@ impl Connection {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.received += count;
-        let whole = self.request[..self.received].windows(4).any(|end| end == b"\r\n\r\n");
-        Ok(whole || self.received == REQUEST_MAX)
+        Ok(has_empty_line(&self.request[..self.received]) || self.received == REQUEST_MAX)
     }
 
     /// Sends some of the response; returns whether that was all of it.
@@ -264,6 +263,14 @@ impl Connection {
         self.body_length = if response.has_body { length } else { 0 };
         self.doing = Doing::Writing;
     }
+}
+
+/// Whether an empty line ends the headers. A line may also end with a bare line feed.
+fn has_empty_line(request: &[u8]) -> bool {
+    let mut lines = request.split(|byte| *byte == b'\n');
+    // The last part is a line that has not ended; the first one is the request itself.
+    lines.next_back();
+    lines.skip(1).any(|line| line.is_empty() || line == b"\r")
 }
 
 /// Answers a request: writes the body, and returns the rest.
@@ -608,6 +615,25 @@ mod tests {
         assert_eq!(ask(address, &many).0, "400 Bad Request");
         let long = format!("GET /{}", "a".repeat(REQUEST_MAX - 5));
         assert_eq!(ask(address, &long).0, "400 Bad Request");
+        // Lines that end with a bare line feed.
+        assert_eq!(ask(address, "GET /metrics\n\n").0, "400 Bad Request");
+        assert_eq!(ask(address, "GET /healthz HTTP/1.1\nHost: x\n\r\n").0, "200 OK");
+    }
+
+    /// Goal: a request is whole at the first empty line behind it, and not before.
+    #[test]
+    fn empty_lines() {
+        for (request, is_whole) in [
+            ("GET / HTTP/1.1\r\n\r\n", true),
+            ("GET /\n\n", true),
+            ("GET /\r\na: b\n\r\nx", true),
+            ("GET /\r\n\r", false),
+            ("GET /\r\n", false),
+            ("\r\nGET /", false),
+            ("", false),
+        ] {
+            assert_eq!(has_empty_line(request.as_bytes()), is_whole, "{request:?}");
+        }
     }
 
     /// Goal: silent connections, however many, do not prevent an answer to another one.

@@ -92,7 +92,7 @@ pub trait Core {
     fn next_lap(&mut self) -> Option<Lap>;
     /// The next session that ended against its client's will.
     fn next_ending(&mut self) -> Option<Ending>;
-    /// Publishes how it is.
+    /// Publishes the metrics of its state machine.
     fn publish(&self, metrics: &Metrics);
     /// Its state, for the metrics and for status requests.
     fn report(&self) -> Option<Report>;
@@ -173,7 +173,6 @@ impl<M: StateMachine + Publish> Core for Replica<M> {
     }
 
     fn publish(&self, metrics: &Metrics) {
-        publish_replica(&self.report(), metrics);
         self.machine.publish(metrics);
     }
 
@@ -482,6 +481,7 @@ impl<C: Core> Server<C> {
             publish_storage(&self.core.storage_use(), &self.metrics);
         }
         if let Some(report) = self.core.report() {
+            publish_replica(&report, &self.metrics);
             self.opening_report.look(&report);
             self.notifier.look(now.monotonic_ns, self.accepting, &report);
             if self.core.cluster_state().is_some() {

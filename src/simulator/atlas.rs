@@ -325,6 +325,18 @@ impl Cluster {
         count >= view_change_quorum(voters)
     }
 
+    /// Whether the other voters of a core can do without the one at a place: each of them whose
+    /// blocks are damaged has another one at its checkpoint to fetch them from.
+    pub(super) fn can_do_without(&self, core: &[usize], place: usize) -> bool {
+        let left: Vec<usize> = core.iter().copied().filter(|index| *index != core[place]).collect();
+        left.iter().all(|index| {
+            let checkpoint = self.checkpoint_max[*index];
+            let mut others = left.iter().filter(|other| *other != index);
+            let alone = others.all(|other| self.checkpoint_max[*other] < checkpoint);
+            !alone || !self.grid_is_damaged(*index)
+        })
+    }
+
     /// Whether a machine may be away until it has fallen out of the log.
     pub(super) fn may_be_away(&self, replica: usize) -> bool {
         self.others_are_fit(replica)

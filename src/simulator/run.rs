@@ -160,7 +160,12 @@ fn heal_core(cluster: &mut Cluster, random: &mut Random) -> Result<(), Failure> 
     let quorum = view_change_quorum(usize::from(cluster.swarm.replicas));
     require!(candidates.len() >= quorum, "the atlas left no fit quorum: {candidates:?}");
     while candidates.len() > quorum {
-        let out = random.index(candidates.len());
+        let count = candidates.len();
+        let drawn = random.index(count);
+        let mut places = (drawn..count).chain(0..drawn);
+        let Some(out) = places.find(|place| cluster.can_do_without(&candidates, *place)) else {
+            break;
+        };
         candidates.swap_remove(out);
     }
     candidates.sort_unstable();

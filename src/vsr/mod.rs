@@ -61,7 +61,7 @@ mod scenario_tests;
 #[cfg(test)]
 mod test_cluster;
 #[cfg(test)]
-mod test_log;
+pub(crate) mod test_log;
 #[cfg(test)]
 mod test_machine;
 #[cfg(test)]

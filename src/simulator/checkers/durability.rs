@@ -95,7 +95,10 @@ impl Durability {
             let known = &mut self.replicas[replica].slots[to_index(slot)];
             // An older op than one that was durable: that one was written elsewhere.
             let older = found.zip(*known).is_some_and(|(found, known)| found.0 < known.0);
-            if older {
+            // A fault has put back what was there before, which may be a prepare of the same op in
+            // an earlier view. A write that has come through would have replaced it.
+            let put_back = found.is_some() && disk.is_stale(offset, 1);
+            if older || put_back {
                 continue;
             }
             if found.is_some() || !disk.is_damaged(offset, u64::from(self.config.message_size_max))
@@ -282,6 +285,7 @@ mod tests {
     use crate::protocol::{Pool, to_size};
     use crate::storage::{DiskKind, DiskOwner, DiskToken};
     use crate::vsr::Genesis;
+    use crate::vsr::test_log::prepare;
     use zerocopy::IntoBytes;
 
     /// Goal: the quorums of every size intersect.
@@ -290,6 +294,41 @@ mod tests {
         for voters in 1..=6 {
             assert!(replication_quorum(voters) + view_change_quorum(voters) > voters);
         }
+    }
+
+    /// Goal: a prepare that a fault replaces by the one before, of the same op, still counts as
+    /// durable; one that a write in flight replaces at a crash does not.
+    #[test]
+    fn prepares_that_are_put_back() {
+        let config = Config::testing();
+        let zones = Zones::new(&config);
+        let pool = Pool::new("test", 8, config.message_size_max);
+        let mut durability = Durability::new(&config, 3, 3);
+        let mut disk = MemoryDisk::new(zones.start(Zone::Grid));
+        let offset = zones.wal_prepare_offset(10);
+        let prepares: Vec<_> = (1..=3).map(|view| prepare(42, view, 512, &pool)).collect();
+        let write = |number: usize| {
+            let mut buffer = pool.acquire();
+            buffer.bytes_mut()[..512].copy_from_slice(&prepares[number].bytes()[..512]);
+            let token = DiskToken { owner: DiskOwner::JournalPrepare, index: 0 };
+            let (kind, length, buffer) = (DiskKind::WriteDurable, 4096, Some(buffer));
+            DiskRequest { token, kind, offset, length, buffer, buffer_offset: 0 }
+        };
+        let holds = |durability: &Durability, number: usize| {
+            durability.holds(0, 42, prepares[number].header().frame.checksum)
+        };
+        for number in 0..2 {
+            durability.written(0, &write(number));
+            let id = disk.submit(write(number));
+            assert!(disk.complete(id).unwrap().result.is_ok());
+        }
+        assert_eq!(disk.roll_back(offset, 4096), 1);
+        durability.rescan(0, &disk);
+        assert!(holds(&durability, 1) && !holds(&durability, 0));
+        disk.submit(write(2));
+        disk.crash_keeping(|_, _| true);
+        durability.rescan(0, &disk);
+        assert!(holds(&durability, 2));
     }
 
     /// Goal: without its prepare only the last op of a durable checkpoint may be acknowledged, and

@@ -447,7 +447,7 @@ def main():
 
 def require_reached(faults):
     """The calls that every machine makes were made to fail, each with every error."""
-    tables = {"serving": SERVING, "metrics": METRICS, "worker": HELPER}
+    tables = {"serving": SERVING, "metrics": METRICS, "worker": HELPER, "resolver": RESOLVER}
     wanted = {(thread, call, name) for thread, calls in REACHED.items() for call in calls.split()
               for name in tables[thread][call].split()}
     for thread, table in tables.items():

@@ -7,8 +7,9 @@
 //! keeps them from noticing a signal.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -256,17 +257,18 @@ impl Output {
 
     /// The byte before the place of the next write.
     fn last_byte(&self) -> io::Result<Option<u8>> {
-        // The descriptor itself is most likely open for writing alone.
-        let mut file = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
-        let size = file.metadata()?.len();
+        let size = self.file.metadata()?.len();
         let is_append = open_mode(self.file.as_fd())?.is_append;
         let next = if is_append { size } else { (&self.file).stream_position()? };
         if next == 0 || next > size {
             return Ok(None);
         }
         let mut byte = [0];
-        file.seek(SeekFrom::Start(next - 1))?;
-        file.read_exact(&mut byte)?;
+        if self.file.read_exact_at(&mut byte, next - 1).is_err() {
+            // The descriptor is most likely open for writing alone.
+            let again = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+            again.read_exact_at(&mut byte, next - 1)?;
+        }
         Ok(Some(byte[0]))
     }
 

@@ -43,6 +43,8 @@ mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/systemd/system /run/florin-test
 cp "$1" /run/florin-test/florin
+# Before /tmp is covered, in which the repository may lie.
+mount --bind "$2" /var/lib
 for folder in /tmp /var/tmp /var/log /var/cache /etc/systemd; do
     mount -t tmpfs -o mode=755 tmpfs $folder
 done
@@ -50,7 +52,6 @@ chmod 1777 /tmp /var/tmp
 for target in $3; do
     printf '[Unit]\\nDefaultDependencies=no\\n' > /run/systemd/system/$target.target
 done
-mount --bind "$2" /var/lib
 cp /etc/hosts /run/florin-test/hosts
 mount --bind /run/florin-test/hosts /etc/hosts
 mount -o remount,bind,ro /

@@ -185,7 +185,7 @@ fn benchmark_interrupted() {
         assert!(status.success());
         let messages: Vec<String> = lines.map(Result::unwrap).collect();
         assert_eq!(child.wait().unwrap().code(), Some(1), "{messages:?}");
-        assert_eq!(messages.last().unwrap(), "florin: interrupted: there is no result");
+        assert_eq!(messages.last().unwrap(), "florin: interrupted before a result");
         assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 0, "{file} is gone");
     }
 }

@@ -193,7 +193,7 @@ impl PatientClient {
         (self.client, self.asked_at) = (None, None);
     }
 
-    /// Connects if there is no session, and asks or keeps waiting, no longer than `left`.
+    /// Opens a session unless one is open, asks or keeps waiting, and returns within `left`.
     fn attempt<Outcome: FromBytes>(
         &mut self,
         operation: Operation,

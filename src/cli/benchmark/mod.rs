@@ -226,7 +226,7 @@ fn run_phase(
 
 /// The failure of a benchmark that SIGINT or SIGTERM ends.
 fn interrupted() -> Failure {
-    Failure::new(ExitClass::Error, "interrupted: there is no result")
+    Failure::new(ExitClass::Error, "interrupted before a result")
 }
 
 /// Options of the session that only asks whether the ledger is in use: it makes way before an

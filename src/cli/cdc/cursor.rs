@@ -110,7 +110,7 @@ impl History {
     }
 
     /// Finds out where the ledger's history leaves this one. `has` looks for the event of a mark,
-    /// and returns `None` if the user wants the search to end; then there is no result.
+    /// and returns `None` if the user ends the search before its result.
     ///
     /// A kind's records rise in timestamps as they are committed. So everything of the kind up to
     /// a mark that is found is common, and of both kinds up to the lower one. An expiry is newer
@@ -175,8 +175,8 @@ struct Place {
 
 impl CursorFile {
     /// Opens the cursor at this path for the stream of a cluster, and returns the position that it
-    /// remembers; `None` if there is no file. Tries to write it, and keeps other processes from
-    /// opening it.
+    /// remembers; `None` if the file does not exist. Tries to write it, and keeps other processes
+    /// from opening it.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl CursorFile {
 }
 
 impl Place {
-    /// Reads and checks the file; returns its text and content. `None` if there is no file.
+    /// Reads and checks the file; returns its text and content. `None` if it does not exist.
     fn read(&self) -> Result<Option<(String, Remembered)>, Failure> {
         let path = self.target.path();
         match fs::metadata(path) {

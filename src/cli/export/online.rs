@@ -88,7 +88,7 @@ impl ClusterSource {
             #[cfg(test)]
             Cluster::Fake(fake) => Some(fake.answer(operation, questions.as_bytes())),
         };
-        // There is no answer if the user wants the command to end.
+        // A wish of the user to end the command leaves the question unanswered.
         answered.ok_or_else(|| Failure::new(ExitClass::Error, "interrupted"))
     }
 
@@ -249,7 +249,7 @@ impl ClusterSource {
         flags: u32,
     ) -> Result<Vec<Transfer>, Failure> {
         if last == 0 {
-            // In a filter, 0 means that there is no limit.
+            // In a filter, 0 means unlimited.
             return Ok(Vec::new());
         }
         let filter = AccountFilter {
